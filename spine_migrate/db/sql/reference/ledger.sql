@@ -1,0 +1,96 @@
+-- The tool's own tables. The revision 0003 must build exactly this; tests/integration/test_schema_structure.py compares the catalogs.
+
+CREATE SCHEMA spine_migrate;
+
+-- One row per mapping that was started between two tables; at most one that is not undone
+CREATE TABLE spine_migrate.migration (
+    migration_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    mapping text NOT NULL,
+    mapping_digest text NOT NULL,
+    source_table text NOT NULL,
+    target_table text NOT NULL,
+    step text NOT NULL CHECK (step IN ('backfill', 'undoing', 'done', 'undone')),
+    options jsonb NOT NULL DEFAULT '{}',
+    tool_version text NOT NULL,
+    started_by text NOT NULL DEFAULT session_user,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz,
+    rows_estimated bigint CHECK (rows_estimated >= 0),
+    runner text
+);
+
+CREATE UNIQUE INDEX uq_migration_not_undone
+ON spine_migrate.migration (mapping, source_table, target_table)
+WHERE step <> 'undone';
+
+-- How far each segment of the key space has come; written in the transaction of the rows it counts
+CREATE TABLE spine_migrate.checkpoint (
+    migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    segment integer NOT NULL,
+    low text[],
+    high text[],
+    cursor text[],
+    rows_moved bigint NOT NULL DEFAULT 0 CHECK (rows_moved >= 0),
+    rows_quarantined bigint NOT NULL DEFAULT 0 CHECK (rows_quarantined >= 0),
+    batches bigint NOT NULL DEFAULT 0 CHECK (batches >= 0),
+    batch_size integer CHECK (batch_size > 0),
+    done boolean NOT NULL DEFAULT false,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration_id, segment)
+);
+
+-- Source rows that could not be carried, whole, with the reason
+CREATE TABLE spine_migrate.quarantine (
+    quarantine_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    source_key text[] NOT NULL,
+    source_row json NOT NULL,
+    reason text NOT NULL,
+    field text,
+    detail text NOT NULL,
+    sqlstate text,
+    constraint_name text,
+    colliding_row json,
+    attempts integer NOT NULL DEFAULT 1 CHECK (attempts >= 0),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    discarded_at timestamptz,
+    discarded_by text,
+    UNIQUE (migration_id, source_key),
+    CONSTRAINT quarantine_discarded_check CHECK ((discarded_at IS NULL) = (discarded_by IS NULL))
+);
+
+CREATE INDEX ix_quarantine_reason ON spine_migrate.quarantine (migration_id, reason);
+
+-- References to rows that had not arrived yet; gone once completed
+CREATE TABLE spine_migrate.link (
+    migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    target_key text NOT NULL,
+    field text NOT NULL,
+    wanted text NOT NULL,
+    state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'broken')),
+    PRIMARY KEY (migration_id, target_key, field)
+);
+
+-- Indexes and foreign keys taken away for an offline load, to be built again after it
+CREATE TABLE spine_migrate.deferred_ddl (
+    migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    ordinal integer NOT NULL,
+    object text NOT NULL,
+    kind text NOT NULL,
+    drop_sql text NOT NULL,
+    create_sql text NOT NULL,
+    built_at timestamptz,
+    PRIMARY KEY (migration_id, ordinal)
+);
+
+-- Who did what; no foreign key, so that it outlives the migration it names
+CREATE TABLE spine_migrate.audit (
+    audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    who text NOT NULL DEFAULT session_user,
+    tool_version text NOT NULL,
+    migration_id bigint,
+    action text NOT NULL,
+    detail jsonb NOT NULL DEFAULT '{}'
+);
