@@ -1,7 +1,7 @@
 """The table runs (seed 000, section "SQL Schema Migration"): one row per unit of work.
 
-Frozen: a released revision is never edited and imports nothing from spine_migrate, so that it builds the same tables for ever.
-Names stand in op.f(): an application's own naming convention must not rename them.
+Frozen: a released revision is never edited and imports nothing from spine_migrate, so that it always builds the same
+tables. Names stand in op.f(): an application's own naming convention must not rename them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The tool's own tables in the schema spine_migrate: what was moved, what was refused, who did it.
 
-An application that wants only runs and run_events stops at spine_0002. The order of the tables is the order of their foreign keys.
+An application that wants only runs and run_events stops at spine_0002.
 
-Frozen: a released revision is never edited and imports nothing from spine_migrate, so that it builds the same tables for ever.
-Names stand in op.f(): an application's own naming convention must not rename them.
+Frozen: a released revision is never edited and imports nothing from spine_migrate, so that it always builds the same
+tables. Names stand in op.f(): an application's own naming convention must not rename them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ depends_on = None
 
 SCHEMA = "spine_migrate"
 
-# Looks before it creates: CREATE SCHEMA IF NOT EXISTS asks for CREATE on the database even where a DBA has made the schema.
+# Looks first: CREATE SCHEMA IF NOT EXISTS asks for CREATE on the database even where a DBA has made the schema already.
 _CREATE_SCHEMA = """\
 DO $$
 BEGIN
@@ -154,9 +154,7 @@ def _create_quarantine() -> None:
         sa.PrimaryKeyConstraint("quarantine_id", name=op.f("quarantine_pkey")),
         sa.UniqueConstraint("migration_id", "source_key", name=op.f("quarantine_migration_id_source_key_key")),
         sa.CheckConstraint("attempts >= 0", name=op.f("quarantine_attempts_check")),
-        sa.CheckConstraint(
-            "(discarded_at IS NULL) = (discarded_by IS NULL)", name=op.f("quarantine_discarded_check")
-        ),
+        sa.CheckConstraint("(discarded_at IS NULL) = (discarded_by IS NULL)", name=op.f("quarantine_discarded_check")),
         schema=SCHEMA,
     )
     op.create_index(op.f("ix_quarantine_reason"), "quarantine", ["migration_id", "reason"], schema=SCHEMA)

@@ -1,0 +1,305 @@
+"""Install, remove and report the target tables and the ledger: Alembic's revisions, driven without Alembic's terminal.
+
+Every call is one transaction under one lock: it is done as a whole or it changes nothing, and of two at once the second
+finds the work done. The revisions themselves, and the environment they run in, are in ``alembic/`` (see
+``spine_migrate.resources.alembic_dir``).
+"""
+
+from __future__ import annotations
+
+import io
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
+from psycopg import sql
+
+from spine_migrate.db import version_table
+from spine_migrate.db.queries import query
+from spine_migrate.errors import ConfigurationError, Refused, ServerFault, SpineMigrateError
+from spine_migrate.resources import alembic_dir
+
+# What each revision creates and its downgrade drops; None is the target schema.
+_TABLES: dict[str, tuple[tuple[str | None, str], ...]] = {
+    "spine_0001": ((None, "runs"),),
+    "spine_0002": ((None, "run_events"),),
+    "spine_0003": tuple(
+        (version_table.SCHEMA, table)
+        for table in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """Where a database stands.
+
+    ``revision`` is None before the first upgrade, ``head`` the newest revision of this version of the tool;
+    ``target_schema`` holds runs and run_events and is None as long as they are not there.
+    """
+
+    revision: str | None
+    head: str
+    target_schema: str | None
+
+    @property
+    def current(self) -> bool:
+        return self.revision == self.head
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    before: SchemaState
+    after: SchemaState
+
+    @property
+    def changed(self) -> bool:
+        return self.before.revision != self.after.revision
+
+
+def upgrade(
+    conninfo: str,
+    *,
+    target_schema: str | None = None,
+    lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    revision: str = "head",
+) -> SchemaChange:
+    """Create what is missing up to ``revision``; ``target_schema`` None leaves the place to the role's search_path.
+
+    Raises ConfigurationError for an unknown revision; Refused where a name is taken, the target schema is missing or
+    another one than before, a privilege is missing, or a lock was not had in ``lock_timeout``; ServerFault.
+    """
+
+    def precondition(connection: psycopg.Connection[Any], applied: list[str], wanted: list[str], schema: str) -> None:
+        _refuse_taken(connection, _tables(wanted[len(applied) :], schema))
+
+    return _change(
+        command.upgrade,
+        conninfo,
+        revision=revision,
+        target_schema=target_schema,
+        lock_timeout=lock_timeout,
+        precondition=precondition,
+    )
+
+
+def downgrade(
+    conninfo: str,
+    *,
+    target_schema: str | None = None,
+    lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    revision: str,
+    force: bool = False,
+) -> SchemaChange:
+    """Drop what was created after ``revision`` (``base``: everything); with ``force`` the rows in it too.
+
+    Raises as ``upgrade`` does, and Refused where a table that would go still has rows and ``force`` is not set.
+    """
+
+    def precondition(connection: psycopg.Connection[Any], applied: list[str], wanted: list[str], schema: str) -> None:
+        if len(applied) < len(wanted):
+            raise Refused(
+                "revision-below",
+                f"The database stands at {applied[-1] if applied else 'base'}, below {wanted[-1]}: "
+                f"there is nothing to downgrade.",
+            )
+        if not force:
+            _refuse_rows(connection, _tables(applied[len(wanted) :], schema))
+
+    return _change(
+        command.downgrade,
+        conninfo,
+        revision=revision,
+        target_schema=target_schema,
+        lock_timeout=lock_timeout,
+        precondition=precondition,
+    )
+
+
+def upgrade_sql(
+    *,
+    target_schema: str | None = None,
+    lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    revision: str = "head",
+) -> str:
+    """The script that ``upgrade`` would run on a fresh database, in one transaction; no server is asked."""
+    return _print(command.upgrade, revision, target_schema, lock_timeout)
+
+
+def downgrade_sql(
+    *,
+    target_schema: str | None = None,
+    lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    revision: str,
+) -> str:
+    """The script that takes a database at this tool's newest revision down to ``revision``, rows or not."""
+    return _print(command.downgrade, f"head:{revision}", target_schema, lock_timeout)
+
+
+def current(conninfo: str) -> SchemaState:
+    """Where the database stands; reads only."""
+    script = ScriptDirectory.from_config(_config(None, version_table.DEFAULT_LOCK_TIMEOUT))
+    with _translated(), engine(conninfo).connect() as connection:
+        return _state(connection, script)
+
+
+def engine(conninfo: str) -> sa.Engine:
+    """An engine over psycopg's own connections, so that all that libpq understands works, ``PG*`` variables too."""
+    return sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(conninfo), poolclass=sa.pool.NullPool)
+
+
+def _change(
+    act: Callable[[Config, str], None],
+    conninfo: str,
+    *,
+    revision: str,
+    target_schema: str | None,
+    lock_timeout: str,
+    precondition: Callable[[psycopg.Connection[Any], list[str], list[str], str], None],
+) -> SchemaChange:
+    config = _config(target_schema, lock_timeout)
+    script = ScriptDirectory.from_config(config)
+    wanted = _chain(script, _known(script, revision))
+    before: list[SchemaState] = []
+    with _translated(), engine(conninfo).connect() as connection, connection.begin():
+
+        def check(schema: str) -> None:
+            state = _state(connection, script)
+            before.append(state)
+            precondition(version_table.driver_connection(connection), _applied(script, state), wanted, schema)
+
+        config.attributes["connection"] = connection
+        config.attributes["preconditions"] = (check,)
+        act(config, revision)
+        return SchemaChange(before[0], _state(connection, script))
+
+
+def _print(act: Callable[..., None], revision: str, target_schema: str | None, lock_timeout: str) -> str:
+    output = io.StringIO()
+    config = _config(target_schema, lock_timeout, output)
+    _known(ScriptDirectory.from_config(config), revision.rpartition(":")[2])
+    act(config, revision, sql=True)
+    return output.getvalue()
+
+
+def _config(target_schema: str | None, lock_timeout: str, output: io.StringIO | None = None) -> Config:
+    # -x arguments, not main options: a percent sign in a name would need escaping there.
+    given = [f"lock_timeout={lock_timeout}"]
+    if target_schema is not None:
+        given.append(f"target_schema={target_schema}")
+    config = Config(output_buffer=output, stdout=io.StringIO(), cmd_opts=Namespace(x=given))
+    config.set_main_option("script_location", str(alembic_dir()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _known(script: ScriptDirectory, revision: str) -> str | None:
+    """The full name of ``revision``, which may be ``head``, ``base`` (None) or the beginning of a name."""
+    try:
+        found = script.get_revision(revision)
+    except CommandError as error:
+        known = ", ".join(["base", *_chain(script, script.get_current_head())])
+        raise ConfigurationError(f"There is no revision {revision!r}: known are {known} and head.") from error
+    # For base it is None, whatever its annotation says.
+    return getattr(found, "revision", None)
+
+
+def _chain(script: ScriptDirectory, revision: str | None) -> list[str]:
+    """All revisions from the first to ``revision``; they are one line without branches."""
+    names = [] if revision is None else [found.revision for found in script.iterate_revisions(revision, "base")]
+    return names[::-1]
+
+
+def _applied(script: ScriptDirectory, state: SchemaState) -> list[str]:
+    try:
+        return _chain(script, state.revision)
+    except (CommandError, RevisionError):
+        raise Refused(
+            "revision-known",
+            f"The database stands at revision {state.revision}, which this version of spine-migrate does not know: "
+            f"use the version that made it, or a newer one.",
+        ) from None
+
+
+def _state(connection: sa.Connection, script: ScriptDirectory) -> SchemaState:
+    names = {"version_table": version_table.TABLE, "version_table_schema": version_table.SCHEMA}
+    head = script.get_current_head()
+    if head is None:
+        raise ConfigurationError(f"There are no revisions under {script.versions}: install spine-migrate again.")
+    return SchemaState(
+        revision=MigrationContext.configure(connection, opts=names).get_current_revision(),
+        head=head,
+        target_schema=version_table.recorded_target(version_table.driver_connection(connection)),
+    )
+
+
+def _tables(revisions: list[str], target_schema: str) -> list[tuple[str, str]]:
+    return [(schema or target_schema, table) for name in revisions for schema, table in _TABLES[name]]
+
+
+def _refuse_taken(connection: psycopg.Connection[Any], tables: list[tuple[str, str]]) -> None:
+    for schema, table in tables:
+        kind = connection.execute(query("schema", "taken_by"), {"schema": schema, "name": table}).fetchone()
+        if kind is not None:
+            raise Refused(
+                "target-name-free",
+                f'The {kind[0]} "{schema}"."{table}" exists and was not made by spine-migrate: '
+                f"rename it, or name another --target-schema; nothing was changed.",
+            )
+
+
+def _refuse_rows(connection: psycopg.Connection[Any], tables: list[tuple[str, str]]) -> None:
+    """Takes the lock that DROP TABLE needs first, so that no row comes in between."""
+    for schema, table in tables:
+        name = sql.Identifier(schema, table)
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
+        if connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(name)).fetchone() is not None:
+            raise Refused(
+                "downgrade-drops-no-rows",
+                f'The downgrade would drop "{schema}"."{table}", which has rows: '
+                f"save what you need and run it again with --yes; nothing was changed.",
+            )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        raise _explained(error.orig) from error
+    except psycopg.Error as error:
+        raise _explained(error) from error
+    except CommandError as error:
+        raise Refused("revision-order", f"The revisions cannot be run: {error}.") from error
+
+
+def _explained(error: psycopg.Error) -> SpineMigrateError:
+    said = (error.diag.message_primary or str(error)).strip()
+    match error:
+        case psycopg.errors.DuplicateTable():
+            return Refused("target-name-free", f"{said}: nothing was changed.")
+        case psycopg.errors.InsufficientPrivilege():
+            return Refused("privilege", f"{said}: grant.")
+        case psycopg.errors.LockNotAvailable():
+            return Refused("lock", f"{said}.")
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return Refused("writable", f"{said}.")
+        case psycopg.errors.DependentObjectsStillExist():
+            return Refused("nothing-depends", f"{said}: {error.diag.message_detail}")
+    return ServerFault(said, sqlstate=error.sqlstate)
+
+
+def _connect(conninfo: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(conninfo)
