@@ -1,0 +1,70 @@
+"""The database fixtures keep what tests/conftest.py promises."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.database import Database, Role, fresh_database, url_for
+
+
+def test_the_owner_is_an_ordinary_role_that_may_create_schemas(database: Database) -> None:
+    with database.connect() as connection:
+        flags = connection.execute(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles"
+            " WHERE rolname = session_user"
+        ).fetchone()
+        connection.execute("CREATE SCHEMA app")
+        connection.execute("CREATE TABLE app.t (a int)")
+        connection.execute("CREATE TABLE t (a int)")
+    assert flags == (False,) * 5
+
+
+def test_the_admin_is_a_superuser_of_the_same_database(database: Database) -> None:
+    with database.connect_admin() as admin, database.connect() as connection:
+        assert admin.execute("SHOW is_superuser").fetchone() == ("on",)
+        here = connection.execute("SELECT current_database()").fetchone()
+        assert admin.execute("SELECT current_database()").fetchone() == here == (database.name,)
+
+
+def test_each_test_has_a_database_of_its_own(database: Database, server_url: str, owner: Role) -> None:
+    """The second is empty although the first holds a table, and it is gone afterwards although a session is open."""
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE kept (a int)")
+    with fresh_database(server_url, f"{database.name}_2", owner) as second:
+        left_open = second.connect()
+        assert left_open.execute("SELECT to_regclass('kept')").fetchone() == (None,)
+    with pytest.raises(psycopg.OperationalError):
+        left_open.execute("SELECT 1")
+    left_open.close()
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        psycopg.connect(second.url)
+
+
+def test_further_roles_have_no_privileges_and_go_with_the_database(server_url: str, owner: Role) -> None:
+    with fresh_database(server_url, f"{owner.name}_roles", owner) as database:
+        reader = database.add_role("reader")
+        with database.connect() as connection:
+            connection.execute("CREATE TABLE private (a int)")
+        with psycopg.connect(database.url_as(reader)) as connection:
+            assert connection.execute("SELECT session_user::text").fetchone() == (reader.name,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT * FROM private")
+        with database.connect() as connection:
+            connection.execute(sql.SQL("GRANT SELECT ON private TO {}").format(sql.Identifier(reader.name)))
+    with psycopg.connect(server_url) as admin:
+        found = admin.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [reader.name]).fetchall()
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("postgresql://postgres@127.0.0.1:5432/postgres", "postgresql://r:pw@127.0.0.1:5432/db"),
+        ("postgresql://admin:x@/postgres?host=%2Ftmp%2Fa&port=5432", "postgresql://r:pw@/db?host=%2Ftmp%2Fa&port=5432"),
+    ],
+    ids=["tcp", "socket"],
+)
+def test_url_for_replaces_login_and_database_only(server: str, expected: str) -> None:
+    assert url_for(server, "db", Role("r", "pw")) == expected
