@@ -1,8 +1,8 @@
 """The tool's own Alembic environment; an application includes only ``versions/`` in its ``version_locations``.
 
-The version table is ``spine_migrate.alembic_version``. The server is the driver's connection (``config.attributes``),
-else that of SPINE_TARGET_URL, SPINE_DATABASE_URL or the PG* variables. ``-x target_schema=X`` and ``-x lock_timeout=5s``,
-or the main options ``spine_target_schema`` and ``spine_lock_timeout``, are the options of ``spine-migrate db upgrade``.
+The version table is ``spine_migrate.alembic_version``. The server is the driver's (``config.attributes``), else that of
+SPINE_TARGET_URL, SPINE_DATABASE_URL or the PG* variables. ``-x target_schema=X`` and ``-x lock_timeout=5s``, or the main
+options ``spine_target_schema`` and ``spine_lock_timeout``, are the options of ``spine-migrate db upgrade``.
 """
 
 from __future__ import annotations
