@@ -1,1 +1,1 @@
-"""The demonstration database: capture-spine's legacy schema (``legacy.sql``) and a generator that fills it (``generate``)."""
+"""The demonstration database: capture-spine's legacy schema (``legacy.sql``) and what fills it (``generate``)."""

@@ -1,6 +1,8 @@
 -- capture-spine's legacy schema, as ten years of production left it: wide types, few NOT NULLs, and a foreign key that was
 -- added late. Names are unqualified: the search path decides where the tables go.
+-- The file runs as a whole; the generator loads its rows between the two named parts.
 
+-- name: tables
 CREATE TABLE executions (
     execution_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     pipeline_name text,
@@ -49,6 +51,7 @@ CREATE TABLE jobs (
     finished_at timestamp
 );
 
+-- name: constraints
 -- The old guard does not know 'queued': a queued and a running execution of one feed stand side by side.
 CREATE UNIQUE INDEX ix_executions_one_active_per_feed ON executions (feed_id) WHERE status IN ('pending', 'running');
 CREATE INDEX ix_executions_created_at ON executions (created_at);
