@@ -56,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(folder)
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that a developer's shell names is nothing that a test may touch."""
+    for name in ("SPINE_DATABASE_URL", "SPINE_SOURCE_URL", "SPINE_TARGET_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @contextmanager
 def _embedded(version: int, settings: Mapping[str, str], port: int | None = None) -> Iterator[EmbeddedServer]:
     folder = _FOLDERS / f"{_PREFIX}{token_hex(6)}"

@@ -1,0 +1,55 @@
+# Everything runs in a virtual environment of its own; Python 3.11 or later and make are all that a machine needs.
+# pip is configured by its own files and PIP_* variables, nothing here overrides them.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The newest that runs: a version manager's shim can stand on PATH for a version that is not active.
+SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	for found in $$(type -aP $$name); do \
+	$$found -c '$(SUITABLE)' >/dev/null 2>&1 && echo $$found && exit; done; done)
+
+ROWS ?= 100000
+SEED ?= 1
+AWKWARD ?= 0.02
+DEMO_ARGS ?= --rows $(ROWS) --seed $(SEED) --awkward $(AWKWARD)
+PYTEST_ARGS ?=
+
+.PHONY: demo test check chaos bench clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(BIN)/spine-migrate demo $(DEMO_ARGS)
+
+# The chaos tests are part of it; `make chaos` runs them alone.
+test: $(READY)
+	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+chaos: $(READY)
+	$(BIN)/pytest -m chaos $(PYTEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/spine-migrate mapping docs --check
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# Without build isolation, so that the build backend is held by constraints.txt too.
+$(READY): pyproject.toml constraints.txt
+	@rm -rf $(VENV)
+	@python="$(PYTHON)"; test -n "$$python" || { \
+	echo "No Python 3.11 or later with venv is on PATH; name one: make PYTHON=/path/to/python3" >&2; exit 2; }; \
+	echo "Creating $(VENV) with $$python"; "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[embedded,dev]'
+	@touch $@

