@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def _in_checkout(folder: str, inside: str) -> set[str]:
     return {f"{inside}/{path.relative_to(CHECKOUT / folder).as_posix()}" for path in files}
 
 
+def _unpack(archive: Path, into: Path) -> Path:
+    """By hand: extractall warns without a filter in Python 3.12, and has none before 3.11.4."""
+    with tarfile.open(archive) as opened:
+        for member in opened.getmembers():
+            content = opened.extractfile(member)
+            assert content is not None, f"{member.name} is no file"
+            target = into / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.read())
+    (top,) = into.iterdir()
+    return top
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _build(CHECKOUT, "wheel", tmp_path_factory.mktemp("wheel"))
@@ -80,8 +94,7 @@ def test_the_installed_wheel_finds_its_data_and_command(wheel: Path, tmp_path: P
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     archive = _build(CHECKOUT, "sdist", tmp_path / "sdist")
-    shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
-    (source,) = (tmp_path / "unpacked").iterdir()
+    source = _unpack(archive, tmp_path / "unpacked")
     again = _build(source, "wheel", tmp_path / "again")
     assert _in_wheel(again) == _in_wheel(wheel)
     assert (source / "tests" / "conftest.py").exists()
