@@ -1,8 +1,8 @@
 """The tool's own Alembic environment; an application includes only ``versions/`` in its ``version_locations``.
 
 The version table is ``spine_migrate.alembic_version``. The server is the driver's (``config.attributes``), else that of
-SPINE_TARGET_URL, SPINE_DATABASE_URL or the PG* variables. ``-x target_schema=X`` and ``-x lock_timeout=5s``, or the main
-options ``spine_target_schema`` and ``spine_lock_timeout``, are the options of ``spine-migrate db upgrade``.
+SPINE_TARGET_URL, SPINE_DATABASE_URL or the PG* variables. ``-x target_schema=X`` and ``-x lock_timeout=5s``, or the
+main options ``spine_target_schema`` and ``spine_lock_timeout``, are the options of ``spine-migrate db upgrade``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 from logging.config import fileConfig
 
 import sqlalchemy as sa
-from alembic import context
 from alembic.util import CommandError
 from psycopg import sql
 
+from alembic import context
 from spine_migrate.db import version_table
 from spine_migrate.db.schema import engine
 from spine_migrate.errors import SpineMigrateError
@@ -22,8 +22,7 @@ from spine_migrate.errors import SpineMigrateError
 
 def _option(name: str) -> str | None:
     given = context.get_x_argument(as_dictionary=True).get(name)
-    chosen = given or context.config.get_main_option(f"spine_{name}")
-    return chosen if isinstance(chosen, str) and chosen else None
+    return given if isinstance(given, str) else context.config.get_main_option(f"spine_{name}")
 
 
 def _run(connection: sa.Connection | None) -> None:
@@ -51,7 +50,8 @@ def _run(connection: sa.Connection | None) -> None:
         return
     target_schema = _option("target_schema")
     with context.begin_transaction():
-        version_table.begin(execute, _option("lock_timeout") or version_table.DEFAULT_LOCK_TIMEOUT)
+        lock_timeout = _option("lock_timeout")
+        version_table.begin(execute, version_table.DEFAULT_LOCK_TIMEOUT if lock_timeout is None else lock_timeout)
         if connection is not None:
             schema = version_table.resolve_target(version_table.driver_connection(connection), target_schema)
             # Under the lock: what the driver checks cannot change before the first statement.

@@ -18,7 +18,8 @@ WHERE n.nspname = ANY (%(schemas)s) AND c.relname NOT LIKE %(without)s
 """
 
 _COLUMNS = """
-SELECT 'column', n.nspname, c.relname || '.' || a.attname, a.attnum::text || ' ' || format_type(a.atttypid, a.atttypmod),
+SELECT 'column', n.nspname, c.relname || '.' || a.attname,
+    a.attnum::text || ' ' || format_type(a.atttypid, a.atttypmod),
     CASE WHEN a.attnotnull THEN 'not null' ELSE 'null' END, coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
     a.attidentity::text || a.attgenerated::text
 FROM pg_attribute AS a

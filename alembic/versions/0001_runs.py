@@ -7,9 +7,10 @@ tables. Names stand in op.f(): an application's own naming convention must not r
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import context, op
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import quoted_name
+
+from alembic import context, op
 
 revision = "spine_0001"
 down_revision = None

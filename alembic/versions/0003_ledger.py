@@ -9,8 +9,9 @@ tables. Names stand in op.f(): an application's own naming convention must not r
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from alembic import op
 
 revision = "spine_0003"
 down_revision = "spine_0002"

@@ -16,7 +16,6 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -24,6 +23,7 @@ from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from psycopg import sql
 
+from alembic import command
 from spine_migrate.db import version_table
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ConfigurationError, Refused, ServerFault, SpineMigrateError
@@ -193,6 +193,8 @@ def _print(act: Callable[..., None], revision: str, target_schema: str | None, l
 
 
 def _config(target_schema: str | None, lock_timeout: str, output: io.StringIO | None = None) -> Config:
+    if target_schema == "":
+        raise ConfigurationError("The name of the target schema is empty: leave the option out to use the search_path.")
     # -x arguments, not main options: a percent sign in a name would need escaping there.
     given = [f"lock_timeout={lock_timeout}"]
     if target_schema is not None:
@@ -286,19 +288,27 @@ def _translated() -> Iterator[None]:
 
 
 def _explained(error: psycopg.Error) -> SpineMigrateError:
-    said = (error.diag.message_primary or str(error)).strip()
+    """What the server said, with what to do about it; all of these end the one transaction, so nothing was changed."""
+    said = ". ".join(part for part in (error.diag.message_primary, error.diag.message_detail) if part)
     match error:
         case psycopg.errors.DuplicateTable():
-            return Refused("target-name-free", f"{said}: nothing was changed.")
+            return Refused("target-name-free", f"{said}: rename it, or name another --target-schema.")
         case psycopg.errors.InsufficientPrivilege():
-            return Refused("privilege", f"{said}: grant.")
+            return Refused(
+                "privilege",
+                f"{said}: the role needs CREATE on the database, or on a schema spine_migrate made for it, and on the "
+                f"target schema.",
+            )
         case psycopg.errors.LockNotAvailable():
-            return Refused("lock", f"{said}.")
+            return Refused(
+                "lock-in-time",
+                f"{said}: another session holds the lock; run it again, or with a longer --lock-timeout.",
+            )
         case psycopg.errors.ReadOnlySqlTransaction():
-            return Refused("writable", f"{said}.")
+            return Refused("server-writable", f"{said}: the server or the role is read-only, use the primary.")
         case psycopg.errors.DependentObjectsStillExist():
-            return Refused("nothing-depends", f"{said}: {error.diag.message_detail}")
-    return ServerFault(said, sqlstate=error.sqlstate)
+            return Refused("nothing-depends-on-it", f"{said}: drop or repoint that first.")
+    return ServerFault(said or str(error).strip(), sqlstate=error.sqlstate)
 
 
 def _connect(conninfo: str) -> psycopg.Connection[Any]:

@@ -153,9 +153,11 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
         "ALTER TABLE run_events DROP CONSTRAINT run_events_run_id_fkey",
         "ALTER TABLE spine_migrate.migration RENAME CONSTRAINT migration_step_check TO other",
         "ALTER TABLE spine_migrate.checkpoint ALTER batches TYPE integer",
-        "DROP INDEX ix_runs_one_active_per_entity;"
-        " CREATE UNIQUE INDEX ix_runs_one_active_per_entity ON runs ((metadata->>'entity_type'),"
-        " (metadata->>'entity_id')) WHERE status IN ('pending', 'running')",
+        (
+            "DROP INDEX ix_runs_one_active_per_entity;"
+            " CREATE UNIQUE INDEX ix_runs_one_active_per_entity ON runs ((metadata->>'entity_type'),"
+            " (metadata->>'entity_id')) WHERE status IN ('pending', 'running')"
+        ),
         "DROP INDEX ix_run_events_run_id",
     ],
 )
