@@ -14,7 +14,7 @@ PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python
 
 ROWS ?= 100000
 SEED ?= 1
-AWKWARD ?= 0.02
+AWKWARD ?= 1.0
 DEMO_ARGS ?= --rows $(ROWS) --seed $(SEED) --awkward $(AWKWARD)
 PYTEST_ARGS ?=
 

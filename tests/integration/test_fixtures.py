@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
 
+from spine_migrate.db.embedded import EmbeddedServer
 from tests.database import Database, Role, fresh_database, url_for
 
 
@@ -40,6 +48,28 @@ def test_each_test_has_a_database_of_its_own(database: Database, server_url: str
     left_open.close()
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         psycopg.connect(second.url)
+
+
+def test_a_new_session_removes_what_a_killed_one_left_and_nothing_else() -> None:
+    with tempfile.TemporaryDirectory(prefix="spine-sessions-") as folder:
+        Path(folder).chmod(0o755)
+        killed, live = Path(folder, "spine-test-killed"), Path(folder, "spine-test-live")
+        start = f"server = EmbeddedServer(Path({str(killed)!r})); server.start(); os.kill(os.getpid(), signal.SIGKILL)"
+        imports = "import os, signal; from pathlib import Path; from spine_migrate.db.embedded import EmbeddedServer"
+        subprocess.run([sys.executable, "-c", f"{imports}; {start}"], check=False, stderr=subprocess.DEVNULL)
+        orphan = psutil.Process(int((killed / "cluster" / "postmaster.pid").read_text().split()[0]))
+        with EmbeddedServer(live) as server:
+            outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+            subprocess.run(
+                [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", __file__],
+                check=True,
+                cwd=Path(__file__).parents[2],
+                stdout=subprocess.DEVNULL,
+                env={**outside, "TMPDIR": folder},
+            )
+            psycopg.connect(server.url()).close()
+        assert not killed.exists()
+        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
 
 
 def test_further_roles_have_no_privileges_and_go_with_the_database(server_url: str, owner: Role) -> None:
