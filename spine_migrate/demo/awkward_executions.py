@@ -51,6 +51,14 @@ EXECUTION_KINDS: tuple[Kind, ...] = (
         lambda _d, n: one(pipeline_name="capture:" + f"https://example.org/a-very-long-title/{n}/" * 4),
     ),
     Kind(
+        "pipeline_name_too_long_by_spaces",
+        "executions",
+        TOO_LONG,
+        "A fixed-width export came back; PostgreSQL cuts trailing spaces to varchar(100) without a word.",
+        10,
+        lambda _d, n: one(pipeline_name=f"feed_processing_{n}".ljust(110)),
+    ),
+    Kind(
         "pipeline_name_at_the_limit",
         "executions",
         MOVED,

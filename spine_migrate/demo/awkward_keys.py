@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from spine_migrate.demo import odd_values as odd
 from spine_migrate.demo.kind import (
     LINK_BROKEN,
     LINK_WAITING,
@@ -65,7 +64,7 @@ def _two_active(draw: Draw, n: int) -> list[AwkwardRow]:
                 "feed_id": feed,
                 "status": status,
                 "completed_at": None,
-                "started_at": None if status != "running" else odd.START,
+                "started_at": None if status != "running" else "2025-12-01 00:00:00+00",
             }
         )
         for status in claims

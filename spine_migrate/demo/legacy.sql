@@ -1,5 +1,5 @@
--- capture-spine's legacy schema, as ten years of production left it: wide types, few NOT NULLs, and a foreign key that was
--- added late. Names are unqualified: the search path decides where the tables go.
+-- capture-spine's legacy schema, as ten years of production left it: wide types, few NOT NULLs, and a foreign key
+-- that was added late. Names are unqualified: the search path decides where the tables go.
 -- The file runs as a whole; the generator loads its rows between the two named parts.
 
 -- name: tables
@@ -59,7 +59,7 @@ CREATE INDEX ix_executions_status ON executions (status);
 CREATE INDEX ix_execution_events_execution_id ON execution_events (execution_id);
 CREATE INDEX ix_jobs_status ON jobs (status, priority);
 
--- NOT VALID: rows from before the constraint were never checked, so events without an execution are still there; new rows
--- are checked, and no execution that has events can be deleted any more.
+-- NOT VALID: rows from before the constraint were never checked, so events without an execution are still there; new
+-- rows are checked, and no execution that has events can be deleted any more.
 ALTER TABLE execution_events ADD CONSTRAINT execution_events_execution_id_fkey
     FOREIGN KEY (execution_id) REFERENCES executions (execution_id) NOT VALID;

@@ -6,9 +6,6 @@ import json
 
 from spine_migrate.demo.kind import Draw
 
-#: When the unremarkable parts of an awkward row happened.
-START = "2020-02-29 12:00:00.123456+00"
-
 UNICODE = (
     # an astronaut in three code points joined, a flag, a variation selector
     "\U0001f469\U0001f3fd\u200d\U0001f680 \U0001f1f3\U0001f1f4 \u2708\ufe0f",

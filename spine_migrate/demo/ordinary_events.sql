@@ -1,6 +1,6 @@
--- The life of every execution in the table, in legal order: created first, started before it ends, the last event says how it
--- ended. %(mean)s thousandths of an event on average, from half to one and a half times that; an execution that has not
--- started has one event at most, a queued one two.
+-- The life of every execution in the table, in legal order: created first, started before it ends, the last event says
+-- how it ended. %(mean)s thousandths of an event on average, from half to one and a half times that; an execution that has
+-- not started has one event at most, a queued one two.
 INSERT INTO execution_events (event_id, execution_id, event_type, timestamp, data)
 SELECT
     spine_demo.uuid_of(%(seed)s || ':event:' || execution_id || ':' || j),
@@ -27,12 +27,16 @@ FROM (
     SELECT
         *,
         status IN ('completed', 'failed', 'cancelled') AS ended,
-        CASE status WHEN 'pending' THEN least(1, drawn_events) WHEN 'queued' THEN least(2, drawn_events) ELSE drawn_events END
-            AS events,
+        CASE status
+            WHEN 'pending' THEN least(1, drawn_events)
+            WHEN 'queued' THEN least(2, drawn_events)
+            ELSE drawn_events
+        END AS events,
         coalesce((extract(epoch FROM completed_at - started_at) * 1000000)::bigint, 1000000) AS work
     FROM executions
     CROSS JOIN LATERAL (
-        SELECT hashint8extended(('x' || left(execution_id::text, 8))::bit(32)::bigint, %(salt)s::bigint) & 1048575 AS draw
+        SELECT
+            hashint8extended(('x' || left(execution_id::text, 8))::bit(32)::bigint, %(salt)s::bigint) & 1048575 AS draw
     ) AS d
     CROSS JOIN LATERAL (
         SELECT (%(mean)s::bigint * (524288 + draw) / 1048576

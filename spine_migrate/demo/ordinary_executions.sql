@@ -1,9 +1,9 @@
--- Row i of %(rows)s, oldest first. Every draw is hashint8extended(i, salt + n) cut to 20 bits: the function is fixed across
--- server versions (hash partitions depend on it), and a draw does not depend on the rows before it.
--- The newest %(active)s rows are the active ones, one per feed; all feeds of active jobs are others.
+-- Row i of %(rows)s, oldest first. Every draw is hashint8extended(i, salt + n) cut to some bits: the function is the same
+-- in all server versions (hash partitions depend on it), and a draw does not depend on the rows before it.
+-- The newest %(active)s rows are the active ones, one per feed; the feeds of active jobs are others.
 INSERT INTO executions (
-    execution_id, pipeline_name, params, lane, trigger_source, status, backend_task_id, feed_id, retry_count, max_retries,
-    parent_execution_id, retry_of_execution_id, idempotency_key, result, error, error_type,
+    execution_id, pipeline_name, params, lane, trigger_source, status, backend_task_id, feed_id, retry_count,
+    max_retries, parent_execution_id, retry_of_execution_id, idempotency_key, result, error, error_type,
     created_at, started_at, completed_at
 )
 SELECT
@@ -16,7 +16,9 @@ SELECT
         'options', jsonb_build_object(
             'follow_redirects', d.payload %% 3 > 0,
             'timeout_s', 5 + d.payload %% 55,
-            'headers', jsonb_build_object('User-Agent', 'capture-spine/3.' || d.payload %% 9, 'Accept', 'application/rss+xml')
+            'headers', jsonb_build_object(
+                'User-Agent', 'capture-spine/3.' || d.payload %% 9, 'Accept', 'application/rss+xml'
+            )
         ),
         'tags', jsonb_build_array('tier-' || 1 + d.payload %% 3, 'region-' || 1 + d.payload %% 7, pipeline)
     ),
@@ -36,7 +38,11 @@ SELECT
     CASE WHEN d.idempotency %% 10 < 3
         THEN pipeline || ':' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ':' || i END,
     CASE WHEN status = 'completed' THEN jsonb_build_object(
-        'captured', d.payload %% 400, 'skipped', d.retries %% 40, 'bytes', d.payload * 37, 'etag', to_hex(d.payload * 99991)) END,
+        'captured', d.payload %% 400,
+        'skipped', d.retries %% 40,
+        'bytes', d.payload * 37,
+        'etag', to_hex(d.payload * 99991)
+    ) END,
     CASE WHEN status = 'failed' THEN
         'Traceback (most recent call last):' || E'\n  File "app/runtime/runner.py", line ' || 40 + d.payload %% 300
         || ', in run_execution' || E'\n    await pipeline.run(params)' || E'\n  File "app/pipelines/' || pipeline
@@ -71,7 +77,8 @@ CROSS JOIN LATERAL (
     SELECT
         i >= total - active AS is_active,
         -- Squaring a uniform draw makes a few pipelines and feeds do most of the work.
-        (%(pipelines)s::text[])[1 + ((d.which_pipeline * d.which_pipeline >> 20) * %(pipeline_count)s::bigint >> 20)] AS pipeline,
+        (%(pipelines)s::text[])
+            [1 + ((d.which_pipeline * d.which_pipeline >> 20) * %(pipeline_count)s::bigint >> 20)] AS pipeline,
         (%(failures)s::text[])[1 + d.payload %% %(failure_count)s::bigint] AS failure,
         -- A sixth power: up to two hours, half of all under two minutes.
         ((d.effort * d.effort >> 20) * (d.effort * d.effort >> 20) >> 20) * (d.effort * d.effort >> 20) / 146 AS work,

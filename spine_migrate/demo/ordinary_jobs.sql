@@ -1,8 +1,8 @@
--- Job i of %(rows)s, oldest first; draws as for the executions. Keys have the gaps that a sequence leaves, and the awkward
--- jobs stand in them. The newest %(active)s jobs are the active ones, on feeds that no active execution has.
+-- Job i of %(rows)s, oldest first; draws as for the executions. Keys have the gaps that a sequence leaves, and the
+-- awkward jobs stand in them. The newest %(active)s jobs are the active ones, on feeds that no active execution has.
 INSERT INTO jobs (
-    job_id, job_type, payload, status, priority, attempts, max_attempts, user_id, feed_id, celery_task_id, error_message, result,
-    created_at, started_at, finished_at
+    job_id, job_type, payload, status, priority, attempts, max_attempts, user_id, feed_id, celery_task_id,
+    error_message, result, created_at, started_at, finished_at
 )
 SELECT
     3 * i + 1,
@@ -11,10 +11,12 @@ SELECT
         'document_ids', jsonb_build_array(d.payload, d.payload + 1, d.payload + 2),
         'format', (ARRAY['pdf', 'html', 'markdown', 'epub'])[1 + d.payload %% 4],
         'notify', d.payload %% 3 = 0,
-        'options', jsonb_build_object('language', (ARRAY['en', 'de', 'ja', 'pt'])[1 + d.type %% 4], 'depth', d.payload %% 6)
+        'options', jsonb_build_object(
+            'language', (ARRAY['en', 'de', 'ja', 'pt'])[1 + d.type %% 4], 'depth', d.payload %% 6
+        )
     ),
     status,
-    CASE WHEN d.priority %% 10 < 6 THEN 5 ELSE d.priority %% 10 END,
+    CASE WHEN d.priority %% 10 < 6 THEN 5 ELSE d.priority / 10 %% 10 END,
     CASE status WHEN 'queued' THEN 0 WHEN 'error' THEN 3 WHEN 'retrying' THEN 1 + d.payload %% 2 ELSE 1 END,
     3,
     CASE WHEN d.payload %% 8 > 0 THEN 1 + ((d.type * d.type >> 20) * 20000 >> 20) END,
@@ -22,10 +24,13 @@ SELECT
     CASE WHEN status <> 'queued' THEN spine_demo.uuid_of(%(seed)s || ':job-task:' || i)::text END,
     CASE WHEN status IN ('error', 'retrying')
         THEN (%(failures)s::text[])[1 + d.payload %% %(failure_count)s::bigint] || ': ' || job_type || ' gave up' END,
-    CASE WHEN status = 'done' THEN jsonb_build_object('written', d.payload %% 900, 'location', 's3://spine/' || to_hex(d.payload)) END,
+    CASE WHEN status = 'done' THEN jsonb_build_object(
+        'written', d.payload %% 900, 'location', 's3://spine/' || to_hex(d.payload)
+    ) END,
     created_at,
     CASE WHEN status <> 'queued' THEN created_at + interval '1 microsecond' * (90000 + d.wait * 30) END,
-    CASE WHEN NOT is_active THEN created_at + interval '1 microsecond' * (90000 + d.wait * 30 + 500000 + d.effort * 300) END
+    CASE WHEN NOT is_active
+        THEN created_at + interval '1 microsecond' * (90000 + d.wait * 30 + 500000 + d.effort * 300) END
 FROM (SELECT %(rows)s::bigint AS total, %(active)s::bigint AS active, %(feeds)s::bigint AS feeds) AS size
 CROSS JOIN LATERAL generate_series(0, total - 1) AS i
 CROSS JOIN LATERAL (
