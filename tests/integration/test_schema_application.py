@@ -71,6 +71,7 @@ class Application:
             "[alembic]\n"
             "script_location = %(here)s/migrations\n"
             "path_separator = os\n"
+            "version_path_separator = os\n"
             f"version_locations = %(here)s/migrations/versions{os.pathsep}{alembic_dir() / 'versions'}\n"
             f"{chosen}",
             encoding="utf-8",
