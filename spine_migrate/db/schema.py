@@ -22,6 +22,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from alembic import command
 from spine_migrate.db import version_table
@@ -308,8 +309,15 @@ def _explained(error: psycopg.Error) -> SpineMigrateError:
             return Refused("server-writable", f"{said}: the server or the role is read-only, use the primary.")
         case psycopg.errors.DependentObjectsStillExist():
             return Refused("nothing-depends-on-it", f"{said}: drop or repoint that first.")
-    return ServerFault(said or str(error).strip(), sqlstate=error.sqlstate)
+    return ServerFault(said or " ".join(str(error).split()), sqlstate=error.sqlstate)
 
 
 def _connect(conninfo: str) -> psycopg.Connection[Any]:
+    try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        # What libpq says about it quotes it, password included.
+        raise ConfigurationError(
+            "The target is neither a postgresql:// URL nor a list of key=value pairs that libpq understands."
+        ) from None
     return psycopg.connect(conninfo)

@@ -234,6 +234,13 @@ def test_a_wrong_password_and_no_server(start_server: StartServer, free_port: in
     assert role.password not in str(gone.value)
 
 
+@pytest.mark.parametrize("bad", ["s3cret", "postgresql://u:s3cret@[", "postgresql+psycopg://u:s3cret@h/d"])
+def test_a_target_that_is_no_url(bad: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        schema.current(bad)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_no_such_database(server_url: str) -> None:
     with pytest.raises(SpineMigrateError, match="no_such_database"):
         schema.upgrade(url_for(server_url, "no_such_database"))
