@@ -65,10 +65,6 @@ def _stamp(name: str) -> sa.Column[object]:
     return sa.Column(name, sa.TIMESTAMP(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False)
 
 
-def _text_array(name: str, *, nullable: bool = True) -> sa.Column[object]:
-    return sa.Column(name, postgresql.ARRAY(sa.Text()), nullable=nullable)
-
-
 def upgrade() -> None:
     op.execute(_CREATE_SCHEMA)
     _create_migration()
@@ -96,7 +92,7 @@ def _create_migration() -> None:
         sa.Column("rows_estimated", sa.BigInteger()),
         sa.Column("runner", sa.Text()),
         sa.PrimaryKeyConstraint("migration_id", name=op.f("migration_pkey")),
-        sa.CheckConstraint("step IN ('backfill', 'undoing', 'done', 'undone')", name=op.f("migration_step_check")),
+        sa.CheckConstraint("step IN ('backfill', 'done', 'undoing', 'undone')", name=op.f("migration_step_check")),
         sa.CheckConstraint("rows_estimated >= 0", name=op.f("migration_rows_estimated_check")),
         schema=SCHEMA,
     )
@@ -115,10 +111,14 @@ def _create_checkpoint() -> None:
         "checkpoint",
         *_migration_id("checkpoint"),
         sa.Column("segment", sa.Integer(), nullable=False),
-        _text_array("low"),
-        _text_array("high"),
-        _text_array("cursor"),
+        sa.Column("leaf_schema", sa.Text(), nullable=False),
+        sa.Column("leaf_table", sa.Text(), nullable=False),
+        sa.Column("filenode", sa.BigInteger(), nullable=False),
+        sa.Column("low_block", sa.BigInteger(), nullable=False),
+        sa.Column("high_block", sa.BigInteger()),
+        sa.Column("position", sa.Text(), nullable=False),
         _count("rows_moved"),
+        _count("rows_adopted"),
         _count("rows_quarantined"),
         _count("batches"),
         sa.Column("batch_size", sa.Integer()),
@@ -126,6 +126,7 @@ def _create_checkpoint() -> None:
         _stamp("updated_at"),
         sa.PrimaryKeyConstraint("migration_id", "segment", name=op.f("checkpoint_pkey")),
         sa.CheckConstraint("rows_moved >= 0", name=op.f("checkpoint_rows_moved_check")),
+        sa.CheckConstraint("rows_adopted >= 0", name=op.f("checkpoint_rows_adopted_check")),
         sa.CheckConstraint("rows_quarantined >= 0", name=op.f("checkpoint_rows_quarantined_check")),
         sa.CheckConstraint("batches >= 0", name=op.f("checkpoint_batches_check")),
         sa.CheckConstraint("batch_size > 0", name=op.f("checkpoint_batch_size_check")),
@@ -139,7 +140,7 @@ def _create_quarantine() -> None:
         "quarantine",
         _identity("quarantine_id"),
         *_migration_id("quarantine"),
-        _text_array("source_key", nullable=False),
+        sa.Column("source_key", sa.Text(), nullable=False),
         sa.Column("source_row", postgresql.JSON(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("field", sa.Text()),

@@ -9,7 +9,7 @@ CREATE TABLE spine_migrate.migration (
     mapping_digest text NOT NULL,
     source_table text NOT NULL,
     target_table text NOT NULL,
-    step text NOT NULL CHECK (step IN ('backfill', 'undoing', 'done', 'undone')),
+    step text NOT NULL CHECK (step IN ('backfill', 'done', 'undoing', 'undone')),
     options jsonb NOT NULL DEFAULT '{}',
     tool_version text NOT NULL,
     started_by text NOT NULL DEFAULT session_user,
@@ -23,14 +23,19 @@ CREATE UNIQUE INDEX uq_migration_not_undone
 ON spine_migrate.migration (mapping, source_table, target_table)
 WHERE step <> 'undone';
 
--- How far each segment of the key space has come; written in the transaction of the rows it counts
+-- How far each segment, a range of blocks of a table or partition, has come; written in the transaction of the rows it
+-- counts. position is a tid: rows up to and including it are done
 CREATE TABLE spine_migrate.checkpoint (
     migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
     segment integer NOT NULL,
-    low text[],
-    high text[],
-    cursor text[],
+    leaf_schema text NOT NULL,
+    leaf_table text NOT NULL,
+    filenode bigint NOT NULL,
+    low_block bigint NOT NULL,
+    high_block bigint,
+    position text NOT NULL,
     rows_moved bigint NOT NULL DEFAULT 0 CHECK (rows_moved >= 0),
+    rows_adopted bigint NOT NULL DEFAULT 0 CHECK (rows_adopted >= 0),
     rows_quarantined bigint NOT NULL DEFAULT 0 CHECK (rows_quarantined >= 0),
     batches bigint NOT NULL DEFAULT 0 CHECK (batches >= 0),
     batch_size integer CHECK (batch_size > 0),
@@ -43,7 +48,7 @@ CREATE TABLE spine_migrate.checkpoint (
 CREATE TABLE spine_migrate.quarantine (
     quarantine_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
-    source_key text[] NOT NULL,
+    source_key text NOT NULL,
     source_row json NOT NULL,
     reason text NOT NULL,
     field text,

@@ -1,0 +1,84 @@
+"""Opening connections: libpq URLs in, a session with known settings out, failures as sentences with passwords masked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from spine_migrate.errors import ConfigurationError, ServerFault, SpineMigrateError
+
+Connection = psycopg.Connection[Any]
+
+# A session's settings decide what the compiled expressions mean: timestamps inside JSON are written in the session's
+# zone, row security must fail instead of hiding rows, and a scan must not start in the middle of a table.
+SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "iso_8601",
+    "extra_float_digits": "1",
+    "row_security": "off",
+    "synchronize_seqscans": "off",
+    "client_min_messages": "warning",
+    "lock_timeout": "5s",
+}
+
+
+def conninfo(url: str | None) -> str:
+    """A libpq URL or key=value string, completed with our defaults; None leaves everything to the PG* environment.
+
+    Raises ConfigurationError where libpq cannot parse it; the text is not repeated, it may hold a password.
+    """
+    try:
+        given = conninfo_to_dict(url or "")
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "The connection URL cannot be parsed; write postgresql://user@host:port/database."
+        ) from None
+    defaults: dict[str, Any] = {"application_name": "spine-migrate", "connect_timeout": "10"}
+    return make_conninfo("", **(defaults | given))
+
+
+def describe(url: str | None) -> str:
+    """Where a URL leads, for messages: user, database, host and port, never the password."""
+    parts = conninfo_to_dict(conninfo(url))
+    host = parts.get("host") or parts.get("hostaddr") or "the default host"
+    port = f":{parts['port']}" if parts.get("port") else ""
+    user = f" as {parts['user']}" if parts.get("user") else ""
+    return f"{parts.get('dbname') or 'the default database'} on {host}{port}{user}"
+
+
+def masked(text: str, url: str | None) -> str:
+    """``text`` with the password of ``url`` replaced, wherever a driver or server message repeats it."""
+    password = conninfo_to_dict(conninfo(url)).get("password")
+    return text.replace(str(password), "****") if password else text
+
+
+def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str] | None = None) -> Connection:
+    """Open a connection with ``SETTINGS``, then ``settings`` on top.
+
+    Raises ConfigurationError for a wrong password or a database that does not exist, ServerFault where no server answers.
+    """
+    try:
+        connection = psycopg.connect(conninfo(url), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise _refused(error, url) from None
+    # One round trip; set_config with parameters, so a value is never part of the statement.
+    names = {**SETTINGS, **(settings or {})}
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
+        (list(names), list(names.values())),
+    )
+    connection.autocommit = autocommit
+    return connection
+
+
+def _refused(error: psycopg.OperationalError, url: str | None) -> SpineMigrateError:
+    """libpq gives no SQLSTATE for a failed connection, only words."""
+    words = masked(" ".join(str(error).split()), url)
+    if "password" in words or "authentication" in words or "no pg_hba.conf entry" in words:
+        return ConfigurationError(f"Cannot log in to {describe(url)}; check the user and the password ({words}).")
+    if "does not exist" in words:
+        return ConfigurationError(f"Cannot open {describe(url)}; check the names in the URL ({words}).")
+    return ServerFault(f"No server answers for {describe(url)}; check that it runs and can be reached ({words}).")

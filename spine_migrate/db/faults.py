@@ -1,0 +1,77 @@
+"""What a server error means for us: try again, blame the row, or stop with a sentence. Decided by SQLSTATE alone.
+
+Codes: PostgreSQL manual, appendix A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import tenacity
+
+from spine_migrate.errors import Refused, ServerFault, SpineMigrateError
+
+TRANSIENT = frozenset({
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available: lock_timeout ran out
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "53300",  # too_many_connections
+})  # fmt: skip
+# data exceptions, integrity violations, and values too large for an index entry or a field
+ROW_CLASSES = ("22", "23", "54")
+
+
+def is_lost(error: BaseException) -> bool:
+    """The connection is gone; nothing of the transaction was committed, unless it broke during COMMIT."""
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Worth trying again, on a new connection where the old one is lost."""
+    if isinstance(error, psycopg.Error):
+        return is_lost(error) or error.sqlstate in TRANSIENT
+    return isinstance(error, ServerFault) and error.sqlstate is None
+
+
+def blames_row(error: psycopg.Error) -> bool:
+    """The server refused a value, not the statement: some row of the batch is at fault."""
+    return error.sqlstate is not None and error.sqlstate.startswith(ROW_CLASSES)
+
+
+def explained(error: psycopg.Error) -> SpineMigrateError:
+    """The error as one of ours: a precondition where the user can lift it, a fault otherwise."""
+    words = " ".join((error.diag.message_primary or str(error)).split())
+    match error.sqlstate:
+        case "42501":
+            return Refused(
+                "privilege-missing", f"The role lacks a privilege ({words}); spine-migrate grants lists them."
+            )
+        case "25006":
+            return Refused("read-only", f"The server takes no writes ({words}); connect to the primary.")
+        case "42P01" | "3F000" | "42703":
+            return Refused("object-missing", f"The database lacks an object ({words}); run spine-migrate db upgrade.")
+        case "53100":
+            return ServerFault(
+                f"The server's disk is full ({words}); free space, then run the same command.", sqlstate="53100"
+            )
+        case state:
+            return ServerFault(
+                f"The server failed ({words}); what was committed stays, run the same command.", sqlstate=state
+            )
+
+
+def retrying(*, seconds: float, sleep: Callable[[float], None]) -> tenacity.Retrying:
+    """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` in all; then it re-raises."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        wait=tenacity.wait_exponential_jitter(initial=0.1, max=10, jitter=0.5),
+        stop=tenacity.stop_after_delay(seconds),
+        sleep=sleep,
+        reraise=True,
+    )

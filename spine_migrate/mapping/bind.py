@@ -1,0 +1,111 @@
+"""A mapping held against the live catalog: drift is an error, missing optional columns are facts to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from spine_migrate.db.catalog import Column, Name, Relation
+from spine_migrate.errors import Drift
+from spine_migrate.mapping.document import nearest
+from spine_migrate.mapping.model import Mapping, SourceColumn
+from spine_migrate.mapping.transforms.base import Sql
+from spine_migrate.mapping.types import read, satisfies, typename
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A mapping with the tables it works on and the source columns that are really there."""
+
+    mapping: Mapping
+    source: Name
+    target: Name
+    live: dict[str, Column]
+
+    @property
+    def missing(self) -> list[str]:
+        """Optional columns that the live table lacks; they read as NULL."""
+        return [name for name in self.mapping.columns if name not in self.live]
+
+    def column(self, name: str, alias: str) -> Sql:
+        """A source column as its declared type, NULL where the live table lacks it."""
+        declared = self.mapping.columns[name].type.name
+        if name not in self.live:
+            return sql.SQL("NULL::{}").format(typename("text" if declared == "any" else declared))
+        return read(sql.Identifier(alias, name), self.live[name].type, declared)
+
+    def never_null(self, name: str) -> bool:
+        return name in self.live and self.live[name].not_null
+
+    def fits(self, name: str, length: int) -> bool:
+        """Whether the live column's own length limit already keeps it within ``length`` characters."""
+        limit = self.live[name].length if name in self.live else 0
+        return limit is not None and limit <= length
+
+
+def bind(mapping: Mapping, source: Relation, target: Relation) -> Binding:
+    """Raises Drift with every difference between what the mapping declares and what is there."""
+    differences = [*_source_drift(mapping, source), *_target_drift(mapping, target)]
+    if differences:
+        raise Drift(differences)
+    live = {name: source.columns[name] for name in mapping.columns if name in source.columns}
+    return Binding(mapping, source.name, target.name, live)
+
+
+def declared(mapping: Mapping, *, source_schema: str | None = None, target_schema: str | None = None) -> Binding:
+    """A binding without a server: all columns there and as declared. For ``mapping sql`` and documentation."""
+    live = {column.name: _declared_column(column) for column in mapping.columns.values()}
+    return Binding(
+        mapping,
+        Name(source_schema or mapping.source_schema or "public", mapping.source_table),
+        Name(target_schema or mapping.target_schema or "public", mapping.target.name),
+        live,
+    )
+
+
+def _declared_column(column: SourceColumn) -> Column:
+    long_names = {"timestamptz": "timestamp with time zone", "timestamp": "timestamp without time zone", "any": "text"}
+    name = long_names.get(column.type.name, column.type.name)
+    return Column(column.name, name, name, column.type.length, column.not_null, has_default=False, generated=False)
+
+
+def _source_drift(mapping: Mapping, source: Relation) -> list[str]:
+    drift: list[str] = []
+    for column in mapping.columns.values():
+        live = source.columns.get(column.name)
+        if live is None:
+            if not column.optional:
+                spare = [name for name in source.columns if name not in mapping.columns]
+                drift.append(f"{source.name} has no column{nearest(column.name, spare)}")
+        elif not satisfies(live.type, column.type.name):
+            drift.append(f"{source.name}.{column.name} is {live.sql_type}, the mapping says {column.type}")
+    drift.extend(
+        f"{source.name}.{name} is in no rule of the mapping" for name in source.columns if name not in mapping.columns
+    )
+    key = source.columns.get(mapping.key)
+    if key is not None and not key.not_null:
+        drift.append(f"{source.name}.{mapping.key} is the key but may be NULL")
+    return drift
+
+
+def _target_drift(mapping: Mapping, target: Relation) -> list[str]:
+    drift: list[str] = []
+    produced = {field.target for field in mapping.fields}
+    for column in mapping.target.columns.values():
+        live = target.columns.get(column.name)
+        if live is None:
+            drift.append(f"{target.name} has no column {column.name!r}")
+            continue
+        if not satisfies(live.type, column.type.name):
+            drift.append(f"{target.name}.{column.name} is {live.sql_type}, the mapping says {column.type}")
+        elif live.length is not None and (column.type.length is None or live.length < column.type.length):
+            drift.append(f"{target.name}.{column.name} is {live.sql_type}, too short for {column.type}")
+        if live.not_null and not column.not_null and column.name in produced:
+            drift.append(f"{target.name}.{column.name} is NOT NULL, the mapping says it may be NULL")
+    drift.extend(
+        f"{target.name}.{name} is NOT NULL without a default and nothing produces it"
+        for name, live in target.columns.items()
+        if live.not_null and not live.has_default and not live.generated and name not in produced
+    )
+    return drift

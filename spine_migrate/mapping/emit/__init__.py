@@ -1,0 +1,1 @@
+"""What a mapping compiles to: SQL, Python, parity, documentation."""

@@ -1,0 +1,81 @@
+"""What every transform is: one class with its SQL form, its Python form, its inverse and its line of documentation.
+
+A transform maps a value to a value. NULL stays NULL on the way there and back, so the forms below never see it; the one
+exception, ``Default``, says so. The two semantics are held together by property tests on a real server.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from psycopg import sql
+
+Sql = sql.Composable
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a value cannot pass, as SQL: ``condition`` is true for such a value, ``detail`` a text expression for people."""
+
+    reason: str
+    condition: Sql
+    detail: Sql
+
+
+class Transform(ABC):
+    """One step of a field's pipeline.
+
+    ``given`` and ``gives`` are the logical types (see ``mapping.types``) of what goes in and what comes out. ``lossless``
+    means that ``inverse(forward(x)) == x`` for every accepted x; where it is False the field needs ``keep`` or ``lossy``.
+    ``invertible`` is False where nothing sensible comes back at all.
+    """
+
+    given: str
+    gives: str
+    lossless: bool = True
+    invertible: bool = True
+    strict: ClassVar[bool] = True
+
+    @abstractmethod
+    def sql(self, value: Sql) -> Sql: ...
+
+    @abstractmethod
+    def python(self, value: Any) -> Any: ...
+
+    @abstractmethod
+    def inverse_sql(self, value: Sql) -> Sql: ...
+
+    @abstractmethod
+    def inverse_python(self, value: Any) -> Any: ...
+
+    @abstractmethod
+    def doc(self) -> str:
+        """A phrase for the field table, for example ``plus 1``."""
+
+    def refusals(self, value: Sql) -> list[Refusal]:
+        """SQL conditions under which ``value`` (not NULL) cannot be transformed."""
+        return []
+
+    def refuse(self, value: Any) -> str | None:
+        """Python form of ``refusals``: the reason code, or None."""
+        return None
+
+
+def apply(steps: tuple[Transform, ...], value: Any) -> Any:
+    """The Python form of a whole pipeline. Shape: one source value in, one target value out."""
+    for step in steps:
+        if value is not None or not step.strict:
+            value = step.python(value)
+    return value
+
+
+def unapply(steps: tuple[Transform, ...], value: Any) -> Any:
+    """The Python form of a pipeline's inverse; None where a step cannot be inverted."""
+    for step in reversed(steps):
+        if not step.invertible:
+            return None
+        if value is not None:
+            value = step.inverse_python(value)
+    return value
