@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spine_migrate.cli.options import json_option, target_option, target_schema_option
+
 if TYPE_CHECKING:
     from spine_migrate.db.schema import SchemaChange, SchemaState
 
@@ -25,24 +27,12 @@ _CURRENT_EXAMPLES = """\b
 Example:
   spine-migrate db current --target postgresql://dba@db.example/app"""
 
-_target = click.option(
-    "--target",
-    metavar="URL",
-    envvar=["SPINE_TARGET_URL", "SPINE_DATABASE_URL"],
-    default="",
-    help="The target database; without it the PG* variables decide.",
-)
-
 
 def _place(command: Callable[..., None]) -> Callable[..., None]:
     """The options that ``upgrade`` and ``downgrade`` share."""
-    options = (
-        _target,
-        click.option(
-            "--target-schema",
-            metavar="NAME",
-            help="The schema of runs and run_events; without it the role's search_path decides.",
-        ),
+    for option in (
+        json_option,
+        click.option("--sql", "sql_only", is_flag=True, help="Print the SQL and ask no server."),
         click.option(
             "--lock-timeout",
             metavar="DURATION",
@@ -50,10 +40,9 @@ def _place(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Give up, changing nothing, after waiting this long for one lock.",
         ),
-        click.option("--sql", "sql_only", is_flag=True, help="Print the SQL and ask no server."),
-        click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
-    )
-    for option in reversed(options):
+        target_schema_option,
+        target_option,
+    ):
         command = option(command)
     return command
 
@@ -67,7 +56,7 @@ def db() -> None:
 @click.argument("revision", default="head")
 @_place
 def upgrade(
-    revision: str, target: str, target_schema: str | None, lock_timeout: str, *, sql_only: bool, as_json: bool
+    revision: str, target: str | None, target_schema: str | None, lock_timeout: str, *, sql_only: bool, as_json: bool
 ) -> None:
     """Create runs, run_events and the ledger, up to REVISION (head)."""
     from spine_migrate.db import schema
@@ -86,7 +75,7 @@ def upgrade(
 @click.option("--yes", is_flag=True, help="Drop tables that have rows, too.")
 def downgrade(
     revision: str,
-    target: str,
+    target: str | None,
     target_schema: str | None,
     lock_timeout: str,
     *,
@@ -111,9 +100,9 @@ def downgrade(
 
 
 @db.command(epilog=_CURRENT_EXAMPLES)
-@_target
-@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
-def current(target: str, *, as_json: bool) -> None:
+@target_option
+@json_option
+def current(target: str | None, *, as_json: bool) -> None:
     """Print the revision that the database stands at; changes nothing."""
     from spine_migrate.db import schema
 

@@ -22,12 +22,12 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from alembic import command
-from spine_migrate.db import version_table
+from spine_migrate.db import faults, version_table
+from spine_migrate.db.connect import connect
 from spine_migrate.db.queries import query
-from spine_migrate.errors import ConfigurationError, Refused, ServerFault, SpineMigrateError
+from spine_migrate.errors import ConfigurationError, Refused, SpineMigrateError
 from spine_migrate.resources import alembic_dir
 
 # What each revision creates and its downgrade drops; None is the target schema.
@@ -69,7 +69,7 @@ class SchemaChange:
 
 
 def upgrade(
-    conninfo: str,
+    url: str | None,
     *,
     target_schema: str | None = None,
     lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
@@ -86,7 +86,7 @@ def upgrade(
 
     return _change(
         command.upgrade,
-        conninfo,
+        url,
         revision=revision,
         target_schema=target_schema,
         lock_timeout=lock_timeout,
@@ -95,7 +95,7 @@ def upgrade(
 
 
 def downgrade(
-    conninfo: str,
+    url: str | None,
     *,
     target_schema: str | None = None,
     lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
@@ -119,7 +119,7 @@ def downgrade(
 
     return _change(
         command.downgrade,
-        conninfo,
+        url,
         revision=revision,
         target_schema=target_schema,
         lock_timeout=lock_timeout,
@@ -147,21 +147,23 @@ def downgrade_sql(
     return _print(command.downgrade, f"head:{revision}", target_schema, lock_timeout)
 
 
-def current(conninfo: str) -> SchemaState:
+def current(url: str | None) -> SchemaState:
     """Where the database stands; reads only."""
     script = ScriptDirectory.from_config(_config(None, version_table.DEFAULT_LOCK_TIMEOUT))
-    with _translated(), engine(conninfo).connect() as connection:
+    with _translated(), engine(url).connect() as connection:
         return _state(connection, script)
 
 
-def engine(conninfo: str) -> sa.Engine:
-    """An engine over psycopg's own connections, so that all that libpq understands works, ``PG*`` variables too."""
-    return sa.create_engine("postgresql+psycopg://", creator=lambda: _connect(conninfo), poolclass=sa.pool.NullPool)
+def engine(url: str | None) -> sa.Engine:
+    """An engine over our own connections, so that all that libpq understands works, ``PG*`` variables too."""
+    return sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(url, autocommit=False), poolclass=sa.pool.NullPool
+    )
 
 
 def _change(
     act: Callable[[Config, str], None],
-    conninfo: str,
+    url: str | None,
     *,
     revision: str,
     target_schema: str | None,
@@ -172,7 +174,7 @@ def _change(
     script = ScriptDirectory.from_config(config)
     wanted = _chain(script, _known(script, revision))
     before: list[SchemaState] = []
-    with _translated(), engine(conninfo).connect() as connection, connection.begin():
+    with _translated(), engine(url).connect() as connection, connection.begin():
 
         def check(schema: str) -> None:
             state = _state(connection, script)
@@ -296,7 +298,7 @@ def _explained(error: psycopg.Error) -> SpineMigrateError:
             return Refused("target-name-free", f"{said}: rename it, or name another --target-schema.")
         case psycopg.errors.InsufficientPrivilege():
             return Refused(
-                "privilege",
+                "privilege-missing",
                 f"{said}: the role needs CREATE on the database, or on a schema spine_migrate made for it, and on the "
                 f"target schema.",
             )
@@ -305,19 +307,6 @@ def _explained(error: psycopg.Error) -> SpineMigrateError:
                 "lock-in-time",
                 f"{said}: another session holds the lock; run it again, or with a longer --lock-timeout.",
             )
-        case psycopg.errors.ReadOnlySqlTransaction():
-            return Refused("server-writable", f"{said}: the server or the role is read-only, use the primary.")
         case psycopg.errors.DependentObjectsStillExist():
             return Refused("nothing-depends-on-it", f"{said}: drop or repoint that first.")
-    return ServerFault(said or " ".join(str(error).split()), sqlstate=error.sqlstate)
-
-
-def _connect(conninfo: str) -> psycopg.Connection[Any]:
-    try:
-        conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError:
-        # What libpq says about it quotes it, password included.
-        raise ConfigurationError(
-            "The target is neither a postgresql:// URL nor a list of key=value pairs that libpq understands."
-        ) from None
-    return psycopg.connect(conninfo)
+    return faults.explained(error)

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from spine_migrate.db import schema
-from spine_migrate.errors import ConfigurationError, Refused, ServerFault, SpineMigrateError
+from spine_migrate.errors import ConfigurationError, Refused, ServerFault
 from tests.conftest import StartServer
 from tests.database import Database, create_role, url_for
 from tests.integration.test_schema_structure import alembic, create_schema, run_script
@@ -129,7 +129,7 @@ def test_a_read_only_server(database: Database) -> None:
         admin.execute(
             sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(database.name))
         )
-    assert "read-only" in refused(database, "server-writable")
+    assert "connect to the primary" in refused(database, "read-only")
     assert schema.current(database.url).revision is None
 
 
@@ -224,8 +224,9 @@ def test_a_wrong_password_and_no_server(start_server: StartServer, free_port: in
     wrong = right.replace(role.password, "wr0ng-secret")
     assert schema.current(right).revision is None
     for act in (schema.upgrade, schema.current):
-        with pytest.raises(SpineMigrateError) as caught:
+        with pytest.raises(ConfigurationError, match="Cannot log in") as caught:
             act(wrong)
+        assert caught.value.exit_code == 2
         assert "wr0ng-secret" not in str(caught.value)
     server.stop()
     with pytest.raises(ServerFault) as gone:
@@ -242,5 +243,5 @@ def test_a_target_that_is_no_url(bad: str) -> None:
 
 
 def test_no_such_database(server_url: str) -> None:
-    with pytest.raises(SpineMigrateError, match="no_such_database"):
+    with pytest.raises(ConfigurationError, match="no_such_database"):
         schema.upgrade(url_for(server_url, "no_such_database"))
