@@ -20,7 +20,8 @@ from spine_migrate.mapping.emit.sql import forward
 from spine_migrate.mapping.load import load
 from tests.database import Database
 
-_SCOPE = sql.SQL("FROM executions s")
+_TABLE = sql.SQL("executions AS s")
+_ALL = sql.SQL("true")
 _FEED = "f0000000-0000-0000-0000-00000000000"
 
 
@@ -128,7 +129,7 @@ def test_every_refusal_of_the_server_is_found_before(connection: Connection, ddl
     connection.execute("DELETE FROM executions WHERE right(execution_id::text, 2) >= '20'")
     connection.execute(b"CREATE UNIQUE INDEX odd_index " + ddl.encode())
     here = connection.execute("SELECT execution_id::text FROM executions ORDER BY ctid").fetchall()
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     index = _index(connection)
 
     values = forward(binding, "s")
@@ -146,9 +147,9 @@ def test_every_refusal_of_the_server_is_found_before(connection: Connection, ddl
         # What it names is a row of the target, and the server agrees that this row is in the way.
         assert collision["colliding_row"]["run_id"] == collision["colliding_key"]
     taken_keys = {collision["source_key"] for collision in taken}
-    free = sql.SQL("FROM executions s WHERE s.execution_id::text <> ALL ({})").format(sql.Literal(list(taken_keys)))
-    second = rows(connection, unique.within(binding, index, unique.candidates(binding, shape, free)))
-    assert all(here.index((one["colliding_key"],)) < here.index((one["source_key"],)) for one in second)
+    free = sql.SQL("s.execution_id::text <> ALL ({})").format(sql.Literal(list(taken_keys)))
+    second = rows(connection, unique.within(binding, index, unique.candidates(binding, _TABLE, free, shape)))
+    assert all(here.index((one["first_key"],)) < here.index((one["source_key"],)) for one in second)
 
     refused = _insert_one_by_one(connection, binding)
     assert taken_keys | {one["source_key"] for one in second} == refused
@@ -161,7 +162,10 @@ def test_a_null_in_the_index_never_collides(connection: Connection) -> None:
     for number in (1, 2):
         _execution(connection, number)
     binding, shape = _bound(connection)
-    assert rows(connection, unique.within(binding, _index(connection), unique.candidates(binding, shape, _SCOPE))) == []
+    assert (
+        rows(connection, unique.within(binding, _index(connection), unique.candidates(binding, _TABLE, _ALL, shape)))
+        == []
+    )
 
 
 def test_a_row_moved_before_does_not_collide_with_itself(connection: Connection) -> None:
@@ -169,7 +173,7 @@ def test_a_row_moved_before_does_not_collide_with_itself(connection: Connection)
     _execution(connection, 1, idempotency_key="k")
     binding, shape = _bound(connection)
     assert _insert_one_by_one(connection, binding) == set()
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     assert rows(connection, unique.with_target(binding, _index(connection), candidates)) == []
 
 
@@ -178,7 +182,7 @@ def test_groups_count_what_loses_and_name_keys(connection: Connection) -> None:
     for number, key in enumerate(["a", "b", "a", "a", None, None, "c", "b"]):
         _execution(connection, number, idempotency_key=key)
     binding, shape = _bound(connection)
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     (found,) = rows(connection, unique.groups(binding, _index(connection), candidates, 1))
     assert found == {
         "groups": 2,
@@ -196,7 +200,7 @@ def test_groups_count_what_loses_and_name_keys(connection: Connection) -> None:
 def test_groups_of_nothing(connection: Connection) -> None:
     connection.execute("CREATE UNIQUE INDEX one ON runs (idempotency_key)")
     binding, shape = _bound(connection)
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     assert rows(connection, unique.groups(binding, _index(connection), candidates, 3)) == [
         {"groups": 0, "losers": 0, "examples": []}
     ]
@@ -215,7 +219,7 @@ def test_the_index_is_probed_not_the_table(connection: Connection) -> None:
     )
     _execution(connection, 1, feed_id=f"{_FEED}1")
     binding, shape = _bound(connection)
-    query = unique.with_target(binding, _index(connection), unique.candidates(binding, shape, _SCOPE))
+    query = unique.with_target(binding, _index(connection), unique.candidates(binding, _TABLE, _ALL, shape))
     plan = "\n".join(line for (line,) in execute(connection, sql.SQL("EXPLAIN {}").format(query)).fetchall())
     assert "Index Scan using one on runs" in plan
     assert "Seq Scan on runs" not in plan
@@ -228,8 +232,8 @@ def test_a_condition_of_the_index_sees_only_rows_that_the_scope_keeps(connection
     for number, name in enumerate(["1", "not a number", "1"]):
         _execution(connection, number, pipeline_name=name)
     binding, shape = _bound(connection)
-    scope = sql.SQL("FROM executions s WHERE s.pipeline_name ~ '^[0-9]+$' AND length(repeat(s.pipeline_name, 9)) > 0")
-    candidates = unique.candidates(binding, shape, scope)
+    scope = sql.SQL("s.pipeline_name ~ '^[0-9]+$' AND length(repeat(s.pipeline_name, 9)) > 0")
+    candidates = unique.candidates(binding, _TABLE, scope, shape)
     (found,) = rows(connection, unique.groups(binding, _index(connection), candidates, 3))
     assert found["losers"] == 1
 
@@ -241,7 +245,7 @@ def test_an_enum_column_of_the_target(connection: Connection) -> None:
     for number in (1, 2):
         _execution(connection, number, idempotency_key="k")
     binding, shape = _bound(connection)
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     assert [
         one["source_key"][-1] for one in rows(connection, unique.within(binding, _index(connection), candidates))
     ] == ["2"]
@@ -253,7 +257,7 @@ def test_nothing_is_written(connection: Connection) -> None:
     _execution(connection, 1)
     binding, shape = _bound(connection)
     connection.execute("SET default_transaction_read_only = on")
-    candidates = unique.candidates(binding, shape, _SCOPE)
+    candidates = unique.candidates(binding, _TABLE, _ALL, shape)
     assert rows(connection, unique.with_target(binding, _index(connection), candidates)) == []
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         connection.execute("SELECT nextval('runs_ticket_seq')")

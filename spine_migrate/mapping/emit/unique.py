@@ -29,11 +29,11 @@ def source_key(binding: Binding, alias: str) -> Sql:
     return sql.SQL("{}::text").format(sql.Identifier(alias, binding.mapping.key))
 
 
-def candidates(binding: Binding, shape: tuple[Filled, ...], scope: Sql) -> sql.Composed:
+def candidates(binding: Binding, table: Sql, condition: Sql, shape: tuple[Filled, ...]) -> sql.Composed:
     """Legacy rows as the target rows they become: ``source_key``, ``tid``, ``leaf`` (oid), then the target's columns.
 
-    ``scope`` starts with FROM, calls the legacy table ``s``, and must leave out the rows that the judge refuses, since
-    forward expressions may fail on those. Columns that no rule produces have their default, or NULL.
+    ``table`` is a FROM item called ``s``; ``condition`` must leave out the rows that the judge refuses, since forward
+    expressions may fail on those. Columns of ``shape``, the target's, that no rule produces have their default, or NULL.
     """
     values = forward(binding, "s")
     columns = [
@@ -45,13 +45,12 @@ def candidates(binding: Binding, shape: tuple[Filled, ...], scope: Sql) -> sql.C
         if not column.generated:
             value = values.get(column.name) or _text(column.expression or "NULL")
             columns.append(sql.SQL("{} AS {}").format(_typed(value, column), sql.Identifier(column.name)))
-    base = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(columns), scope)
+    base = sql.SQL("SELECT {} FROM {} WHERE {}").format(sql.SQL(", ").join(columns), table, condition)
     generated = [column for column in shape if column.generated]
     if not generated:
         return base
-    table = sql.Identifier(binding.target.table)
     return sql.SQL("SELECT {table}.*, {generated} FROM ({base}) AS {table}").format(
-        table=table,
+        table=sql.Identifier(binding.target.table),
         generated=sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(_typed(_text(column.expression or "NULL"), column), sql.Identifier(column.name))
             for column in generated
@@ -91,11 +90,11 @@ def with_target(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Co
 def within(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Composed:
     """Candidates that would take a place in the index which an earlier candidate (by tid, then key) takes.
 
-    Rows: source_key text, tid, colliding_key text (the earlier one's source key).
+    Rows: source_key text, tid, first_key text (the earlier one's source key).
     """
     return sql.SQL(
-        "SELECT source_key, tid, colliding_key FROM ("
-        "SELECT source_key, tid, first_value(source_key) OVER place AS colliding_key, row_number() OVER place AS number"
+        "SELECT source_key, tid, first_key FROM ("
+        "SELECT source_key, tid, first_value(source_key) OVER place AS first_key, row_number() OVER place AS number"
         " FROM ({keyed}) AS keyed WINDOW place AS (PARTITION BY {parts} ORDER BY tid, source_key)"
         ") AS ranked WHERE number > 1"
     ).format(keyed=_keyed(binding, index, candidates), parts=_parts(index))
