@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
 
 
@@ -135,3 +136,17 @@ def unique_indexes(connection: psycopg.Connection[Any], oid: int) -> list[Unique
         )
         for row in rows
     ]
+
+
+def is_unique(connection: psycopg.Connection[Any], oid: int, column: str) -> bool:
+    """Whether a valid unique index or primary key over exactly this column proves it."""
+    row = connection.execute(query("catalog", "is_unique"), {"oid": oid, "column": column}).fetchone()
+    return bool(row and row[0])
+
+
+def duplicates(connection: psycopg.Connection[Any], name: Name, column: str, *, limit: int) -> list[str]:
+    """Values of a column that stand more than once, as text, at most ``limit``. Scans the table."""
+    statement = sql.SQL("SELECT {0}::text FROM {1} GROUP BY {0} HAVING count(*) > 1 LIMIT {2}").format(
+        sql.Identifier(column), name.identifier, sql.Literal(limit)
+    )
+    return [row[0] for row in execute(connection, statement).fetchall()]

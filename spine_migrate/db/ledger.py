@@ -114,6 +114,18 @@ def checkpoints(connection: Connection, migration_id: int) -> list[Checkpoint]:
         return cursor.execute(query("ledger", "checkpoints"), {"migration_id": migration_id}).fetchall()
 
 
+def checkpoint(connection: Connection, migration_id: int, segment: int, *, lock: bool = False) -> Checkpoint:
+    """One segment's checkpoint; ``lock`` keeps every other runner from moving it until the transaction ends."""
+    with connection.cursor(row_factory=class_row(Checkpoint)) as cursor:
+        names = {"migration_id": migration_id, "segment": segment}
+        found = cursor.execute(query("ledger", "checkpoint_locked" if lock else "checkpoint"), names).fetchone()
+    if found is None:
+        raise Refused(
+            "checkpoint-missing", f"Migration {migration_id} has no segment {segment}; it was undone meanwhile."
+        )
+    return found
+
+
 def audit(connection: Connection, action: str, *, migration_id: int | None = None, **detail: object) -> None:
     """Record who did what. ``detail`` holds counts and names, never row values."""
     values = {

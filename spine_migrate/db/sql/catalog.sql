@@ -57,3 +57,14 @@ SELECT c.relname AS name,
   JOIN pg_class c ON c.oid = i.indexrelid
  WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND NOT i.indisprimary
  ORDER BY c.relname;
+
+-- name: is_unique
+-- Whether one column alone is covered by a valid unique index without a predicate.
+SELECT EXISTS (
+    SELECT FROM pg_index i
+      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1
+       AND a.attname = %(column)s
+       AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent
+                        WHERE h.inhparent = %(oid)s::oid AND c.relkind = 'r')
+);

@@ -40,6 +40,21 @@ SELECT migration_id, segment, leaf_schema, leaf_table, filenode, low_block, high
  WHERE migration_id = %(migration_id)s
  ORDER BY segment;
 
+-- name: checkpoint
+-- One segment.
+SELECT migration_id, segment, leaf_schema, leaf_table, filenode, low_block, high_block, position, rows_moved,
+       rows_adopted, rows_quarantined, batches, batch_size, done, updated_at
+  FROM spine_migrate.checkpoint
+ WHERE migration_id = %(migration_id)s AND segment = %(segment)s;
+
+-- name: checkpoint_locked
+-- One segment, locked until the transaction ends.
+SELECT migration_id, segment, leaf_schema, leaf_table, filenode, low_block, high_block, position, rows_moved,
+       rows_adopted, rows_quarantined, batches, batch_size, done, updated_at
+  FROM spine_migrate.checkpoint
+ WHERE migration_id = %(migration_id)s AND segment = %(segment)s
+   FOR UPDATE;
+
 -- name: audit
 -- Who did what.
 INSERT INTO spine_migrate.audit (tool_version, migration_id, action, detail)

@@ -1,0 +1,112 @@
+"""What the workers of one run share: the row limit, the rate limit, the wish to stop, and the figures of progress."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from spine_migrate.backfill.batch import Done
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. ``blocks`` of ``total_blocks`` is exact whatever the keys are; rows and seconds are of this run,
+    ``accounted`` of all runs."""
+
+    mapping: str
+    stage: str
+    blocks: int
+    total_blocks: int
+    rows: int
+    moved: int
+    quarantined: int
+    accounted: int
+    batches: int
+    seconds: float
+    blocks_done: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Rows per second of this run."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the blocks done in this run; None before the first batch."""
+        if not self.blocks_done:
+            return None
+        return (self.total_blocks - self.blocks) * self.seconds / self.blocks_done
+
+
+class Pace:
+    """Thread-safe. ``report`` is called under the lock after each batch, so it must be quick and must not call back."""
+
+    def __init__(
+        self,
+        start: Progress,
+        *,
+        limit: int | None,
+        rows_per_second: float | None,
+        stop: threading.Event,
+        report: Callable[[Progress], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stop = stop
+        self._report = report
+        self._clock = clock
+        self._left = limit
+        self._interval = 1 / rows_per_second if rows_per_second else 0.0
+        self._free_at = self._began = clock()
+        self._lock = threading.Lock()
+        self.progress = start
+
+    def take(self, rows: int) -> int:
+        """Rows that may be moved now, at most ``rows``; 0 when the limit is reached. ``give_back`` what was not used."""
+        if self._interval:
+            rows = min(rows, max(1, int(1 / self._interval)))
+        with self._lock:
+            if self._left is None:
+                return rows
+            granted = min(rows, self._left)
+            self._left -= granted
+            return granted
+
+    def give_back(self, rows: int) -> None:
+        with self._lock:
+            if self._left is not None:
+                self._left += rows
+
+    @property
+    def exhausted(self) -> bool:
+        with self._lock:
+            return self._left is not None and self._left <= 0
+
+    def count(self, done: Done) -> None:
+        """Add a batch to the figures, tell them, and wait as long as the rate limit asks."""
+        with self._lock:
+            now = self._clock()
+            at = self.progress
+            self.progress = replace(
+                at,
+                blocks=min(at.total_blocks, at.blocks + done.blocks),
+                blocks_done=at.blocks_done + done.blocks,
+                rows=at.rows + done.rows,
+                moved=at.moved + done.moved,
+                quarantined=at.quarantined + done.quarantined,
+                accounted=at.accounted + done.rows,
+                batches=at.batches + 1,
+                seconds=now - self._began,
+            )
+            self._report(self.progress)
+            # A second's worth of unused time may be caught up on, not more.
+            self._free_at = max(self._free_at, now - 1) + done.rows * self._interval
+            wait = self._free_at - now
+        if self._interval and wait > 0:
+            self.stop.wait(wait)
+
+    def stage(self, stage: str) -> None:
+        with self._lock:
+            self.progress = replace(self.progress, stage=stage, seconds=self._clock() - self._began)
+            self._report(self.progress)

@@ -1,0 +1,163 @@
+"""What a run works on: the mapping bound to its tables, its migration in the ledger, and what it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from spine_migrate.backfill.batch import REPAIRS, Batches, segments
+from spine_migrate.backfill.collisions import Guard
+from spine_migrate.backfill.statements import Parent, Statements
+from spine_migrate.db import catalog, ledger
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
+from spine_migrate.db.row_shape import row_shape
+from spine_migrate.errors import Refused
+from spine_migrate.mapping.bind import Binding, bind
+from spine_migrate.mapping.load import load
+from spine_migrate.mapping.model import Mapping
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A mapping bound to the live source and target."""
+
+    binding: Binding
+    source: catalog.Relation
+    target: catalog.Relation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``started`` is False for a migration that an earlier run began."""
+
+    tables: Tables
+    migration_id: int
+    started: bool
+    step: str
+    batches: Batches
+
+
+def find_tables(
+    connection: Connection, mapping: Mapping, *, source_schema: str | None, target_schema: str | None
+) -> Tables:
+    """Look both tables up and hold the mapping against them.
+
+    Raises Refused (a table is missing or no table, row security, no privilege) and Drift.
+    """
+    source = catalog.find(connection, mapping.source_table, source_schema or mapping.source_schema)
+    try:
+        target = catalog.find(connection, mapping.target.name, target_schema or mapping.target_schema)
+    except Refused as error:
+        raise Refused(error.precondition, f"{error.sentence} Run spine-migrate db upgrade first.") from error
+    return Tables(bind(mapping, source, target), source, target)
+
+
+def lock_name(tables: Tables) -> str:
+    """What one run at a time may hold: a mapping between two tables."""
+    return f"{tables.binding.mapping.name}|{tables.source.name}|{tables.target.name}"
+
+
+def open_setting(
+    connection: Connection, tables: Tables, *, parts: int, options: dict[str, Any], offline: bool
+) -> Setting:
+    """Find the migration, or start it with its segments in one transaction.
+
+    Raises Refused: ``mapping-changed``, ``undo-unfinished``, ``parent-missing``, ``key-not-unique``.
+    """
+    binding = tables.binding
+    found = ledger.live(connection, binding.mapping.name, str(tables.source.name), str(tables.target.name))
+    if found is not None and found.mapping_digest != binding.mapping.digest:
+        raise Refused(
+            "mapping-changed",
+            f"The mapping {binding.mapping.name} has changed since migration {found.migration_id} began "
+            f"(digest {found.mapping_digest[:12]}, now {binding.mapping.digest[:12]}); "
+            f"restore the file, or spine-migrate undo and start again.",
+        )
+    if found is not None and found.step == "undoing":
+        raise Refused(
+            "undo-unfinished", f"Migration {found.migration_id} is being undone; finish spine-migrate undo first."
+        )
+    parent = _parent(connection, tables)
+    if found is None:
+        _check_key(connection, tables)
+        with connection.transaction():
+            migration_id = ledger.start(
+                connection,
+                mapping=binding.mapping.name,
+                digest=binding.mapping.digest,
+                source_table=str(tables.source.name),
+                target_table=str(tables.target.name),
+                options=options,
+                rows_estimated=tables.source.rows_estimated,
+            )
+            _add_segments(connection, tables, migration_id, parts)
+            ledger.audit(connection, "backfill started", migration_id=migration_id, **options)
+    else:
+        migration_id = found.migration_id
+    statements = Statements(binding, parent, offline=offline)
+    guard = Guard(
+        [index for index in catalog.unique_indexes(connection, tables.target.oid) if index.valid],
+        tuple(row_shape(connection, tables.target.oid)),
+    )
+    return Setting(
+        tables,
+        migration_id,
+        started=found is None,
+        step=found.step if found else "backfill",
+        batches=Batches(migration_id, statements, guard),
+    )
+
+
+def _add_segments(connection: Connection, tables: Tables, migration_id: int, parts: int) -> None:
+    name = tables.source.name
+    place = {"migration_id": migration_id, "leaf_schema": name.schema, "leaf_table": name.table}
+    connection.execute(query("backfill", "add_repairs"), {**place, "segment": REPAIRS})
+    for number, (leaf, low, high) in enumerate(segments(catalog.leaves(connection, tables.source.oid), parts)):
+        connection.execute(
+            query("backfill", "add_segment"),
+            {
+                "migration_id": migration_id,
+                "segment": number,
+                "leaf_schema": leaf.name.schema,
+                "leaf_table": leaf.name.table,
+                "filenode": leaf.filenode,
+                "low_block": low,
+                "high_block": high,
+                "position": f"({low},0)",
+            },
+        )
+
+
+def _parent(connection: Connection, tables: Tables) -> Parent | None:
+    """The migration that this one's rows depend on; it must have moved everything first."""
+    field = tables.binding.mapping.required
+    if field is None or field.requires is None:
+        return None
+    mapping = load(field.requires)
+    source = catalog.find(connection, mapping.source_table, tables.source.name.schema)
+    target = catalog.find(connection, mapping.target.name, tables.target.name.schema)
+    found = ledger.live(connection, mapping.name, str(source.name), str(target.name))
+    if found is None or found.step != "done":
+        raise Refused(
+            "parent-missing",
+            f"{tables.binding.mapping.name} needs the rows of {mapping.name}, which "
+            f"{'have not been moved' if found is None else f'are not all moved (migration {found.migration_id})'}; "
+            f"move those first.",
+        )
+    row = connection.execute(query("backfill", "has_quarantine"), {"migration_id": found.migration_id}).fetchone()
+    return Parent(field, bind(mapping, source, target), found.migration_id, has_quarantine=bool(row and row[0]))
+
+
+def _check_key(connection: Connection, tables: Tables) -> None:
+    """A key that is not unique would make two rows one. Where no index proves it, the table is counted once."""
+    key = tables.binding.mapping.key
+    if catalog.is_unique(connection, tables.source.oid, key):
+        return
+    duplicates = catalog.duplicates(connection, tables.source.name, key, limit=3)
+    if duplicates:
+        raise Refused(
+            "key-not-unique",
+            f"{tables.source.name}.{key} is not unique ({', '.join(duplicates)} stand more than once); "
+            f"a row cannot be told from its double, remove the doubles first.",
+        )

@@ -1,0 +1,283 @@
+"""The SQL of a batch, composed from a bound mapping: judge, insert, quarantine, links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import sql
+
+from spine_migrate.backfill.scope import Blocks, Parameters, Scope
+from spine_migrate.mapping.bind import Binding
+from spine_migrate.mapping.emit.sql import forward, is_ours, judgements, key, verdict
+from spine_migrate.mapping.model import Field
+from spine_migrate.mapping.transforms.base import Sql
+
+Statement = tuple[sql.Composed, list[Any]]
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The mapping that a batch's rows depend on: where its rows went and under which migration they were quarantined."""
+
+    field: Field
+    binding: Binding
+    migration_id: int
+    has_quarantine: bool
+
+
+@dataclass
+class Rejects:
+    """Rows of a scope that are not inserted, by handle. ``judged`` ones get their reason from the judge when they are
+    written to quarantine; ``found`` ones bring it along; ``adopted`` ones are on the target already, as they should be."""
+
+    judged: list[str] = field(default_factory=list)
+    found: dict[str, Found] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)
+
+    @property
+    def handles(self) -> list[str]:
+        return [*self.judged, *self.found, *self.adopted]
+
+    @property
+    def quarantined(self) -> int:
+        return len(self.judged) + len(self.found)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A rejection that was not the judge's: a collision, a missing parent, or the server's own refusal."""
+
+    reason: str
+    detail: str
+    field: str | None = None
+    sqlstate: str | None = None
+    constraint: str | None = None
+    colliding_row: str | None = None
+
+
+class Statements:
+    """Composes statements for scopes of one binding; the expressions are built once.
+
+    ``orphans`` turns on the look-up of each row's parent in the target. It costs as much as a tenth of a batch and is only
+    worth it once a foreign key has been violated.
+    """
+
+    def __init__(self, binding: Binding, parent: Parent | None, *, offline: bool = False) -> None:
+        self.binding = binding
+        self.parent = parent
+        self.offline = offline
+        self.columns = forward(binding, "s")
+        self.judged = list(judgements(binding, "s"))
+        self.links = {f.target: f for f in binding.mapping.links if f.column in binding.live}
+
+    def judge(self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool) -> Statement:
+        """Count the rows of a block range, find its end and its rejects.
+
+        ``before`` is an exclusive tid bound, ``limit`` the most rows to take, in tid order. One row comes back: rows, last
+        tid, handles of rejects, handles of rows with a link.
+        """
+        parameters = Parameters()
+        s = leaf_scope.handle("s")
+        query = sql.SQL(
+            "SELECT count(*), max(b.handle)::text, array_agg(b.handle::text) FILTER (WHERE b.reason IS NOT NULL),"
+            " array_agg(b.handle::text) FILTER (WHERE b.linked)"
+            " FROM (SELECT {s} AS handle, {reason} AS reason, {linked} AS linked FROM {table}"
+            " WHERE {s} > {after} AND {s} < {before} ORDER BY {s} LIMIT {limit}) AS b"
+        ).format(
+            s=s,
+            reason=self._reason(orphans=orphans),
+            linked=self._linked(),
+            table=leaf_scope.table("s"),
+            after=parameters.add(leaf_scope.after, "tid"),
+            before=parameters.add(before, "tid"),
+            limit=parameters.add(limit, "bigint"),
+        )
+        return query, parameters.values
+
+    def judge_scope(self, scope: Scope, *, orphans: bool) -> Statement:
+        """The same for a scope whose rows are settled."""
+        parameters = Parameters()
+        query = sql.SQL(
+            "SELECT count(*), max(b.handle::text), array_agg(b.handle::text) FILTER (WHERE b.reason IS NOT NULL),"
+            " array_agg(b.handle::text) FILTER (WHERE b.linked)"
+            " FROM (SELECT {handle} AS handle, {reason} AS reason, {linked} AS linked FROM {table} WHERE {rows}) AS b"
+        ).format(
+            handle=scope.handle("s"),
+            reason=self._reason(orphans=orphans),
+            linked=self._linked(),
+            table=scope.table("s"),
+            rows=scope.condition("s", parameters),
+        )
+        return query, parameters.values
+
+    def insert(self, scope: Scope, rejects: list[str]) -> Statement:
+        """Move the rows of a scope but for the rejects. There is no ON CONFLICT: a collision must fail, never be skipped."""
+        parameters = Parameters()
+        rows = scope.without("s", rejects, parameters)
+        values = [
+            self._link(self.links[name], value, scope, rejects, parameters) if name in self.links else value
+            for name, value in self.columns.items()
+        ]
+        query = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}").format(
+            self.binding.target.identifier,
+            sql.SQL(", ").join(map(sql.Identifier, self.columns)),
+            sql.SQL(", ").join(values),
+            scope.table("s"),
+            rows,
+        )
+        return query, parameters.values
+
+    def quarantine(self, migration_id: int, scope: Scope, rejects: Rejects, *, orphans: bool) -> Statement:
+        """Write the rejects to quarantine, each with its whole source row."""
+        parameters = Parameters()
+        found = list(rejects.found.values())
+        nothing: list[str | None] = [None] * len(rejects.judged)
+        handles = [*rejects.judged, *rejects.found]
+        lists = [
+            parameters.add(handles, f"text[]::{scope.handle_type}[]"),
+            *(
+                parameters.add([*nothing, *(getattr(one, name) for one in found)], "text[]")
+                for name in ("reason", "field", "detail", "sqlstate", "constraint", "colliding_row")
+            ),
+        ]
+        query = sql.SQL(
+            "INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail, sqlstate,"
+            " constraint_name, colliding_row)"
+            " SELECT {migration}, {key}::text, row_to_json(s.*), coalesce(x.reason, {reason}),"
+            " coalesce(x.field, {field}), coalesce(x.detail, {detail}), x.sqlstate, x.constraint_name,"
+            " x.colliding_row::json"
+            " FROM unnest({lists}) AS x (handle, reason, field, detail, sqlstate, constraint_name, colliding_row)"
+            " JOIN {table} ON {handle} = x.handle"
+        ).format(
+            migration=parameters.add(migration_id, "bigint"),
+            key=sql.Identifier("s", self.binding.mapping.key),
+            reason=self._reason(orphans=orphans),
+            field=self._part("field", orphans=orphans),
+            detail=self._part("detail", orphans=orphans),
+            lists=sql.SQL(", ").join(lists),
+            table=scope.table("s"),
+            handle=scope.handle("s"),
+        )
+        return query, parameters.values
+
+    def record_links(self, migration_id: int, scope: Scope, linked: list[str]) -> list[Statement]:
+        """Remember the links that were inserted as NULL because their row has not arrived."""
+        statements: list[Statement] = []
+        for name in self.links:
+            parameters = Parameters()
+            query = sql.SQL(
+                "INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
+                " SELECT {migration}, t.{key}::text, {name}, ({wanted})::text FROM {table}"
+                " JOIN {target} AS t ON t.{key} = {forward_key}"
+                " WHERE {listed} AND {wanted} IS NOT NULL AND t.{column} IS NULL"
+                " ON CONFLICT (migration_id, target_key, field) DO UPDATE SET wanted = EXCLUDED.wanted"
+            ).format(
+                migration=parameters.add(migration_id, "bigint"),
+                key=sql.Identifier(self.binding.mapping.target.key),
+                name=parameters.add(name, "text"),
+                wanted=self.columns[name],
+                table=scope.table("s"),
+                target=self.binding.target.identifier,
+                forward_key=key(self.binding, "s"),
+                listed=scope.listed("s", linked, parameters),
+                column=sql.Identifier(name),
+            )
+            statements.append((query, parameters.values))
+        return statements
+
+    def taken(self, scope: Scope, rejects: list[str]) -> Statement:
+        """Rows whose key is on the target already: handle, whether the row there is ours and as it should be, the row."""
+        parameters = Parameters()
+        differs = sql.SQL(" OR ").join(
+            sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(name), value)
+            for name, value in self.columns.items()
+            if name not in self.links
+        )
+        query = sql.SQL(
+            "SELECT {handle}::text, {ours} IS TRUE, NOT ({differs}), row_to_json(t.*)::text"
+            " FROM {table} JOIN {target} AS t ON t.{key} = {forward_key} WHERE {rows}"
+        ).format(
+            handle=scope.handle("s"),
+            ours=is_ours(self.binding, "t"),
+            differs=differs,
+            table=scope.table("s"),
+            target=self.binding.target.identifier,
+            key=sql.Identifier(self.binding.mapping.target.key),
+            forward_key=key(self.binding, "s"),
+            rows=scope.without("s", rejects, parameters),
+        )
+        return query, parameters.values
+
+    def _linked(self) -> Sql:
+        if not self.links:
+            return sql.SQL("false")
+        present = [sql.SQL("{} IS NOT NULL").format(self.columns[name]) for name in self.links]
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(present))
+
+    def _link(self, link: Field, wanted: Sql, scope: Scope, rejects: list[str], parameters: Parameters) -> Sql:
+        """A link's value at insertion: itself where its row is on the target or in this batch, NULL where it must wait.
+
+        Offline there is no foreign key to violate; what leads nowhere is taken out before it is built.
+        """
+        if self.offline:
+            return wanted
+        mapping = self.binding.mapping
+        own_key = sql.Identifier(mapping.target.key)
+        found: list[Sql] = [
+            sql.SQL("(SELECT r.{key} FROM {target} AS r WHERE r.{key} = {wanted})").format(
+                key=own_key, target=self.binding.target.identifier, wanted=wanted
+            )
+        ]
+        if link.column is not None and _same(link, mapping.key_field):
+            found.append(
+                sql.SQL("(SELECT {wanted} FROM {table} WHERE {key} = {column} AND {rows})").format(
+                    wanted=wanted,
+                    table=scope.table("p"),
+                    key=sql.Identifier("p", mapping.key),
+                    column=self.binding.column(link.column, "s"),
+                    rows=scope.without("p", rejects, parameters),
+                )
+            )
+        return sql.SQL("CASE WHEN {} IS NOT NULL THEN coalesce({}) END").format(wanted, sql.SQL(", ").join(found))
+
+    def _reason(self, *, orphans: bool) -> Sql:
+        return self._part("reason", orphans=orphans)
+
+    def _part(self, part: str, *, orphans: bool) -> Sql:
+        """The judge's verdict, then what depends on other rows: a parent in quarantine, a parent that is nowhere."""
+        own = verdict(self.judged, part)
+        further: list[Sql] = []
+        if self.parent is not None and self.parent.field.column is not None:
+            column = self.parent.field.column
+            value = self.binding.column(column, "s")
+            live = sql.SQL(self.binding.live[column].sql_type)
+            name = self.parent.binding.mapping.name
+            if self.parent.has_quarantine:
+                condition = sql.SQL(
+                    "{} IN (SELECT q.source_key::{} FROM spine_migrate.quarantine AS q WHERE q.migration_id = {})"
+                ).format(value, live, sql.Literal(self.parent.migration_id))
+                detail = f"{column} names a row of {name} that is in quarantine"
+                further.append(_when(condition, part, "parent_quarantined", self.parent.field.name, detail))
+            if orphans:
+                condition = sql.SQL("(SELECT true FROM {} AS r WHERE r.{} = {}) IS NULL").format(
+                    self.parent.binding.target.identifier,
+                    sql.Identifier(self.parent.binding.mapping.target.key),
+                    self.columns[self.parent.field.target],
+                )
+                detail = f"{column} names no row that {name} has moved"
+                further.append(_when(condition, part, "orphan", self.parent.field.name, detail))
+        if not further:
+            return own
+        # The first CASE is NULL for a row that passes, in every part, so the parts agree on which branch spoke.
+        return sql.SQL("coalesce({}, CASE {} END)").format(own, sql.SQL(" ").join(further))
+
+
+def _when(condition: Sql, part: str, reason: str, field_name: str, detail: str) -> Sql:
+    text = {"reason": reason, "field": field_name, "detail": detail}[part]
+    return sql.SQL("WHEN {} THEN {}::text").format(condition, sql.Literal(text))
+
+
+def _same(link: Field, key_field: Field) -> bool:
+    """Whether a link is made from its column as the key is from the key column, so that one finds the other."""
+    return [step.doc() for step in link.steps] == [step.doc() for step in key_field.steps]

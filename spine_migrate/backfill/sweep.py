@@ -1,0 +1,106 @@
+"""The sweep: does the ledger account for every source row, and if not, which are missing?
+
+The scan reads blocks in physical order, so a row that an application moves to another block while it runs could be missed.
+Counting tells; the anti-join finds; what is found is moved by key. Nothing is called done before the counts agree.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from spine_migrate.backfill.batch import Batches, Care
+from spine_migrate.backfill.scope import Keys
+from spine_migrate.backfill.worker import refusal
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.faults import blames_row
+from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
+from spine_migrate.mapping.bind import Binding
+from spine_migrate.mapping.emit.sql import key
+
+BATCH = 5_000
+
+
+@dataclass(frozen=True)
+class Account:
+    """Source rows against what the ledger accounts for, at one moment."""
+
+    source_rows: int
+    moved: int
+    adopted: int
+    quarantined: int
+
+    @property
+    def balanced(self) -> bool:
+        return self.source_rows == self.moved + self.adopted + self.quarantined
+
+
+def account(connection: Connection, binding: Binding, migration_id: int) -> Account:
+    """Counts the source, which is a scan of it, and reads the ledger, in one snapshot."""
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with connection.transaction():
+        row = execute(connection, sql.SQL("SELECT count(*) FROM {}").format(binding.source.identifier)).fetchone()
+        counts = connection.execute(query("backfill", "counts"), {"migration_id": migration_id}).fetchone()
+    assert row is not None
+    assert counts is not None
+    return Account(row[0], *counts)
+
+
+def sweep(
+    connection: Connection, binding: Binding, batches: Batches, stop: threading.Event, moved: Callable[[int], None]
+) -> None:
+    """Move what was missed, until nothing is missing or the run is to stop. ``moved`` is told the rows of each round."""
+    while not stop.is_set():
+        with connection.transaction():
+            missing = [row[0] for row in execute(connection, _missing(binding), batches.migration_id, BATCH).fetchall()]
+        if not missing:
+            return
+        for part in move_keys(connection, binding, batches, missing):
+            moved(part)
+
+
+def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[int]:
+    """Move rows by key with every care; halve on refusal until the row at fault stands alone. Gives rows per batch."""
+    care = Care(orphans=True, collisions=True)
+    done: list[int] = []
+    parts = [keys]
+    while parts:
+        part = parts.pop()
+        try:
+            done.append(_move(connection, binding, batches, part, care))
+        except psycopg.Error as error:
+            if not blames_row(error):
+                raise
+            if len(part) == 1:
+                refused = Care(orphans=True, collisions=True, refused=refusal(error))
+                done.append(_move(connection, binding, batches, part, refused))
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+    return done
+
+
+def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> int:
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with connection.transaction():
+        return batches.move_keys(connection, Keys(binding, keys), care).rows
+
+
+def _missing(binding: Binding) -> sql.Composed:
+    return sql.SQL(
+        "SELECT {key}::text FROM {source} AS s"
+        " WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.{target_key} = {forward_key})"
+        " AND NOT EXISTS (SELECT FROM spine_migrate.quarantine AS q"
+        " WHERE q.migration_id = $1 AND q.source_key = {key}::text) LIMIT $2"
+    ).format(
+        key=sql.Identifier("s", binding.mapping.key),
+        source=binding.source.identifier,
+        target=binding.target.identifier,
+        target_key=sql.Identifier(binding.mapping.target.key),
+        forward_key=key(binding, "s"),
+    )

@@ -1,0 +1,166 @@
+"""A worker: takes segments one after another and runs their batches, through errors and lost connections."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import psycopg
+import tenacity
+
+from spine_migrate.backfill.batch import Batches, Care, Done, Rewritten
+from spine_migrate.backfill.pace import Pace
+from spine_migrate.backfill.sizing import Sizer
+from spine_migrate.backfill.statements import Found
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.faults import blames_row, explained, is_lost, retrying
+from spine_migrate.db.ledger import Checkpoint
+from spine_migrate.db.queries import query
+from spine_migrate.errors import ServerFault
+
+FOREIGN_KEY, UNIQUE = "23503", "23505"
+# A guess of rows per block, before the first batch has counted them.
+DENSITY = 16.0
+
+
+class Worker:
+    """Owns one connection. ``open_connection`` makes a new one whenever the old one is lost."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        open_connection: Callable[[], Connection],
+        pace: Pace,
+        *,
+        fixed_rows: int | None,
+        retry_seconds: float,
+    ) -> None:
+        self._batches = batches
+        self._open = open_connection
+        self._pace = pace
+        self._retry_seconds = retry_seconds
+        self._sizer = Sizer(fixed_rows)
+        self._density = DENSITY
+        self._care = Care()
+        self._connection: Connection | None = None
+
+    def run(self, segments: queue.SimpleQueue[Checkpoint]) -> None:
+        """Until there is no segment left, the limit is reached or the run is to stop."""
+        try:
+            while not self._pace.stop.is_set() and not self._pace.exhausted:
+                try:
+                    segment = segments.get_nowait()
+                except queue.Empty:
+                    return
+                self._drain(segment)
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+
+    def cancel(self) -> None:
+        """Cancel the statement in flight; from another thread."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            connection.cancel_safe(timeout=5)
+
+    def _drain(self, segment: Checkpoint) -> None:
+        while not self._pace.stop.is_set():
+            rows = self._pace.take(self._sizer.rows)
+            if not rows:
+                return
+            began = time.monotonic()
+            try:
+                done = self._retried(segment, rows)
+            except Rewritten:
+                self._pace.give_back(rows)
+                self._abandon(segment)
+                return
+            except psycopg.Error as error:
+                self._pace.give_back(rows)
+                if not blames_row(error):
+                    raise explained(error) from error
+                self._adapt(error, rows)
+                continue
+            self._pace.give_back(rows - done.rows)
+            self._sizer.succeeded(done.rows, time.monotonic() - began)
+            self._care = replace(self._care, refused=None)
+            if done.blocks and done.rows:
+                self._density = max(1.0, done.rows / done.blocks)
+            if done.rows or done.blocks:
+                self._pace.count(done)
+            if done.segment_done:
+                return
+
+    def _adapt(self, error: psycopg.Error, rows: int) -> None:
+        """After a refusal: look for collisions of that kind from now on; then narrow down; then reject the single row."""
+        if error.sqlstate == FOREIGN_KEY and not self._care.orphans:
+            self._care = replace(self._care, orphans=True)
+        elif error.sqlstate == UNIQUE and not self._care.collisions:
+            self._care = replace(self._care, collisions=True)
+        elif rows > 1:
+            self._sizer.failed()
+        elif self._care.refused is None:
+            self._care = replace(self._care, refused=refusal(error))
+        else:
+            raise explained(error) from error
+
+    def _retried(self, segment: Checkpoint, rows: int) -> Done:
+        """One batch, tried again on transient faults. The checkpoint is read anew each time, so a batch whose commit went
+        through although its answer was lost is not done twice."""
+        for attempt in self._retrying():
+            with attempt:
+                connection = self._connected()
+                try:
+                    return self._batches.next(
+                        connection,
+                        segment.segment,
+                        rows=rows,
+                        density=self._density,
+                        care=self._care,
+                        leaf_blocks=lambda: self._leaf_blocks(connection, segment),
+                    )
+                except psycopg.Error as error:
+                    if is_lost(error) or connection.closed:
+                        connection.close()
+                        self._connection = None
+                    raise
+        raise AssertionError("retrying ends with a result or an error")
+
+    def _retrying(self) -> tenacity.Retrying:
+        return retrying(seconds=self._retry_seconds, sleep=lambda seconds: self._wait(seconds))
+
+    def _wait(self, seconds: float) -> None:
+        self._pace.stop.wait(seconds)
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._open()
+        return self._connection
+
+    def _abandon(self, segment: Checkpoint) -> None:
+        """The table was rewritten under us; what is left of it is found by the sweep."""
+        connection = self._connected()
+        with connection.transaction():
+            connection.execute(query("backfill", "abandon_rewritten"), {"migration_id": segment.migration_id})
+
+    @staticmethod
+    def _leaf_blocks(connection: Connection, segment: Checkpoint) -> int:
+        names = {"leaf_schema": segment.leaf_schema, "leaf_table": segment.leaf_table}
+        row = connection.execute(query("backfill", "leaf_blocks"), names).fetchone()
+        if row is None:
+            raise ServerFault(f"The size of {segment.leaf_schema}.{segment.leaf_table} cannot be read.")
+        return int(row[0])
+
+
+def refusal(error: psycopg.Error) -> Found:
+    """The server's refusal of a single row, as it goes to quarantine."""
+    words = " ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    return Found(
+        "server_refused",
+        f"the server refused the row: {words}",
+        field=error.diag.column_name,
+        sqlstate=error.sqlstate,
+        constraint=error.diag.constraint_name,
+    )

@@ -1,0 +1,238 @@
+"""Which privileges each command needs, as GRANT statements, and which of them a role lacks.
+
+Partitions are named beside their parent, since batches read them directly (PostgreSQL manual, 5.8: a privilege on the
+parent is not asked for, nor enough, then). Ownership cannot be granted: membership in the owner stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import sql
+
+from spine_migrate.db.catalog import Name, Relation, leaves
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
+from spine_migrate.errors import ConfigurationError
+
+LEDGER = "spine_migrate"
+
+DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
+COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
+
+_READ = ("SELECT",)
+_SOURCE = {DRY_RUN: _READ, MOVE: _READ, OFFLINE: _READ, COMPARE: _READ, QUARANTINE: _READ, UNDO: _READ}
+_TARGET = {
+    DRY_RUN: _READ,
+    MOVE: ("SELECT", "INSERT"),
+    OFFLINE: ("SELECT", "INSERT"),
+    COMPARE: _READ,
+    QUARANTINE: ("SELECT", "INSERT"),
+    UNDO: ("SELECT", "DELETE"),
+}
+_COMPLETES_LINKS = (MOVE, OFFLINE, QUARANTINE)
+_FILLS_DEFAULTS = (MOVE, OFFLINE, QUARANTINE)
+_MOVED = {
+    "migration": ("SELECT", "INSERT", "UPDATE"),
+    "checkpoint": ("SELECT", "INSERT", "UPDATE"),
+    "quarantine": ("SELECT", "INSERT"),
+    "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "deferred_ddl": _READ,
+    "audit": ("INSERT",),
+}
+_LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    DRY_RUN: {"migration": _READ, "quarantine": _READ},
+    MOVE: _MOVED,
+    OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
+    COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
+    STATUS: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ, "deferred_ddl": _READ},
+    QUARANTINE: {
+        "migration": _READ,
+        "checkpoint": ("SELECT", "INSERT", "UPDATE"),
+        "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "audit": ("INSERT",),
+    },
+    UNDO: {
+        "migration": ("SELECT", "UPDATE"),
+        "checkpoint": ("SELECT", "UPDATE", "DELETE"),
+        "quarantine": ("SELECT", "DELETE"),
+        "link": ("SELECT", "DELETE"),
+        "deferred_ddl": _READ,
+        "audit": ("INSERT",),
+    },
+}
+COMMANDS = (UPGRADE, *_LEDGER_TABLES)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """``kind`` is DATABASE, SCHEMA, TABLE, SEQUENCE, or ROLE for membership; ``name`` its parts, unquoted.
+
+    ``columns`` limits the privileges to some of a table's columns.
+    """
+
+    kind: str
+    name: tuple[str, ...]
+    privileges: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @property
+    def object(self) -> str:
+        return sql.Identifier(*self.name).as_string(None)
+
+    def statement(self, role: str) -> str:
+        """The GRANT, quoted, with its semicolon."""
+        grantee = sql.Identifier(role)
+        if self.kind == "ROLE":
+            return sql.SQL("GRANT {} TO {};").format(sql.Identifier(*self.name), grantee).as_string(None)
+        columns = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.columns)))
+        privileges = [
+            sql.SQL("{}{}").format(sql.SQL(privilege), columns) if self.columns else sql.SQL(privilege)
+            for privilege in self.privileges
+        ]
+        return (
+            sql.SQL("GRANT {} ON {} {} TO {};")
+            .format(sql.SQL(", ").join(privileges), sql.SQL(self.kind), sql.Identifier(*self.name), grantee)
+            .as_string(None)
+        )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What privileges are about, for one mapping. ``leaves`` are the source's, itself left out; ``links`` are the target's
+    columns that are completed after the load; ``sequences`` feed defaults of the target."""
+
+    source: Name
+    leaves: tuple[Name, ...]
+    target: Name
+    target_owner: str | None
+    links: tuple[str, ...]
+    sequences: tuple[Name, ...]
+
+
+def tables(
+    connection: Connection, source: Name | Relation, target: Name | Relation, links: Sequence[str] = ()
+) -> Tables:
+    """Look up what belongs to the two tables; one that is not there yet is given as its name alone."""
+    source_name = source if isinstance(source, Name) else source.name
+    parts = [] if isinstance(source, Name) else [leaf.name for leaf in leaves(connection, source.oid)]
+    owner, sequences = None, []
+    if isinstance(target, Relation):
+        owner = _one(connection, "owner", oid=target.oid)
+        found = connection.execute(query("privileges", "default_sequences"), {"oid": target.oid}).fetchall()
+        sequences = [Name(*row) for row in found]
+    return Tables(
+        source=source_name,
+        leaves=tuple(leaf for leaf in parts if leaf != source_name),
+        target=target if isinstance(target, Name) else target.name,
+        target_owner=owner,
+        links=tuple(links),
+        sequences=tuple(sequences),
+    )
+
+
+def needed(command: str, moves: Iterable[Tables]) -> list[Grant]:
+    """The grants for one of ``COMMANDS`` but ``db upgrade``, over the tables of some mappings, each object once."""
+    return _merged(_needed(command, moves))
+
+
+def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
+    yield Grant("SCHEMA", (LEDGER,), ("USAGE",))
+    for table, privileges in _LEDGER_TABLES[command].items():
+        yield Grant("TABLE", (LEDGER, table), privileges)
+    if command not in _SOURCE:
+        return
+    for move in moves:
+        for name in (move.source, *move.leaves):
+            yield Grant("SCHEMA", (name.schema,), ("USAGE",))
+            yield Grant("TABLE", (name.schema, name.table), _SOURCE[command])
+        target = (move.target.schema, move.target.table)
+        yield Grant("SCHEMA", (move.target.schema,), ("USAGE",))
+        yield Grant("TABLE", target, _TARGET[command])
+        if command in _COMPLETES_LINKS and move.links:
+            yield Grant("TABLE", target, ("UPDATE",), move.links)
+        if command in _FILLS_DEFAULTS:
+            for sequence in move.sequences:
+                yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
+                yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))
+        if command == OFFLINE:
+            # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table.
+            yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
+            if move.target_owner is not None:
+                yield Grant("ROLE", (move.target_owner,))
+
+
+def for_upgrade(connection: Connection, target_schema: str | None) -> list[Grant]:
+    """The grants for ``db upgrade``: the first time to create, later to own what was created."""
+    database, current = connection.execute(query("privileges", "here")).fetchone() or ("", "")
+    schema = target_schema or current
+    found = [Grant("SCHEMA", (schema,), ("USAGE", "CREATE"))]
+    if _one(connection, "ledger_schema_exists"):
+        found.append(Grant("SCHEMA", (LEDGER,), ("USAGE", "CREATE")))
+    else:
+        found.append(Grant("DATABASE", (database,), ("CREATE",)))
+    owner = _one(connection, "version_table_owner")
+    if owner is not None:
+        found.append(Grant("ROLE", (owner,)))
+    return _merged(found)
+
+
+def _merged(grants: Iterable[Grant]) -> list[Grant]:
+    """One grant per object (and per list of columns), in the order of first mention."""
+    merged: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Grant] = {}
+    for grant in grants:
+        place = (grant.kind, grant.name, grant.columns)
+        held = merged.get(place)
+        both = dict.fromkeys([*(held.privileges if held else ()), *grant.privileges])
+        merged[place] = replace(grant, privileges=tuple(both))
+    return list(merged.values())
+
+
+def acting_role(connection: Connection, role: str | None) -> str:
+    """``role``, or the session's own. Raises ConfigurationError where there is no such role."""
+    if role is None:
+        return str(_one(connection, "current_role"))
+    if not _one(connection, "role_exists", role=role):
+        raise ConfigurationError(f"There is no role {role!r} on this server; create it, or correct --role.")
+    return role
+
+
+def missing(connection: Connection, grants: Iterable[Grant], role: str | None = None) -> list[Grant]:
+    """Those of ``grants``, cut down to the privileges that the role (the session's own by default) does not hold.
+
+    Counts what it has through membership, ownership and PUBLIC. An object that does not exist yet is missing as a whole.
+    """
+    who = acting_role(connection, role)
+    found = []
+    for grant in grants:
+        if grant.kind == "ROLE":
+            if not _held(connection, who, grant, "USAGE"):
+                found.append(grant)
+            continue
+        lacking = tuple(one for one in grant.privileges if not _held(connection, who, grant, one))
+        if lacking:
+            found.append(replace(grant, privileges=lacking))
+    return found
+
+
+def _held(connection: Connection, role: str, grant: Grant, privilege: str) -> bool:
+    kind = "columns" if grant.columns else grant.kind.lower()
+    return bool(
+        _one(
+            connection,
+            f"held_{kind}",
+            role=role,
+            schema=grant.name[0],
+            name=grant.name[-1],
+            privilege=privilege,
+            columns=list(grant.columns),
+        )
+    )
+
+
+def _one(connection: Connection, name: str, **parameters: Any) -> Any:
+    row = connection.execute(query("privileges", name), parameters).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,68 @@
+-- name: owner
+-- Who owns a table.
+SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = %(oid)s::oid;
+
+-- name: default_sequences
+-- The sequences that a table's defaults take numbers from; an identity column's needs no privilege.
+SELECT n.nspname, s.relname
+  FROM pg_attrdef d
+  JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+  JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
+  JOIN pg_namespace n ON n.oid = s.relnamespace
+ WHERE d.adrelid = %(oid)s::oid
+ ORDER BY n.nspname, s.relname;
+
+-- name: here
+-- The database, and the schema that the search_path creates tables in.
+SELECT current_database()::text, coalesce(current_schema(), 'public')::text;
+
+-- name: version_table_owner
+-- Who installed the ledger; no row before the first upgrade.
+SELECT pg_get_userbyid(c.relowner)::text
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'spine_migrate' AND c.relname = 'alembic_version';
+
+-- name: ledger_schema_exists
+-- Whether a DBA or an earlier upgrade has made the schema already.
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'spine_migrate');
+
+-- name: role_exists
+-- Whether a role of this name is there.
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s);
+
+-- name: current_role
+-- Whom the session acts as.
+SELECT current_user::text;
+
+-- name: held_database
+-- Whether a role holds a privilege on this database.
+SELECT has_database_privilege(%(role)s, %(name)s, %(privilege)s);
+
+-- name: held_schema
+-- Whether a role holds a privilege on a schema; no row where there is none.
+SELECT has_schema_privilege(%(role)s, n.oid, %(privilege)s) FROM pg_namespace n WHERE n.nspname = %(schema)s;
+
+-- name: held_table
+-- Whether a role holds a privilege on a table; no row where there is none.
+SELECT has_table_privilege(%(role)s, c.oid, %(privilege)s)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
+
+-- name: held_columns
+-- Whether a role holds a privilege on each of these columns; no row where the table is not there.
+SELECT coalesce(bool_and(has_column_privilege(%(role)s, c.oid, a.attnum, %(privilege)s)), true)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%(columns)s) AND NOT a.attisdropped
+ WHERE n.nspname = %(schema)s AND c.relname = %(name)s
+ GROUP BY c.oid;
+
+-- name: held_sequence
+-- Whether a role holds a privilege on a sequence; no row where there is none.
+SELECT has_sequence_privilege(%(role)s, c.oid, %(privilege)s)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
+
+-- name: held_role
+-- Whether a role acts with the privileges of another without SET ROLE.
+SELECT pg_has_role(%(role)s, %(name)s, 'USAGE');
