@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
+from psycopg.rows import class_row
 
 from spine_migrate.db.catalog import Name, Relation, leaves
 from spine_migrate.db.connect import Connection
@@ -32,8 +33,7 @@ _TARGET = {
     QUARANTINE: ("SELECT", "INSERT"),
     UNDO: ("SELECT", "DELETE"),
 }
-_COMPLETES_LINKS = (MOVE, OFFLINE, QUARANTINE)
-_FILLS_DEFAULTS = (MOVE, OFFLINE, QUARANTINE)
+_INSERTS = (MOVE, OFFLINE, QUARANTINE)
 _MOVED = {
     "migration": ("SELECT", "INSERT", "UPDATE"),
     "checkpoint": ("SELECT", "INSERT", "UPDATE"),
@@ -71,13 +71,15 @@ COMMANDS = (UPGRADE, *_LEDGER_TABLES)
 class Grant:
     """``kind`` is DATABASE, SCHEMA, TABLE, SEQUENCE, or ROLE for membership; ``name`` its parts, unquoted.
 
-    ``columns`` limits the privileges to some of a table's columns.
+    ``columns`` limits the privileges to some of a table's columns. ``superuser``: membership in this role would be more
+    than any command needs, so its statement is a comment.
     """
 
     kind: str
     name: tuple[str, ...]
     privileges: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    superuser: bool = False
 
     @property
     def object(self) -> str:
@@ -86,6 +88,11 @@ class Grant:
     def statement(self, role: str) -> str:
         """The GRANT, quoted, with its semicolon."""
         grantee = sql.Identifier(role)
+        if self.superuser:
+            return (
+                f"-- Needs what {self.object} owns, a superuser: run the command as that role, or first give what it owns "
+                "to an ordinary role with ALTER TABLE ... OWNER TO."
+            )
         if self.kind == "ROLE":
             return sql.SQL("GRANT {} TO {};").format(sql.Identifier(*self.name), grantee).as_string(None)
         columns = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.columns)))
@@ -101,27 +108,42 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Owner:
+    name: str
+    superuser: bool
+
+
+@dataclass(frozen=True)
 class Tables:
-    """What privileges are about, for one mapping. ``leaves`` are the source's, itself left out; ``links`` are the target's
-    columns that are completed after the load; ``sequences`` feed defaults of the target."""
+    """What privileges are about, for one mapping.
+
+    ``leaves`` are the source's, itself left out; ``links`` are the target's columns that are completed after the load;
+    ``sequences`` feed defaults of the target; ``reads`` are the targets of mappings that must have moved before.
+    """
 
     source: Name
     leaves: tuple[Name, ...]
     target: Name
-    target_owner: str | None
+    target_owner: Owner | None
     links: tuple[str, ...]
     sequences: tuple[Name, ...]
+    reads: tuple[Name, ...]
 
 
 def tables(
-    connection: Connection, source: Name | Relation, target: Name | Relation, links: Sequence[str] = ()
+    connection: Connection,
+    source: Name | Relation,
+    target: Name | Relation,
+    *,
+    links: Sequence[str] = (),
+    reads: Sequence[Name] = (),
 ) -> Tables:
     """Look up what belongs to the two tables; one that is not there yet is given as its name alone."""
     source_name = source if isinstance(source, Name) else source.name
     parts = [] if isinstance(source, Name) else [leaf.name for leaf in leaves(connection, source.oid)]
     owner, sequences = None, []
     if isinstance(target, Relation):
-        owner = _one(connection, "owner", oid=target.oid)
+        owner = _owner(connection, "owner", oid=target.oid)
         found = connection.execute(query("privileges", "default_sequences"), {"oid": target.oid}).fetchall()
         sequences = [Name(*row) for row in found]
     return Tables(
@@ -131,6 +153,7 @@ def tables(
         target_owner=owner,
         links=tuple(links),
         sequences=tuple(sequences),
+        reads=tuple(reads),
     )
 
 
@@ -143,40 +166,59 @@ def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
     yield Grant("SCHEMA", (LEDGER,), ("USAGE",))
     for table, privileges in _LEDGER_TABLES[command].items():
         yield Grant("TABLE", (LEDGER, table), privileges)
-    if command not in _SOURCE:
-        return
-    for move in moves:
-        for name in (move.source, *move.leaves):
-            yield Grant("SCHEMA", (name.schema,), ("USAGE",))
-            yield Grant("TABLE", (name.schema, name.table), _SOURCE[command])
-        target = (move.target.schema, move.target.table)
-        yield Grant("SCHEMA", (move.target.schema,), ("USAGE",))
-        yield Grant("TABLE", target, _TARGET[command])
-        if command in _COMPLETES_LINKS and move.links:
-            yield Grant("TABLE", target, ("UPDATE",), move.links)
-        if command in _FILLS_DEFAULTS:
-            for sequence in move.sequences:
-                yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
-                yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))
-        if command == OFFLINE:
-            # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table.
-            yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
-            if move.target_owner is not None:
-                yield Grant("ROLE", (move.target_owner,))
+    if command in _SOURCE:
+        for move in moves:
+            for name in (move.source, *move.leaves):
+                yield from _on_table(name, _SOURCE[command])
+            yield from _on_table(move.target, _TARGET[command])
+            for parent in move.reads:
+                yield from _on_table(parent, _READ)
+            yield from _further(command, move)
+
+
+def _further(command: str, move: Tables) -> Iterator[Grant]:
+    """What some commands need on the target beside its rows."""
+    if command in _INSERTS:
+        if move.links:
+            yield Grant("TABLE", (move.target.schema, move.target.table), ("UPDATE",), move.links)
+        for sequence in move.sequences:
+            yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
+            yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))
+    if command == OFFLINE:
+        # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table.
+        yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
+        if move.target_owner is not None:
+            yield Grant("ROLE", (move.target_owner.name,), superuser=move.target_owner.superuser)
+
+
+def _on_table(name: Name, privileges: tuple[str, ...]) -> Iterator[Grant]:
+    yield Grant("SCHEMA", (name.schema,), ("USAGE",))
+    yield Grant("TABLE", (name.schema, name.table), privileges)
+
+
+def here(connection: Connection) -> tuple[str, str]:
+    """The database's name and the schema that CREATE TABLE would use."""
+    ((database, schema),) = connection.execute(query("privileges", "here")).fetchall()
+    return database, schema
+
+
+def installed(connection: Connection) -> bool:
+    """Whether ``db upgrade`` has run on this database."""
+    return _owner(connection, "version_table_owner") is not None
 
 
 def for_upgrade(connection: Connection, target_schema: str | None) -> list[Grant]:
     """The grants for ``db upgrade``: the first time to create, later to own what was created."""
-    database, current = connection.execute(query("privileges", "here")).fetchone() or ("", "")
+    database, current = here(connection)
     schema = target_schema or current
     found = [Grant("SCHEMA", (schema,), ("USAGE", "CREATE"))]
     if _one(connection, "ledger_schema_exists"):
         found.append(Grant("SCHEMA", (LEDGER,), ("USAGE", "CREATE")))
     else:
         found.append(Grant("DATABASE", (database,), ("CREATE",)))
-    owner = _one(connection, "version_table_owner")
+    owner = _owner(connection, "version_table_owner")
     if owner is not None:
-        found.append(Grant("ROLE", (owner,)))
+        found.append(Grant("ROLE", (owner.name,), superuser=owner.superuser))
     return _merged(found)
 
 
@@ -203,7 +245,7 @@ def acting_role(connection: Connection, role: str | None) -> str:
 def missing(connection: Connection, grants: Iterable[Grant], role: str | None = None) -> list[Grant]:
     """Those of ``grants``, cut down to the privileges that the role (the session's own by default) does not hold.
 
-    Counts what it has through membership, ownership and PUBLIC. An object that does not exist yet is missing as a whole.
+    What it has through membership, ownership and PUBLIC counts. An object that is not there yet is missing as a whole.
     """
     who = acting_role(connection, role)
     found = []
@@ -226,11 +268,16 @@ def _held(connection: Connection, role: str, grant: Grant, privilege: str) -> bo
             f"held_{kind}",
             role=role,
             schema=grant.name[0],
-            name=grant.name[-1],
+            object=grant.name[-1],
             privilege=privilege,
             columns=list(grant.columns),
         )
     )
+
+
+def _owner(connection: Connection, name: str, **parameters: Any) -> Owner | None:
+    with connection.cursor(row_factory=class_row(Owner)) as cursor:
+        return cursor.execute(query("privileges", name), parameters).fetchone()
 
 
 def _one(connection: Connection, name: str, **parameters: Any) -> Any:

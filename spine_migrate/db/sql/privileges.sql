@@ -1,6 +1,8 @@
 -- name: owner
 -- Who owns a table.
-SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = %(oid)s::oid;
+SELECT r.rolname::text AS name, r.rolsuper AS superuser
+  FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+ WHERE c.oid = %(oid)s::oid;
 
 -- name: default_sequences
 -- The sequences that a table's defaults take numbers from; an identity column's needs no privilege.
@@ -18,8 +20,8 @@ SELECT current_database()::text, coalesce(current_schema(), 'public')::text;
 
 -- name: version_table_owner
 -- Who installed the ledger; no row before the first upgrade.
-SELECT pg_get_userbyid(c.relowner)::text
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT r.rolname::text AS name, r.rolsuper AS superuser
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.oid = c.relowner
  WHERE n.nspname = 'spine_migrate' AND c.relname = 'alembic_version';
 
 -- name: ledger_schema_exists
@@ -36,7 +38,7 @@ SELECT current_user::text;
 
 -- name: held_database
 -- Whether a role holds a privilege on this database.
-SELECT has_database_privilege(%(role)s, %(name)s, %(privilege)s);
+SELECT has_database_privilege(%(role)s, %(object)s, %(privilege)s);
 
 -- name: held_schema
 -- Whether a role holds a privilege on a schema; no row where there is none.
@@ -46,7 +48,7 @@ SELECT has_schema_privilege(%(role)s, n.oid, %(privilege)s) FROM pg_namespace n 
 -- Whether a role holds a privilege on a table; no row where there is none.
 SELECT has_table_privilege(%(role)s, c.oid, %(privilege)s)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
+ WHERE n.nspname = %(schema)s AND c.relname = %(object)s;
 
 -- name: held_columns
 -- Whether a role holds a privilege on each of these columns; no row where the table is not there.
@@ -54,15 +56,15 @@ SELECT coalesce(bool_and(has_column_privilege(%(role)s, c.oid, a.attnum, %(privi
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%(columns)s) AND NOT a.attisdropped
- WHERE n.nspname = %(schema)s AND c.relname = %(name)s
+ WHERE n.nspname = %(schema)s AND c.relname = %(object)s
  GROUP BY c.oid;
 
 -- name: held_sequence
 -- Whether a role holds a privilege on a sequence; no row where there is none.
 SELECT has_sequence_privilege(%(role)s, c.oid, %(privilege)s)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
+ WHERE n.nspname = %(schema)s AND c.relname = %(object)s;
 
 -- name: held_role
 -- Whether a role acts with the privileges of another without SET ROLE.
-SELECT pg_has_role(%(role)s, %(name)s, 'USAGE');
+SELECT pg_has_role(%(role)s, %(object)s, 'USAGE');

@@ -33,7 +33,7 @@ def candidates(binding: Binding, table: Sql, condition: Sql, shape: tuple[Filled
     """Legacy rows as the target rows they become: ``source_key``, ``tid``, ``leaf`` (oid), then the target's columns.
 
     ``table`` is a FROM item called ``s``; ``condition`` must leave out the rows that the judge refuses, since forward
-    expressions may fail on those. Columns of ``shape``, the target's, that no rule produces have their default, or NULL.
+    expressions may fail on those. Columns of the target's ``shape`` that no rule produces have their default, or NULL.
     """
     values = forward(binding, "s")
     columns = [
