@@ -125,7 +125,8 @@ def _create_checkpoint() -> None:
         sa.Column("done", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _stamp("updated_at"),
         sa.PrimaryKeyConstraint("migration_id", "segment", name=op.f("checkpoint_pkey")),
-        sa.CheckConstraint("rows_moved >= 0", name=op.f("checkpoint_rows_moved_check")),
+        # Below zero only where rows that a segment moved were taken out again, which the segment of repairs counts.
+        sa.CheckConstraint("rows_moved >= 0 OR segment < 0", name=op.f("checkpoint_rows_moved_check")),
         sa.CheckConstraint("rows_adopted >= 0", name=op.f("checkpoint_rows_adopted_check")),
         sa.CheckConstraint("rows_quarantined >= 0", name=op.f("checkpoint_rows_quarantined_check")),
         sa.CheckConstraint("batches >= 0", name=op.f("checkpoint_batches_check")),
@@ -185,6 +186,7 @@ def _create_deferred_ddl() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("drop_sql", sa.Text(), nullable=False),
         sa.Column("create_sql", sa.Text(), nullable=False),
+        sa.Column("facts", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("built_at", sa.TIMESTAMP(timezone=True)),
         sa.PrimaryKeyConstraint("migration_id", "ordinal", name=op.f("deferred_ddl_pkey")),
         schema=SCHEMA,

@@ -12,10 +12,10 @@ from typing import Any
 
 import psycopg
 
-from spine_migrate.backfill import links, sweep
+from spine_migrate.backfill import links, offline, sweep
 from spine_migrate.backfill.batch import tid
 from spine_migrate.backfill.pace import Pace, Progress
-from spine_migrate.backfill.setting import Setting, Tables, find_tables, lock_name, open_setting
+from spine_migrate.backfill.setting import Setting, Tables, find_tables, is_started, lock_name, open_setting
 from spine_migrate.backfill.worker import Worker
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection, connect
@@ -122,9 +122,19 @@ def _run(
     report: Callable[[Progress], None],
 ) -> Outcome:
     recorded = {name: value for name, value in asdict(options).items() if name not in ("wait", "retry_seconds")}
-    setting = open_setting(
-        control, tables, parts=options.workers * SEGMENTS_PER_WORKER, options=recorded, offline=options.offline
-    )
+    if options.offline and not is_started(control, tables):
+        offline.check(control, tables)
+
+    def take_away(migration_id: int) -> None:
+        if options.offline:
+            offline.take_away(control, tables, migration_id)
+
+    parts = options.workers * SEGMENTS_PER_WORKER
+    setting = open_setting(control, tables, parts=parts, options=recorded, also=take_away)
+    if options.offline and setting.step == "backfill" and not setting.batches.statements.offline:
+        raise Refused(
+            "begun-online", f"Migration {setting.migration_id} was begun without --offline; leave the option out."
+        )
     control.execute(query("backfill", "abandon_rewritten"), {"migration_id": setting.migration_id})
     pace = Pace(
         _start(control, setting),
@@ -211,6 +221,8 @@ def _finish(control: Connection, setting: Setting, pace: Pace, stop: threading.E
     binding = setting.tables.binding
     migration = setting.migration_id
     everything = all(point.done for point in ledger.checkpoints(control, migration))
+    if everything and setting.batches.statements.offline and not stop.is_set():
+        offline.build(control, setting, pace.stage)
     found = sweep.account(control, binding, migration)
     if everything and not found.balanced and not stop.is_set():
         pace.stage("sweep")
@@ -218,7 +230,9 @@ def _finish(control: Connection, setting: Setting, pace: Pace, stop: threading.E
         found = sweep.account(control, binding, migration)
     stopped = stop.is_set()
     pace.stage("links")
-    linked = links.complete(control, binding, migration, everything_moved=everything and not stopped)
+    linked = links.Links(0, 0, 0)
+    if not setting.batches.statements.offline:
+        linked = links.complete(control, binding, migration, everything_moved=everything and not stopped)
     state = "interrupted" if stopped and not everything else "done" if everything else "limit"
     if everything and not stopped:
         if setting.step == "done" and not pace.progress.rows:

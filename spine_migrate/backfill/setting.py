@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,15 +59,30 @@ def lock_name(tables: Tables) -> str:
     return f"{tables.binding.mapping.name}|{tables.source.name}|{tables.target.name}"
 
 
+def is_started(connection: Connection, tables: Tables) -> bool:
+    """Whether an earlier run began this migration and nobody undid it."""
+    return _live(connection, tables) is not None
+
+
+def _live(connection: Connection, tables: Tables) -> ledger.Migration | None:
+    names = (tables.binding.mapping.name, str(tables.source.name), str(tables.target.name))
+    return ledger.live(connection, *names)
+
+
 def open_setting(
-    connection: Connection, tables: Tables, *, parts: int, options: dict[str, Any], offline: bool
+    connection: Connection,
+    tables: Tables,
+    *,
+    parts: int,
+    options: dict[str, Any],
+    also: Callable[[int], None],
 ) -> Setting:
-    """Find the migration, or start it with its segments in one transaction.
+    """Find the migration, or start it with its segments, and with what ``also`` does, in one transaction.
 
     Raises Refused: ``mapping-changed``, ``undo-unfinished``, ``parent-missing``, ``key-not-unique``.
     """
     binding = tables.binding
-    found = ledger.live(connection, binding.mapping.name, str(tables.source.name), str(tables.target.name))
+    found = _live(connection, tables)
     if found is not None and found.mapping_digest != binding.mapping.digest:
         raise Refused(
             "mapping-changed",
@@ -93,12 +109,15 @@ def open_setting(
             )
             _add_segments(connection, tables, migration_id, parts)
             ledger.audit(connection, "backfill started", migration_id=migration_id, **options)
+            also(migration_id)
     else:
         migration_id = found.migration_id
-    statements = Statements(binding, parent, offline=offline)
+    # Also where the option is left out: an offline load that was cut short goes on as one.
+    deferred = connection.execute(query("offline", "deferred"), {"migration_id": migration_id}).fetchone()
+    statements = Statements(binding, parent, offline=deferred is not None)
     guard = Guard(
         [index for index in catalog.unique_indexes(connection, tables.target.oid) if index.valid],
-        tuple(row_shape(connection, tables.target.oid)),
+        row_shape(connection, tables.target.oid),
     )
     return Setting(
         tables,

@@ -34,14 +34,15 @@ CREATE TABLE spine_migrate.checkpoint (
     low_block bigint NOT NULL,
     high_block bigint,
     position text NOT NULL,
-    rows_moved bigint NOT NULL DEFAULT 0 CHECK (rows_moved >= 0),
+    rows_moved bigint NOT NULL DEFAULT 0,
     rows_adopted bigint NOT NULL DEFAULT 0 CHECK (rows_adopted >= 0),
     rows_quarantined bigint NOT NULL DEFAULT 0 CHECK (rows_quarantined >= 0),
     batches bigint NOT NULL DEFAULT 0 CHECK (batches >= 0),
     batch_size integer CHECK (batch_size > 0),
     done boolean NOT NULL DEFAULT false,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (migration_id, segment)
+    PRIMARY KEY (migration_id, segment),
+    CONSTRAINT checkpoint_rows_moved_check CHECK (rows_moved >= 0 OR segment < 0)
 );
 
 -- Source rows that could not be carried, whole, with the reason
@@ -85,6 +86,7 @@ CREATE TABLE spine_migrate.deferred_ddl (
     kind text NOT NULL,
     drop_sql text NOT NULL,
     create_sql text NOT NULL,
+    facts jsonb NOT NULL DEFAULT '{}',
     built_at timestamptz,
     PRIMARY KEY (migration_id, ordinal)
 );

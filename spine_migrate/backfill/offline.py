@@ -1,0 +1,245 @@
+"""The offline load: into an empty table without indexes and foreign keys, which are built after it.
+
+What is dropped is recorded in the same transaction, so a killed run knows what to build. Nothing watches over uniqueness
+while rows come in, so what would have collided is found when an index cannot be built: the first row keeps its place, the
+others go to quarantine, and the index is built again. Likewise rows without their parent, before a foreign key is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from spine_migrate.backfill.batch import REPAIRS
+from spine_migrate.backfill.setting import Setting, Tables
+from spine_migrate.db import catalog, ledger
+from spine_migrate.db.catalog import UniqueIndex
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused
+from spine_migrate.mapping.emit.sql import key
+
+UNIQUE = "23505"
+
+
+def check(connection: Connection, tables: Tables) -> None:
+    """Raises Refused: ``target-not-empty``, ``not-a-plain-table``, ``not-the-owner``, ``replica-identity``, ``writers``."""
+    target = tables.target
+    name = target.name
+    with connection.cursor(row_factory=dict_row) as cursor:
+        facts = cursor.execute(query("offline", "table_facts"), {"oid": target.oid}).fetchone()
+    if facts is None or not facts["plain"]:
+        raise Refused("not-a-plain-table", f"{name} is partitioned or a partition; --offline works on a plain table.")
+    if not facts["owned"]:
+        raise Refused("not-the-owner", f"--offline drops and builds the indexes of {name}, which only its owner may.")
+    if facts["identity"]:
+        raise Refused("replica-identity", f"An index of {name} is its replica identity; --offline would lose that.")
+    row = execute(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name.identifier)).fetchone()
+    if row is not None and row[0]:
+        raise Refused("target-not-empty", f"{name} has rows; --offline needs an empty target, leave the option out.")
+    oids = {"oids": [tables.source.oid, target.oid]}
+    writers = connection.execute(query("offline", "writers"), oids).fetchone()
+    if writers is not None and writers[0]:
+        raise Refused(
+            "writers",
+            f"{writers[0]} other sessions hold locks on {tables.source.name} or {name}; "
+            f"--offline needs both to be without writers.",
+        )
+
+
+def take_away(connection: Connection, tables: Tables, migration_id: int) -> None:
+    """Drop keys, indexes and foreign keys of the target, and those of others that point to it, in the caller's
+    transaction, which also starts the migration: there is no moment at which they are gone and nobody knows.
+    """
+    oid = tables.target.oid
+    unique = {index.name: index for index in catalog.unique_indexes(connection, oid)}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        objects = cursor.execute(query("offline", "objects"), {"oid": oid}).fetchall()
+    for ordinal, found in enumerate(objects):
+        index = unique.get(found["object"]) if found["index_oid"] else None
+        values = {
+            "migration_id": migration_id,
+            "ordinal": ordinal,
+            "object": found["object"],
+            "kind": found["kind"],
+            "drop_sql": found["drop_sql"],
+            "create_sql": found["create_sql"],
+            "facts": Jsonb(asdict(index) if index else {}),
+        }
+        connection.execute(query("offline", "defer"), values)
+    for found in reversed(objects):
+        execute(connection, sql.SQL(found["drop_sql"]))
+    names = [found["object"] for found in objects]
+    ledger.audit(connection, "offline: objects dropped", migration_id=migration_id, objects=names)
+
+
+def build(connection: Connection, setting: Setting, report: Callable[[str], None]) -> None:
+    """Build what was taken away, each object in a transaction of its own; goes on where a killed run left off."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        waiting = cursor.execute(query("offline", "deferred"), {"migration_id": setting.migration_id}).fetchall()
+    for found in waiting:
+        report(f"building {found['object']}")
+        if found["kind"] == "foreign key":
+            with connection.transaction():
+                _cut_links(connection, setting)
+                _evict_orphans(connection, setting)
+                _create(connection, setting, found)
+            continue
+        try:
+            with connection.transaction():
+                _create(connection, setting, found)
+        except psycopg.errors.UniqueViolation:
+            if not found["facts"]:
+                raise
+            with connection.transaction():
+                _evict_losers(connection, setting, _index(found["facts"]))
+                _create(connection, setting, found)
+    setting.batches.statements.offline = False
+    if waiting:
+        execute(connection, sql.SQL("ANALYZE {}").format(setting.tables.target.name.identifier))
+        ledger.audit(connection, "offline: objects built", migration_id=setting.migration_id)
+
+
+def _create(connection: Connection, setting: Setting, found: dict[str, Any]) -> None:
+    connection.execute(query("offline", "for_building"))
+    execute(connection, sql.SQL(found["create_sql"]))
+    values = {"migration_id": setting.migration_id, "ordinal": found["ordinal"]}
+    connection.execute(query("offline", "built"), values)
+
+
+def _index(facts: dict[str, Any]) -> UniqueIndex:
+    return UniqueIndex(
+        name=facts["name"],
+        expressions=tuple(facts["expressions"]),
+        predicate=facts["predicate"],
+        nulls_distinct=facts["nulls_distinct"],
+        columns=tuple(facts["columns"]),
+        valid=facts["valid"],
+    )
+
+
+def _evict_losers(connection: Connection, setting: Setting, index: UniqueIndex) -> None:
+    """Of the rows that want one place in an index, all but the first go to quarantine."""
+    parts = [sql.SQL("({})").format(sql.SQL(part)) for part in index.expressions]
+    conditions = [sql.SQL("({})").format(sql.SQL(index.predicate or "true"))]
+    if index.nulls_distinct:
+        conditions += [sql.SQL("{} IS NOT NULL").format(part) for part in parts]
+    table = sql.Identifier(setting.tables.target.name.table)
+    losers = sql.SQL(
+        "SELECT loser, winner FROM (SELECT {table}.{key} AS loser, first_value({table}.{key}) OVER place AS winner,"
+        " row_number() OVER place AS number FROM {target} AS {table} WHERE {conditions}"
+        " WINDOW place AS (PARTITION BY {parts} ORDER BY {table}.ctid)) AS ranked WHERE number > 1"
+    ).format(
+        table=table,
+        key=_key(setting),
+        target=setting.tables.target.name.identifier,
+        conditions=sql.SQL(" AND ").join(conditions),
+        parts=sql.SQL(", ").join(parts),
+    )
+    _evict(
+        connection,
+        setting,
+        losers,
+        reason="unique_conflict",
+        field=None,
+        detail=sql.SQL("concat({}::text, l.winner, ', which came first')").format(
+            sql.Literal(f"{index.name} is taken by {setting.tables.binding.mapping.target.key} ")
+        ),
+        constraint=index.name,
+    )
+
+
+def _evict_orphans(connection: Connection, setting: Setting) -> None:
+    """Rows that need a parent which is not there."""
+    parent = setting.batches.statements.parent
+    if parent is None:
+        return
+    orphans = sql.SQL(
+        "SELECT t.{key} AS loser, NULLIF(t.{key}, t.{key}) AS winner FROM {target} AS t"
+        " WHERE NOT EXISTS (SELECT FROM {parents} AS p WHERE p.{parent_key} = t.{column})"
+    ).format(
+        key=_key(setting),
+        target=setting.tables.target.name.identifier,
+        parents=parent.binding.target.identifier,
+        parent_key=sql.Identifier(parent.binding.mapping.target.key),
+        column=sql.Identifier(parent.field.target),
+    )
+    detail = f"{parent.field.column} names no row that {parent.binding.mapping.name} has moved"
+    _evict(
+        connection,
+        setting,
+        orphans,
+        reason="orphan",
+        field=parent.field.name,
+        detail=sql.SQL("{}::text").format(sql.Literal(detail)),
+        constraint=None,
+    )
+
+
+def _evict(
+    connection: Connection,
+    setting: Setting,
+    losers: sql.Composed,
+    *,
+    reason: str,
+    field: str | None,
+    detail: sql.Composed,
+    constraint: str | None,
+) -> None:
+    """Take rows out of the target again and into quarantine, with the row that keeps the place beside them."""
+    binding = setting.tables.binding
+    statement = sql.SQL(
+        "WITH l AS MATERIALIZED ({losers}),"
+        " put AS (INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail,"
+        " sqlstate, constraint_name, colliding_row)"
+        " SELECT $1, s.{source_key}::text, row_to_json(s.*), $2, $3, {detail}, $4, $5,"
+        " (SELECT row_to_json(w.*) FROM {target} AS w WHERE w.{key} = l.winner)"
+        " FROM l JOIN {source} AS s ON {forward_key} = l.loser RETURNING 1),"
+        " gone AS (DELETE FROM {target} AS t USING l WHERE t.{key} = l.loser)"
+        " SELECT count(*) FROM put"
+    ).format(
+        losers=losers,
+        source_key=sql.Identifier(binding.mapping.key),
+        detail=detail,
+        target=setting.tables.target.name.identifier,
+        key=_key(setting),
+        source=setting.tables.source.name.identifier,
+        forward_key=key(binding, "s"),
+    )
+    sqlstate = UNIQUE if constraint else None
+    row = execute(connection, statement, setting.migration_id, reason, field, sqlstate, constraint).fetchone()
+    count = int(row[0]) if row else 0
+    connection.execute(
+        query("backfill", "count_repairs"),
+        {
+            "migration_id": setting.migration_id,
+            "segment": REPAIRS,
+            "moved": -count,
+            "adopted": 0,
+            "quarantined": count,
+        },
+    )
+
+
+def _cut_links(connection: Connection, setting: Setting) -> None:
+    """Links that lead nowhere become NULL and are recorded, as the online load does it."""
+    for name in setting.batches.statements.links:
+        statement = sql.SQL(
+            "WITH nowhere AS MATERIALIZED (SELECT t.{key} AS target_key, t.{column} AS wanted FROM {target} AS t"
+            " WHERE t.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {target} AS r WHERE r.{key} = t.{column})),"
+            " cut AS (UPDATE {target} AS t SET {column} = NULL FROM nowhere AS n WHERE t.{key} = n.target_key)"
+            " INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
+            " SELECT $1, target_key::text, $2, wanted::text FROM nowhere"
+        ).format(key=_key(setting), column=sql.Identifier(name), target=setting.tables.target.name.identifier)
+        execute(connection, statement, setting.migration_id, name)
+
+
+def _key(setting: Setting) -> sql.Identifier:
+    return sql.Identifier(setting.tables.binding.mapping.target.key)

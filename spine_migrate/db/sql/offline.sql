@@ -1,0 +1,60 @@
+-- name: table_facts
+-- Whether a table is a plain one, the role's own, and without an index as its replica identity.
+SELECT c.relkind = 'r' AND NOT c.relispartition AS plain, pg_has_role(c.relowner, 'USAGE') AS owned,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) AS identity
+  FROM pg_class c
+ WHERE c.oid = %(oid)s::oid;
+
+-- name: writers
+-- Other sessions that hold a lock on one of the tables that a reader does not take.
+SELECT count(DISTINCT pid)
+  FROM pg_locks
+ WHERE relation = ANY (%(oids)s::oid[]) AND pid <> pg_backend_pid() AND granted
+   AND mode NOT IN ('AccessShareLock', 'RowShareLock');
+
+-- name: objects
+-- What hangs on a table and is built again after a load, in the order of building: keys, indexes, foreign keys.
+SELECT kind, object, drop_sql, create_sql, index_oid
+  FROM (
+    SELECT CASE con.contype WHEN 'p' THEN 1 WHEN 'u' THEN 2 ELSE 4 END AS place,
+           CASE con.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint' ELSE 'foreign key' END AS kind,
+           con.conname AS object,
+           format('ALTER TABLE %%s DROP CONSTRAINT %%I', con.conrelid::regclass, con.conname) AS drop_sql,
+           format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', con.conrelid::regclass, con.conname,
+                  pg_get_constraintdef(con.oid)) AS create_sql,
+           CASE WHEN con.contype = 'u' THEN con.conindid END::bigint AS index_oid
+      FROM pg_constraint con
+     WHERE (con.conrelid = %(oid)s::oid AND con.contype IN ('p', 'u', 'f')
+            OR con.confrelid = %(oid)s::oid AND con.contype = 'f')
+       AND con.conparentid = 0
+    UNION ALL
+    SELECT 3, CASE WHEN i.indisunique THEN 'unique index' ELSE 'index' END, c.relname,
+           format('DROP INDEX %%s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid),
+           CASE WHEN i.indisunique THEN i.indexrelid END::bigint
+      FROM pg_index i
+      JOIN pg_class c ON c.oid = i.indexrelid
+     WHERE i.indrelid = %(oid)s::oid
+       AND NOT EXISTS (SELECT FROM pg_constraint con WHERE con.conindid = i.indexrelid AND con.contype IN ('p', 'u', 'x'))
+  ) AS found
+ ORDER BY place, object;
+
+-- name: defer
+-- Remember how to build an object again.
+INSERT INTO spine_migrate.deferred_ddl (migration_id, ordinal, object, kind, drop_sql, create_sql, facts)
+VALUES (%(migration_id)s, %(ordinal)s, %(object)s, %(kind)s, %(drop_sql)s, %(create_sql)s, %(facts)s);
+
+-- name: deferred
+-- What is still to be built, in order.
+SELECT ordinal, object, kind, create_sql, facts
+  FROM spine_migrate.deferred_ddl
+ WHERE migration_id = %(migration_id)s AND built_at IS NULL
+ ORDER BY ordinal;
+
+-- name: built
+-- An object is there again.
+UPDATE spine_migrate.deferred_ddl SET built_at = clock_timestamp()
+ WHERE migration_id = %(migration_id)s AND ordinal = %(ordinal)s;
+
+-- name: for_building
+-- Memory for sorting one index at a time.
+SELECT set_config('maintenance_work_mem', '512MB', true);
