@@ -1,0 +1,46 @@
+-- name: snapshot
+-- What one comparison stands on. A standby has no position of its own, it has replayed up to one.
+SELECT pg_current_snapshot()::text AS snapshot,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS lsn,
+       pg_is_in_recovery() AS standby, current_database()::text AS database,
+       current_setting('server_version') AS server_version, transaction_timestamp() AS taken_at;
+
+-- name: table_name
+-- A quoted, schema-qualified name in its two parts.
+SELECT parse_ident(%(name)s);
+
+-- name: unique_column
+-- Whether the catalog keeps the values of a column unique, in all rows of the table and of what inherits from it.
+SELECT EXISTS (
+           SELECT FROM pg_index i
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+            WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1
+              AND i.indpred IS NULL AND i.indexprs IS NULL AND a.attname = %(column)s)
+   AND NOT EXISTS (
+           SELECT FROM pg_inherits h
+             JOIN pg_class c ON c.oid = h.inhparent
+            WHERE h.inhparent = %(oid)s::oid AND c.relkind = 'r');
+
+-- name: quarantine
+-- The quarantine of a migration by reason.
+SELECT reason, count(*) FILTER (WHERE discarded_at IS NULL) AS open,
+       count(*) FILTER (WHERE discarded_at IS NOT NULL) AS discarded
+  FROM spine_migrate.quarantine
+ WHERE migration_id = %(migration_id)s
+ GROUP BY reason
+ ORDER BY reason;
+
+-- name: links
+-- References of a migration that are known to be NULL on the target.
+SELECT field, count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FILTER (WHERE state = 'broken') AS broken
+  FROM spine_migrate.link
+ WHERE migration_id = %(migration_id)s
+ GROUP BY field
+ ORDER BY field;
+
+-- name: counters
+-- What the checkpoints of a migration say was done.
+SELECT coalesce(sum(rows_moved), 0)::bigint AS moved, coalesce(sum(rows_adopted), 0)::bigint AS adopted,
+       coalesce(sum(rows_quarantined), 0)::bigint AS quarantined, coalesce(bool_and(done), false) AS done
+  FROM spine_migrate.checkpoint
+ WHERE migration_id = %(migration_id)s;
