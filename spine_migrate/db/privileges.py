@@ -90,8 +90,8 @@ class Grant:
         grantee = sql.Identifier(role)
         if self.superuser:
             return (
-                f"-- Needs what {self.object} owns, a superuser: run the command as that role, or first give what it owns "
-                "to an ordinary role with ALTER TABLE ... OWNER TO."
+                f"-- Needs what {self.object} owns, a superuser: run the command as that role, or give that "
+                "to an ordinary role first, with ALTER TABLE ... OWNER TO."
             )
         if self.kind == "ROLE":
             return sql.SQL("GRANT {} TO {};").format(sql.Identifier(*self.name), grantee).as_string(None)
