@@ -11,7 +11,7 @@ from spine_migrate.errors import Drift
 from spine_migrate.mapping.document import nearest
 from spine_migrate.mapping.model import Mapping, SourceColumn
 from spine_migrate.mapping.transforms.base import Sql
-from spine_migrate.mapping.types import read, satisfies, typename
+from spine_migrate.mapping.types import read, satisfies, stores, typename
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Binding:
 
 def bind(mapping: Mapping, source: Relation, target: Relation) -> Binding:
     """Raises Drift with every difference between what the mapping declares and what is there."""
-    differences = [*_source_drift(mapping, source), *_target_drift(mapping, target)]
+    differences = [*_source_drift(mapping, source), *_target_drift(mapping, source, target)]
     if differences:
         raise Drift(differences)
     live = {name: source.columns[name] for name in mapping.columns if name in source.columns}
@@ -79,33 +79,50 @@ def _source_drift(mapping: Mapping, source: Relation) -> list[str]:
                 spare = [name for name in source.columns if name not in mapping.columns]
                 drift.append(f"{source.name} has no column{nearest(column.name, spare)}")
         elif not satisfies(live.type, column.type.name):
-            drift.append(f"{source.name}.{column.name} is {live.sql_type}, the mapping says {column.type}")
+            said = "any, which takes no such values" if column.type.name == "any" else column.type
+            drift.append(f"{source.name}.{column.name} is {live.sql_type}, the mapping says {said}")
+        elif column.not_null and not live.not_null:
+            key = "the key" if column.name == mapping.key else "not_null in the mapping"
+            drift.append(f"{source.name}.{column.name} is {key} but may be NULL")
     drift.extend(
         f"{source.name}.{name} is in no rule of the mapping" for name in source.columns if name not in mapping.columns
     )
-    key = source.columns.get(mapping.key)
-    if key is not None and not key.not_null:
+    live_key = source.columns.get(mapping.key)
+    if live_key is not None and not live_key.not_null and not mapping.columns[mapping.key].not_null:
         drift.append(f"{source.name}.{mapping.key} is the key but may be NULL")
     return drift
 
 
-def _target_drift(mapping: Mapping, target: Relation) -> list[str]:
+def _target_drift(mapping: Mapping, source: Relation, target: Relation) -> list[str]:
     drift: list[str] = []
-    produced = {field.target for field in mapping.fields}
+    produced = mapping.produced
     for column in mapping.target.columns.values():
         live = target.columns.get(column.name)
         if live is None:
-            drift.append(f"{target.name} has no column {column.name!r}")
+            drift.append(f"{target.name} has no column{nearest(column.name, target.columns)}")
             continue
-        if not satisfies(live.type, column.type.name):
-            drift.append(f"{target.name}.{column.name} is {live.sql_type}, the mapping says {column.type}")
+        name = f"{target.name}.{column.name}"
+        if not stores(live.type, column.type.name):
+            drift.append(f"{name} is {live.sql_type}, the mapping says {column.type}")
         elif live.length is not None and (column.type.length is None or live.length < column.type.length):
-            drift.append(f"{target.name}.{column.name} is {live.sql_type}, too short for {column.type}")
-        if live.not_null and not column.not_null and column.name in produced:
-            drift.append(f"{target.name}.{column.name} is NOT NULL, the mapping says it may be NULL")
+            drift.append(f"{name} is {live.sql_type}, too short for {column.type}")
+        if live.generated and column.name in produced:
+            drift.append(f"{name} is generated, but the mapping writes it")
+        if live.not_null and not column.not_null and not _always_written(mapping, source, column.name):
+            drift.append(f"{name} is NOT NULL, the mapping says it may be NULL")
     drift.extend(
         f"{target.name}.{name} is NOT NULL without a default and nothing produces it"
         for name, live in target.columns.items()
         if live.not_null and not live.has_default and not live.generated and name not in produced
     )
     return drift
+
+
+def _always_written(mapping: Mapping, source: Relation, column: str) -> bool:
+    """Whether the rules cannot write NULL into a target column; what no rule writes has its default."""
+    base = mapping.base(column)
+
+    def never_null(name: str) -> bool:
+        return name in source.columns and source.columns[name].not_null
+
+    return base is None or (not base.link and base.never_null(never_null))

@@ -3,55 +3,113 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from spine_migrate.errors import MappingError
 from spine_migrate.mapping.model import MISSING, Field, Mapping
-from spine_migrate.mapping.types import of_constant
+from spine_migrate.mapping.transforms.base import apply, refused
+from spine_migrate.mapping.transforms.cast import Cast
+from spine_migrate.mapping.transforms.default import Default
+from spine_migrate.mapping.transforms.offset import Offset
+from spine_migrate.mapping.transforms.shorten import Shorten
+from spine_migrate.mapping.transforms.uuid_from import UuidFrom
+from spine_migrate.mapping.transforms.value_map import ValueMap
+from spine_migrate.mapping.types import becomes
 
-
-def gives(field: Field, mapping: Mapping) -> str:
-    """The logical type that a field's pipeline ends in."""
-    if field.origin:
-        return "text"
-    if field.constant is not MISSING:
-        return of_constant(field.constant)
-    if field.steps:
-        return field.steps[-1].gives
-    return mapping.columns[field.column].type.name  # type: ignore[index]  # copy is the only start left
+_KEY_STEPS = (Offset, UuidFrom, Cast)
 
 
 def problems(mapping: Mapping) -> Iterator[MappingError]:
     """Each thing that keeps the mapping from being complete, in file order."""
     for field in mapping.fields:
-        yield from _field_problems(field, mapping)
+        yield from _type_problems(field, mapping)
+        yield from _way_back_problems(field, mapping)
+        yield from _link_problems(field, mapping)
     yield from _overlaps(mapping)
+    yield from _overlays(mapping)
     yield from _source_problems(mapping)
     yield from _target_problems(mapping)
+    yield from _key_problems(mapping)
 
 
-def _problem(field: Field, message: str) -> MappingError:
-    return MappingError(message, file=field.place.file, path=field.place.key, line=field.place.line)
+def _problem(field: Field, message: str, key: str | None = None) -> MappingError:
+    path = field.place.key if key is None else f"{field.place.key}.{key}"
+    return MappingError(message, file=field.place.file, path=path, line=field.place.line)
 
 
-def _field_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+def _missing(mapping: Mapping, message: str, path: str) -> MappingError:
+    return MappingError(message, file=mapping.file, path=path)
+
+
+def _declared_not_null(mapping: Mapping, column: str) -> bool:
+    return mapping.columns[column].not_null
+
+
+def _never_null(field: Field, mapping: Mapping) -> bool:
+    return field.never_null(lambda column: _declared_not_null(mapping, column))
+
+
+def _type_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
     column = mapping.target.columns[field.target]
-    kind = gives(field, mapping)
+    kind = mapping.gives(field)
     if not field.path and kind != column.type.name:
-        yield _problem(field, f"gives {kind}, but {mapping.target.name}.{column.name} is {column.type}; add a 'cast'")
-    if isinstance(field.constant, str) and not field.path and column.type.length is not None:
-        if len(field.constant) > column.type.length:
-            yield _problem(field, f"the constant has {len(field.constant)} characters, {column.type} takes fewer")
-    if field.origin and not field.path and column.type.length is not None and len(mapping.name) > column.type.length:
-        yield _problem(field, f"the origin mark {mapping.name!r} is longer than {column.type}")
-    if field.column is not None and not field.lossless and not (field.keep or field.lossy):
-        if mapping.carrier(field.column) is None:
-            yield _problem(field, "loses part of the value; say where to 'keep' it, or why it may be 'lossy'")
-    if field.keep and field.column is None:
-        yield _problem(field, "'keep' needs a 'copy' to keep")
-    if field.link and field.path:
-        yield _problem(field, "a link must be a column of its own")
-    if field.link and mapping.target.columns[field.target].type != mapping.target.columns[mapping.target.key].type:
-        yield _problem(field, f"a link must have the type of {mapping.target.key}")
+        constant = field.constant is not MISSING and becomes(kind, column.type.name)
+        if not constant:
+            hint = "" if field.column is None else "; add a 'cast'"
+            yield _problem(field, f"gives {kind}, but {mapping.target.name}.{column.name} is {column.type}{hint}")
+    if not field.path and column.type.length is not None:
+        yield from _length_problems(field, mapping, column.type.length)
+    for number, step in enumerate(field.steps):
+        if isinstance(step, Default) and (reason := refused(field.steps[number + 1 :], step.value)) is not None:
+            yield _problem(field, f"{step.value!r} is refused by the steps after it ({reason})", "default")
+
+
+def _length_problems(field: Field, mapping: Mapping, length: int) -> Iterator[MappingError]:
+    """What the mapping itself writes must fit; what rows hold is judged row by row."""
+    written: list[tuple[Any, str | None]] = []
+    if isinstance(field.constant, str):
+        written.append((field.constant, "constant"))
+    if field.origin:
+        written.append((mapping.name, "origin"))
+    shortened = any(isinstance(step, Shorten) for step in field.steps)
+    for number, step in enumerate(field.steps if not shortened else ()):
+        rest = field.steps[number + 1 :]
+        if isinstance(step, Default) and refused(rest, step.value) is None:
+            written.append((apply(rest, step.value), "default"))
+        if isinstance(step, ValueMap):
+            written.extend((apply(rest, new), "values") for new in step.back if refused(rest, new) is None)
+    for text, key in written:
+        if isinstance(text, str) and len(text) > length:
+            yield _problem(field, f"{text!r} has {len(text)} characters, the target takes {length}", key)
+
+
+def _way_back_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+    exact = field.lossless and field.invertible
+    if field.column is not None and exact and (field.keep or field.lossy):
+        key = "keep" if field.keep else "lossy"
+        yield _problem(field, "nothing is lost here: the value comes back from the field itself", key)
+    elif field.keep and field.lossy:
+        yield _problem(field, "the whole value is kept, so nothing is lost; leave one of the two out", "lossy")
+    elif field.column is not None and not exact and mapping.carrier(field.column) is None:
+        yield _problem(field, "loses part of the value; say where to 'keep' it, or why it may be 'lossy'")
+
+
+def _link_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+    column = mapping.target.columns[field.target]
+    if field.link:
+        if field.path:
+            yield _problem(field, "a link must be a column of its own", "link")
+        if column.type != mapping.target.columns[mapping.target.key].type:
+            yield _problem(field, f"a link must have the type of {mapping.target.key}", "link")
+        if column.not_null or column.name == mapping.target.key:
+            yield _problem(field, "a link is completed after the load, so its column must be able to be NULL", "link")
+    if field.requires is not None:
+        if field.path or field.link:
+            yield _problem(field, "'requires' needs a column of its own that is no link", "requires")
+        if field.requires == mapping.name:
+            yield _problem(field, "a row of the same mapping is a 'link', not a requirement", "requires")
+        if mapping.required is not field:
+            yield _problem(field, "only one field can require another mapping", "requires")
 
 
 def _paths(mapping: Mapping) -> Iterator[tuple[Field, str, tuple[str, ...]]]:
@@ -72,57 +130,64 @@ def _overlaps(mapping: Mapping) -> Iterator[MappingError]:
             if path == other_path or (short and long[: len(short)] == short):
                 yield _problem(field, f"writes where {other.place.key} already writes")
         seen.append((field, column, path))
+
+
+def _overlays(mapping: Mapping) -> Iterator[MappingError]:
+    """A whole JSON column with paths inside it must be an object, and the keys must be free."""
     for field in mapping.fields:
-        inside = any(column == field.target and path for _, column, path in _paths(mapping))
-        base = mapping.target.columns[field.target].type.name == "jsonb" and not field.path and inside
-        if base and field.column is not None:
-            never_null = mapping.columns[field.column].not_null or any(not step.strict for step in field.steps)
-            if not never_null:
-                yield _problem(field, "paths are written into this column, so it must not be NULL; add 'default = {}'")
-        elif base and not isinstance(field.constant, dict):
-            yield _problem(field, "paths are written into this column, so the constant must be a table")
+        keys = mapping.overlay(field.target)
+        if field.path or not keys:
+            continue
+        if field.column is not None and not _never_null(field, mapping):
+            yield _problem(field, "paths are written into this column, so it must not be NULL; add 'default = {}'")
+        elif field.column is None and not isinstance(field.constant, dict):
+            yield _problem(field, "paths are written into this column, so the constant must be a table", "constant")
+        elif isinstance(field.constant, dict) and (taken := [key for key in keys if key in field.constant]):
+            yield _problem(field, f"the constant has the key {taken[0]!r}, which another rule writes", "constant")
+        elif field.when_present is not None:
+            yield _problem(field, "paths are written into this column, so it must not be NULL", "when_present")
+        for step in field.steps:
+            if isinstance(step, Default) and not isinstance(step.value, dict):
+                yield _problem(field, "paths are written into this column, so it must be a table", "default")
+            elif isinstance(step, Default) and (taken := [key for key in keys if key in step.value]):
+                yield _problem(field, f"the default has the key {taken[0]!r}, which another rule writes", "default")
 
 
 def _source_problems(mapping: Mapping) -> Iterator[MappingError]:
-    file = mapping.file
     for column in mapping.columns.values():
+        place = f"source.columns.{column.name}"
+        if column.optional and column.not_null:
+            yield _missing(mapping, "cannot be both 'optional' and 'not_null': where it is missing it is NULL", place)
         if column.name in mapping.dropped:
             if any(mapping.carriers(column.name)):
-                yield MappingError("is dropped, but a field copies it", file=file, path=f"dropped.{column.name}")
-            continue
-        if not any(mapping.carriers(column.name)):
-            yield MappingError(
-                "no field copies this column; map it, or list it under [dropped] with the reason",
-                file=file,
-                path=f"source.columns.{column.name}",
-            )
-        elif mapping.carrier(column.name) is None:
-            yield MappingError(
-                "no field brings this column back; add 'keep' or 'lossy' to one of them",
-                file=file,
-                path=f"source.columns.{column.name}",
-            )
+                yield _missing(mapping, "is dropped, but a field copies it", f"dropped.{column.name}")
+        elif not any(mapping.carriers(column.name)):
+            sentence = "no field copies this column; map it, or list it under [dropped] with the reason"
+            yield _missing(mapping, sentence, place)
 
 
 def _target_problems(mapping: Mapping) -> Iterator[MappingError]:
-    file = mapping.file
-    produced = {field.target: field for field in mapping.fields}
+    produced = mapping.produced
     for column in mapping.target.columns.values():
+        name = f"{mapping.target.name}.{column.name}"
+        base = mapping.base(column.name)
         if column.not_null and column.name not in produced and not column.has_default:
-            yield MappingError(
-                f"{mapping.target.name}.{column.name} is NOT NULL and nothing produces it", file=file, path="fields"
-            )
-    key = next((field for field in mapping.fields if field.name == mapping.target.key), None)
-    if key is None or key.column != mapping.key:
-        yield MappingError(
-            f"{mapping.target.key} must come from the source key {mapping.key}", file=file, path="fields"
-        )
-    elif any(not step.strict for step in key.steps):
-        yield _problem(key, "the key must not have a default")
+            yield _missing(mapping, f"{name} is NOT NULL and nothing produces it", "fields")
+        if column.not_null and base is not None and base.column is None and not _never_null(base, mapping):
+            yield _problem(base, f"{name} is NOT NULL, so its constant cannot depend on another column", "when_present")
     marks = [field for field in mapping.fields if field.origin]
     if len(marks) != 1:
-        yield MappingError(
+        yield _missing(
+            mapping,
             "exactly one field must carry 'origin = true', so that moved rows can be told from others",
-            file=file,
-            path="fields",
+            "fields",
         )
+
+
+def _key_problems(mapping: Mapping) -> Iterator[MappingError]:
+    name = mapping.target.key
+    key = mapping.base(name)
+    if key is None or key.column != mapping.key:
+        yield _missing(mapping, f"{name} must come from the source key {mapping.key}", "fields")
+    elif not all(isinstance(step, _KEY_STEPS) for step in key.steps):
+        yield _problem(key, "only 'plus', 'uuid' and 'cast' may work on the key, since two rows must not become one")

@@ -1,4 +1,4 @@
-"""A parsed TOML file that knows where it is: typed reads whose errors name file, key path, line and the nearest right name."""
+"""A parsed TOML file that knows where it is: its errors name file, key path, line and the nearest right name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from spine_migrate.errors import MappingError
 from spine_migrate.mapping.locate import line_of, lines
 from spine_migrate.mapping.model import Place
+from spine_migrate.mapping.path import join
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Table:
 
     def place(self, *key: str) -> Place:
         path = (*self.path, *key)
-        return Place(self.file, ".".join(path), line_of(self.found, path))
+        return Place(self.file, join(path), line_of(self.found, path))
 
     def fail(self, message: str, *key: str) -> NoReturn:
         place = self.place(*key)
@@ -70,7 +71,7 @@ class Table:
 
     def need_table(self, key: str) -> Table:
         if key not in self.values:
-            self.fail(f"the table [{'.'.join((*self.path, key))}] is missing")
+            self.fail(f"the table [{join((*self.path, key))}] is missing")
         return self.table(key)
 
     def tables(self) -> Iterable[tuple[str, Table]]:
@@ -98,4 +99,24 @@ def open_document(file: Path) -> Table:
         raise MappingError(f"cannot be read: {error}", file=file) from error
     except tomllib.TOMLDecodeError as error:
         raise MappingError(f"is not TOML: {error}", file=file) from error
-    return Table(file, lines(text), (), values)
+    document = Table(file, lines(text), (), values)
+    _refuse_nul(document)
+    return document
+
+
+def _refuse_nul(table: Table) -> None:
+    """No name and no text in PostgreSQL holds the character U+0000."""
+    for key, value in table.values.items():
+        if "\0" in key or _holds_nul(value):
+            table.fail("holds the character U+0000, which PostgreSQL cannot", key)
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any("\0" in key or _holds_nul(inner) for key, inner in value.items())
+        case list():
+            return any(_holds_nul(inner) for inner in value)
+    return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from zoneinfo import ZoneInfoNotFoundError
 
 from spine_migrate.mapping.document import Table, nearest
 from spine_migrate.mapping.model import MISSING, Field, JsonPath, SourceColumn, TargetTable
+from spine_migrate.mapping.path import split
 from spine_migrate.mapping.transforms.base import Transform
 from spine_migrate.mapping.transforms.cast import Cast
 from spine_migrate.mapping.transforms.default import Default
@@ -17,7 +17,7 @@ from spine_migrate.mapping.transforms.shorten import Shorten
 from spine_migrate.mapping.transforms.uuid_from import UuidFrom
 from spine_migrate.mapping.transforms.value_map import ValueMap
 from spine_migrate.mapping.transforms.zone import Zone
-from spine_migrate.mapping.types import of_constant
+from spine_migrate.mapping.types import INTEGER_RANGE, becomes, of_constant
 
 _KEYS = (
     *("copy", "constant", "origin", "when_present"),
@@ -27,23 +27,36 @@ _KEYS = (
 _STEP_KEYS = ("read", "default", "values", "plus", "zone", "uuid", "cast", "too_long")
 
 
-def load_field(
-    name: str, part: Table, *, columns: Mapping[str, SourceColumn], target: TargetTable, mapping: str
-) -> Field:
+# What a key works on: a copied column, or the key it belongs to.
+_NEEDS = {
+    **dict.fromkeys((*_STEP_KEYS, "keep", "lossy", "link", "requires"), "copy"),
+    "when_present": "constant",
+    "read_as": "read",
+    "others": "values",
+}
+
+
+def load_field(name: str, part: Table, *, columns: Mapping[str, SourceColumn], target: TargetTable) -> Field:
     """Raises MappingError, placed in the file, where the table makes no sense by itself or with its columns."""
     part.only(_KEYS)
     path = _target_path(name, part, target)
     starts = [key for key in ("copy", "constant", "origin") if part.has(key)]
     if len(starts) != 1:
         part.fail("needs exactly one of 'copy', 'constant' and 'origin'")
+    if starts == ["origin"] and not part.flag("origin"):
+        part.fail("can only be true", "origin")
+    for key, needed in _NEEDS.items():
+        if part.has(key) and not part.has(needed):
+            part.fail(f"{key!r} goes with {needed!r} only", key)
     column = part.text("copy")
     for key in ("copy", "when_present"):
         if (wanted := part.text(key)) is not None and wanted not in columns:
             part.fail(f"no source column{nearest(wanted, columns)}", key)
-    if column is None and (extra := next((key for key in _STEP_KEYS if part.has(key)), None)):
-        part.fail(f"{extra!r} needs a 'copy' to work on", extra)
-    if column is not None and part.has("when_present"):
-        part.fail("'when_present' is for constants; a copied NULL stays NULL", "when_present")
+    if part.has("constant"):
+        try:
+            of_constant(part.values["constant"])
+        except ValueError as error:
+            part.fail(str(error), "constant")
     limit = target.columns[path.column].type.length if not path.keys else None
     return Field(
         target=path.column,
@@ -63,13 +76,14 @@ def load_field(
 
 
 def _target_path(name: str, part: Table, target: TargetTable) -> JsonPath:
-    column, *keys = name.split(".")
+    try:
+        column, *keys = split(name)
+    except ValueError as error:
+        part.fail(str(error))
     if column not in target.columns:
         part.fail(f"no target column{nearest(column, target.columns)}")
     if keys and target.columns[column].type.name != "jsonb":
         part.fail(f"{column!r} is {target.columns[column].type}; only a jsonb column has paths")
-    if not all(keys):
-        part.fail("a path must not have an empty part")
     return JsonPath(column, tuple(keys))
 
 
@@ -77,8 +91,12 @@ def _keep(part: Table, target: TargetTable) -> JsonPath | None:
     text = part.text("keep")
     if text is None:
         return None
-    path = JsonPath(text.split(".")[0], tuple(text.split(".")[1:]))
-    if path.column not in target.columns or target.columns[path.column].type.name != "jsonb" or not all(path.keys):
+    try:
+        column, *keys = split(text)
+    except ValueError as error:
+        part.fail(str(error), "keep")
+    path = JsonPath(column, tuple(keys))
+    if column not in target.columns or target.columns[column].type.name != "jsonb":
         part.fail(f"{text!r} is not a path in a jsonb column of the target, such as 'metadata.legacy.name'", "keep")
     if not path.keys:
         part.fail(f"{text!r} is a whole column; name a path inside it", "keep")
@@ -95,8 +113,8 @@ def _steps(part: Table, given: str, limit: int | None) -> tuple[Transform, ...]:
         current = steps[-1].gives if steps else given
         try:
             step = make(current)
-        except (ValueError, KeyError, ZoneInfoNotFoundError) as error:
-            part.fail(str(error.args[0]) if error.args else str(error), key)
+        except (ValueError, KeyError, OSError) as error:  # KeyError and OSError: a zone that is none
+            part.fail(str(error) if isinstance(error, ValueError) else f"no time zone {part.values[key]!r}", key)
         if step.given != current:
             part.fail(f"works on {step.given}, but is given {current}", key)
         steps.append(step)
@@ -104,7 +122,7 @@ def _steps(part: Table, given: str, limit: int | None) -> tuple[Transform, ...]:
     add("read", lambda _: ReadPath(_read_path(part), part.text("read_as") or "jsonb"))
     add("default", lambda now: Default(now, _constant(part, "default", now)))
     add("values", lambda now: _value_map(part, now))
-    add("plus", lambda now: Offset(_integer(now), part.read("plus", int, "an integer")))
+    add("plus", lambda now: Offset(now, part.read("plus", int, "an integer")))
     add("zone", lambda _: Zone(part.need_text("zone")))
     add("uuid", lambda now: UuidFrom(now, part.need_text("uuid")))
     add("cast", lambda now: Cast(now, part.need_text("cast")))
@@ -119,12 +137,6 @@ def _steps(part: Table, given: str, limit: int | None) -> tuple[Transform, ...]:
     return tuple(steps)
 
 
-def _integer(given: str) -> str:
-    if given not in ("integer", "bigint"):
-        raise ValueError(f"works on integer or bigint, but is given {given}")
-    return given
-
-
 def _read_path(part: Table) -> tuple[str, ...]:
     path = part.values["read"]
     if not isinstance(path, list) or not path or not all(isinstance(key, str) and key for key in path):
@@ -136,13 +148,9 @@ def _read_path(part: Table) -> tuple[str, ...]:
 
 def _constant(part: Table, key: str, given: str) -> Any:
     value = part.values[key]
-    if not _fits(of_constant(value), given):
+    if not becomes(of_constant(value), given):
         part.fail(f"must be {given}, not {value!r}", key)
     return value
-
-
-def _fits(found: str, wanted: str) -> bool:
-    return found == wanted or (found == "integer" and wanted in ("bigint", "numeric"))
 
 
 def _key_of(text: str, given: str) -> Any:
@@ -152,7 +160,11 @@ def _key_of(text: str, given: str) -> Any:
         case "boolean":
             return {"true": True, "false": False}[text]
         case _:
-            return int(text)
+            number = int(text)
+            low, high = INTEGER_RANGE[given]
+            if str(number) != text or not low <= number <= high:
+                raise ValueError(text)
+            return number
 
 
 def _value_map(part: Table, given: str) -> ValueMap:
@@ -170,13 +182,14 @@ def _value_map(part: Table, given: str) -> ValueMap:
             part.fail(f"{key!r} is not a {given} value", "values", key)
         values[old] = value
     kinds = {of_constant(value) for value in values.values()}
-    if len(kinds) != 1 or (gives := kinds.pop()) == "jsonb":
+    gives = "bigint" if kinds == {"integer", "bigint"} else min(kinds)
+    if gives == "jsonb" or not all(becomes(kind, gives) for kind in kinds):
         part.fail("all values must be of one type: strings, integers or booleans", "values")
     others = part.text("others")
     if others not in (None, "pass", "quarantine"):
         part.fail(f"no way to handle other values{nearest(others, ('pass', 'quarantine'))}", "others")
     if others == "pass" and gives != given:
-        if not (gives == "integer" and given == "bigint"):
+        if not becomes(gives, given):
             part.fail(f"other values cannot pass: {given} would become {gives}", "others")
         gives = given
     return ValueMap(given, gives, values, others_pass=others == "pass")

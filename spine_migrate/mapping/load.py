@@ -15,7 +15,7 @@ from spine_migrate.mapping.model import Mapping, SourceColumn, TargetColumn, Tar
 from spine_migrate.mapping.types import Type, parse
 from spine_migrate.resources import mappings_dir
 
-_PROSE = ("title", "note", "$schema")
+_PROSE = ("title", "$schema")
 
 
 def shipped() -> list[str]:
@@ -38,13 +38,21 @@ def find(name: str) -> Path:
 def load(name: str) -> Mapping:
     """A shipped mapping by name, or any mapping by path.
 
-    Raises MappingError, one sentence with file, line and key path, for a file that does not parse, does not make sense or
-    is not complete.
+    Raises MappingError, one sentence with file, line and key path, for a file that does not parse, does not make sense
+    or is not complete.
     """
     return load_file(find(name))
 
 
 def load_file(file: Path) -> Mapping:
+    mapping = read_file(file)
+    for problem in problems(mapping):
+        raise problem
+    return mapping
+
+
+def read_file(file: Path) -> Mapping:
+    """The mapping as far as each part makes sense by itself; ``check.problems`` says whether the whole is complete."""
     document = open_document(file)
     document.only(("$schema", "title", "source", "target", "fields", "dropped"))
     source = document.need_table("source")
@@ -56,10 +64,9 @@ def load_file(file: Path) -> Mapping:
     target = _target_table(target_document)
     name = f"{file.resolve().parent.name}/{file.stem}"
     fields = tuple(
-        load_field(key, part, columns=columns, target=target, mapping=name)
-        for key, part in document.need_table("fields").tables()
+        load_field(key, part, columns=columns, target=target) for key, part in document.need_table("fields").tables()
     )
-    mapping = Mapping(
+    return Mapping(
         name=name,
         file=file,
         digest=_digest(document.values, target_document.values),
@@ -73,22 +80,21 @@ def load_file(file: Path) -> Mapping:
         fields=fields,
         dropped=_dropped(document.table("dropped"), columns),
     )
-    for problem in problems(mapping):
-        raise problem
-    return mapping
 
 
-def _digest(*documents: dict[str, Any]) -> str:
-    """SHA-256 over what the documents mean. The order of keys counts (a value map's first entry is its way back), comments
-    and prose do not."""
+def _digest(document: dict[str, Any], target: dict[str, Any]) -> str:
+    """SHA-256 over what the two documents mean.
 
-    def meaning(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: meaning(inner) for key, inner in value.items() if key not in _PROSE}
-        return value
-
-    canonical = json.dumps([meaning(document) for document in documents], ensure_ascii=True, separators=(",", ":"))
+    The order of keys counts (a value map's first entry is its way back), comments and prose do not.
+    """
+    fields = {name: _without(("note",), part) for name, part in document["fields"].items()}
+    meaning = [_without(_PROSE, document) | {"fields": fields}, _without(_PROSE, target)]
+    canonical = json.dumps(meaning, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _without(prose: tuple[str, ...], part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key not in prose}
 
 
 def _type(part: Table) -> Type:
@@ -128,7 +134,9 @@ def _target_table(document: Table) -> TargetTable:
     columns: dict[str, TargetColumn] = {}
     for name, part in document.need_table("columns").tables():
         part.only(("type", "not_null", "has_default"))
-        columns[name] = TargetColumn(name, _type(part), part.flag("not_null"), part.flag("has_default"))
+        if (kind := _type(part)).name == "any":
+            part.fail("a target column must have a type of its own", "type")
+        columns[name] = TargetColumn(name, kind, part.flag("not_null"), part.flag("has_default"))
     key = document.need_text("key")
     if key not in columns:
         document.fail(f"no target column{nearest(key, columns)}", "key")

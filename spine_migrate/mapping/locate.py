@@ -26,14 +26,15 @@ def lines(text: str) -> dict[tuple[str, ...], int]:
     found: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith("["):
-            try:
+        match = _KEY.match(line)
+        try:
+            if line.lstrip().startswith("["):
                 table = _path(tomllib.loads(line))
-            except tomllib.TOMLDecodeError:
-                continue  # a line of a multi-line array that happens to start with a bracket
-            found.setdefault(table, number)
-        elif match := _KEY.match(line):
-            found.setdefault((*table, *_path(tomllib.loads(f"{match['key']} = 0"))), number)
+                found.setdefault(table, number)
+            elif match:
+                found.setdefault((*table, *_path(tomllib.loads(f"{match['key']} = 0"))), number)
+        except tomllib.TOMLDecodeError:
+            continue  # inside a multi-line array or string that happens to look like a key
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spine_migrate.mapping.path import join
 from spine_migrate.mapping.transforms.base import Transform
-from spine_migrate.mapping.types import Type
+from spine_migrate.mapping.types import Type, of_constant
 
 MISSING: Any = object()
 """Stands for "no constant"; None would be a constant NULL."""
@@ -61,17 +62,17 @@ class JsonPath:
     keys: tuple[str, ...]
 
     def __str__(self) -> str:
-        return ".".join((self.column, *self.keys))
+        return join((self.column, *self.keys))
 
 
 @dataclass(frozen=True)
 class Field:
     """One rule of a mapping: what one target column, or one path inside a JSON column, is made of.
 
-    Exactly one of ``column`` (a source column, run through ``steps``), ``constant`` and ``origin`` is what it starts from.
-    ``when_present`` limits a constant to rows where that source column is not NULL. ``keep`` is where the whole source
-    value goes whenever the field alone would not bring it back. ``link`` marks a reference to another row of the same
-    target table, completed after the load; ``requires`` names the mapping whose row must have been moved before.
+    Exactly one of ``column`` (a source column, run through ``steps``), ``constant`` and ``origin`` is what it starts
+    from. ``when_present`` limits a constant to rows where that source column is not NULL. ``keep`` is where the whole
+    source value goes whenever the field alone would not bring it back. ``link`` marks a reference to another row of the
+    same target table, completed after the load; ``requires`` names the mapping whose row must have been moved before.
     """
 
     target: str
@@ -91,12 +92,28 @@ class Field:
     @property
     def name(self) -> str:
         """The dotted target, ``status`` or ``metadata.feed_id``."""
-        return ".".join((self.target, *self.path))
+        return join((self.target, *self.path))
 
     @property
     def rule(self) -> str:
         """How a report names this rule: the field and where it stands."""
         return f"{self.name} ({self.place})"
+
+    @property
+    def source(self) -> str:
+        """The source column of a field that copies one. Raises ValueError for any other."""
+        if self.column is None:
+            raise ValueError(f"{self.name} copies no column")
+        return self.column
+
+    def never_null(self, source: Callable[[str], bool]) -> bool:
+        """Whether every row gets a value, where ``source`` says of a source column that it is never NULL."""
+        if self.column is None:
+            return self.when_present is None or source(self.when_present)
+        always = source(self.column)
+        for step in self.steps:
+            always = (always and step.total) or not step.strict
+        return always
 
     @property
     def lossless(self) -> bool:
@@ -130,7 +147,7 @@ class Mapping:
 
     @property
     def key_field(self) -> Field:
-        return next(f for f in self.fields if f.name == self.target.key)
+        return next(f for f in self.fields if f.target == self.target.key and not f.path)
 
     @property
     def links(self) -> tuple[Field, ...]:
@@ -139,6 +156,38 @@ class Mapping:
     @property
     def required(self) -> Field | None:
         return next((f for f in self.fields if f.requires), None)
+
+    @property
+    def produced(self) -> dict[str, list[Field]]:
+        """The target columns that the mapping writes, each with the fields that write or keep something there."""
+        found: dict[str, list[Field]] = {}
+        for one in self.fields:
+            found.setdefault(one.target, []).append(one)
+            if one.keep is not None:
+                found.setdefault(one.keep.column, []).append(one)
+        return found
+
+    def base(self, column: str) -> Field | None:
+        """The field that gives a whole target column, as opposed to paths inside it."""
+        return next((one for one in self.fields if one.target == column and not one.path), None)
+
+    def overlay(self, column: str) -> list[str]:
+        """The top-level keys that rules write into a JSON column, beside what its base field gives."""
+        keys: dict[str, None] = {}
+        for one in self.fields:
+            if one.target == column and one.path:
+                keys[one.path[0]] = None
+            if one.keep is not None and one.keep.column == column:
+                keys[one.keep.keys[0]] = None
+        return list(keys)
+
+    def gives(self, field: Field) -> str:
+        """The logical type that a field's pipeline ends in."""
+        if field.origin:
+            return "text"
+        if field.column is None:
+            return of_constant(field.constant)
+        return field.steps[-1].gives if field.steps else self.columns[field.column].type.name
 
     def carriers(self, column: str) -> Iterator[Field]:
         """The fields that start from a source column, in file order."""

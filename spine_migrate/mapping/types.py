@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from psycopg import sql
@@ -22,6 +23,19 @@ _SATISFIED_BY: dict[str, frozenset[str]] = {
     "jsonb": frozenset({"jsonb", "json"}),
     "timestamptz": frozenset({"timestamp with time zone"}),
     "timestamp": frozenset({"timestamp without time zone"}),
+}
+# What can go into a JSON path and come back by a cast of its text: no arrays, no rows, nothing a locale decides.
+_ANY = frozenset({
+    *("text", "character varying", "character", "enum", "citext", "name", "uuid", "boolean", "bytea", "inet", "cidr"),
+    *("smallint", "integer", "bigint", "numeric", "real", "double precision", "json", "jsonb"),
+    *("date", "timestamp with time zone", "timestamp without time zone"),
+})  # fmt: skip
+# The live types of a target column that take and give back the declared type as it is.
+_STORED_BY: dict[str, frozenset[str]] = {
+    **{name: found - {"json", "smallint", "character", "enum", "name"} for name, found in _SATISFIED_BY.items()},
+    "bigint": frozenset({"bigint"}),
+    "integer": frozenset({"integer", "bigint"}),
+    "numeric": frozenset({"numeric"}),
 }
 # Live types that become the declared type by a cast which changes the value's form and is worth writing out.
 _NATIVE: dict[str, frozenset[str]] = {
@@ -68,7 +82,12 @@ def parse(text: str) -> Type:
 
 def satisfies(live: str, declared: str) -> bool:
     """Whether a live column of type ``live`` (base name from format_type, or ``enum``) can be read as ``declared``."""
-    return declared == "any" or live in _SATISFIED_BY[declared]
+    return live in (_ANY if declared == "any" else _SATISFIED_BY[declared])
+
+
+def stores(live: str, declared: str) -> bool:
+    """Whether a live target column of type ``live`` takes any ``declared`` value and gives it back unchanged."""
+    return live in _STORED_BY[declared]
 
 
 def read(column: Sql, live: str, declared: str) -> Sql:
@@ -89,18 +108,54 @@ def literal(value: Any, name: str) -> Sql:
     """A typed SQL literal, for example ``'pipeline'::text`` or ``'{}'::jsonb``."""
     if value is None:
         return sql.SQL("NULL::{}").format(typename(name))
-    return sql.SQL("{}::{}").format(sql.Literal(Jsonb(value) if name == "jsonb" else value), typename(name))
+    if name == "jsonb":
+        return sql.Literal(Jsonb(value))  # writes the cast itself
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # quoted: -2147483648::integer is minus (2147483648::integer), out of range
+    return sql.SQL("{}::{}").format(sql.Literal(value), typename(name))
 
 
 def of_constant(value: Any) -> str:
-    """The logical type of a TOML value used as a constant or a mapped value. Raises ValueError for dates and floats."""
+    """The logical type of a TOML value used as a constant or a mapped value.
+
+    Raises ValueError for dates, floats and integers beyond 64 bits, and for what a table or an array holds that JSON
+    does not have.
+    """
     match value:
         case bool():
             return "boolean"
         case int():
-            return "integer" if -(2**31) <= value < 2**31 else "bigint"
+            for name, (low, high) in INTEGER_RANGE.items():
+                if low <= value <= high:
+                    return name
         case str():
             return "text"
         case dict() | list():
+            _refuse_beyond_json(value)
             return "jsonb"
     raise ValueError(f"{value!r} cannot be a constant; use a string, an integer, a boolean, a table or an array")
+
+
+def becomes(found: str, wanted: str) -> bool:
+    """Whether a constant of type ``found`` can be written where ``wanted`` is expected."""
+    return found == wanted or (found, wanted) in {
+        ("integer", "bigint"),
+        ("integer", "numeric"),
+        ("bigint", "numeric"),
+    }
+
+
+def _refuse_beyond_json(value: Any) -> None:
+    match value:
+        case dict():
+            for inner in value.values():
+                _refuse_beyond_json(inner)
+        case list():
+            for inner in value:
+                _refuse_beyond_json(inner)
+        case str() | int():
+            pass
+        case float() if isfinite(value):
+            pass
+        case _:
+            raise ValueError(f"{value!r} is no JSON value")

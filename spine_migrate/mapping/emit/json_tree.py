@@ -8,10 +8,13 @@ from psycopg import sql
 
 from spine_migrate.mapping.transforms.base import Sql
 
+# A function takes at most 100 arguments (PostgreSQL manual, appendix K).
+_PAIRS = 50
+
 
 @dataclass
 class Node:
-    """An object under construction. ``leaves`` and ``nodes`` are its keys; a leaf without a condition is always there."""
+    """An object under construction: ``leaves`` and ``nodes`` are its keys; a leaf without a condition always is one."""
 
     leaves: dict[str, tuple[Sql | None, Sql]] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -50,7 +53,12 @@ class Node:
             group = "" if condition is None else condition.as_string(None)
             groups.setdefault(group, (condition, []))[1].append((key, value))
         parts: list[Sql] = []
-        for condition, pairs in groups.values():
+        chunks = [
+            (condition, pairs[at : at + _PAIRS])
+            for condition, pairs in groups.values()
+            for at in range(0, len(pairs), _PAIRS)
+        ]
+        for condition, pairs in chunks:
             built = sql.SQL("jsonb_build_object({})").format(
                 sql.SQL(", ").join(sql.SQL("{}, {}").format(sql.Literal(key), value) for key, value in pairs)
             )

@@ -1,7 +1,7 @@
 """The SQL forms of a bound mapping: forward, judge and inverse, as expressions over an aliased table.
 
-Forward and judge read the legacy row under ``alias``; inverse reads the target row under ``alias``. The expressions assume
-a session in UTC (timestamps inside JSON are written as text).
+Forward and judge read the legacy row under ``alias``; inverse reads the target row under ``alias``. The expressions
+assume a session in UTC (timestamps inside JSON are written as text).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from spine_migrate.db.catalog import Column
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.json_tree import Node
 from spine_migrate.mapping.model import MISSING, Field, JsonPath
@@ -32,14 +33,26 @@ class Judgement:
 
 
 def forward_value(binding: Binding, field: Field, alias: str) -> Sql:
-    """One field's value for a legacy row, before it is placed in a column or a JSON path."""
+    """One field's value for a legacy row, before it is placed in a column or a JSON path; NULL where there is none."""
+    value = _value(binding, field, alias)
+    if field.column is None and (present := _present(binding, field, alias)) is not None:
+        return sql.SQL("CASE WHEN {} THEN {} END").format(present, value)
+    return value
+
+
+def _value(binding: Binding, field: Field, alias: str) -> Sql:
+    """The value for rows that have one; ``_present`` says which."""
     if field.origin:
         return literal(binding.mapping.name, "text")
     if field.constant is not MISSING:
-        return literal(field.constant, of_constant(field.constant))
-    assert field.column is not None
-    value = binding.column(field.column, alias)
-    for step in field.steps:
+        column = binding.mapping.target.columns[field.target].type.name
+        return literal(field.constant, of_constant(field.constant) if field.path else column)
+    return _after(field, binding.column(field.source, alias), len(field.steps))
+
+
+def _after(field: Field, value: Sql, steps: int) -> Sql:
+    """``value`` after the first ``steps`` steps of the pipeline."""
+    for step in field.steps[:steps]:
         value = step.sql(value)
     return value
 
@@ -51,7 +64,7 @@ def forward(binding: Binding, alias: str) -> dict[str, Sql]:
     for field in binding.mapping.fields:
         if field.path:
             trees.setdefault(field.target, Node()).put(
-                field.path, _present(binding, field, alias), forward_value(binding, field, alias)
+                field.path, _present(binding, field, alias), _value(binding, field, alias)
             )
         else:
             bases[field.target] = field
@@ -82,23 +95,25 @@ def is_ours(binding: Binding, alias: str) -> Sql:
 
 
 def _present(binding: Binding, field: Field, alias: str) -> Sql | None:
-    """When a JSON path is written at all: a NULL is not."""
+    """When a field has a value at all, None if always; a JSON path is only written where it has."""
+    if field.never_null(binding.never_null):
+        return None
     if field.column is not None:
-        if binding.never_null(field.column) and field.invertible:
-            return None
         return sql.SQL("{} IS NOT NULL").format(forward_value(binding, field, alias))
-    if field.when_present is not None and not binding.never_null(field.when_present):
-        return sql.SQL("{} IS NOT NULL").format(binding.column(field.when_present, alias))
-    return None
+    return sql.SQL("{} IS NOT NULL").format(binding.column(str(field.when_present), alias))
 
 
 def _kept(binding: Binding, field: Field, alias: str) -> tuple[Sql | None, Sql]:
     """When and what a field keeps: the source value, wherever the field alone would not bring it back."""
-    assert field.column is not None
-    value = binding.column(field.column, alias)
+    value = binding.column(field.source, alias)
     if not field.invertible:
-        return (None if binding.never_null(field.column) else sql.SQL("{} IS NOT NULL").format(value)), value
-    back = forward_value(binding, field, alias)
+        return (None if binding.never_null(field.source) else sql.SQL("{} IS NOT NULL").format(value)), value
+    lossy = [number for number, step in enumerate(field.steps) if not step.lossless]
+    if len(lossy) == 1:
+        cheaper = field.steps[lossy[0]].loses(_after(field, value, lossy[0]))
+        if cheaper is not None:
+            return cheaper, value
+    back = _after(field, value, len(field.steps))
     for step in reversed(field.steps):
         back = step.inverse_sql(back)
     return sql.SQL("{} IS DISTINCT FROM {}").format(value, back), value
@@ -110,38 +125,42 @@ def judgements(binding: Binding, alias: str) -> Iterator[Judgement]:
     What the live catalog already rules out (a NOT NULL column, a length limit that fits) is not asked again.
     """
     for field in binding.mapping.fields:
-        if field.column is None or field.column not in binding.live:
-            yield from _missing_column(binding, field)
-            continue
-        value = binding.column(field.column, alias)
-        target = binding.mapping.target.columns[field.target]
-        declared = binding.mapping.columns[field.column]
-        if binding.live[field.column].type == "json":
-            raw = sql.Identifier(alias, field.column)
-            yield Judgement(field, _nul_escape(raw, field.column))
-        never_null = binding.never_null(field.column) or any(not step.strict for step in field.steps)
-        if target.not_null and not field.path and not never_null:
-            yield Judgement(field, _is_null(value, field.column, f"{binding.mapping.target.name}.{target.name}"))
-        for step in field.steps:
-            for refusal in step.refusals(value):
-                yield Judgement(field, refusal)
-            value = step.sql(value)
-        limit = target.type.length if not field.path else None
-        bounded = bool(field.steps) and isinstance(field.steps[-1], Shorten)
-        if limit is not None and not bounded and not _fits(binding, field, limit):
-            yield Judgement(field, _too_long(value, limit, field.column))
-        if declared.type.name == "jsonb" and not field.path and (overlay := _overlay_keys(binding, field.target)):
-            yield Judgement(field, _not_an_object(value, field.column))
-            yield Judgement(field, _key_in_use(value, overlay, field.column))
+        if field.column is not None and field.column in binding.live:
+            yield from _field_judgements(binding, field, alias)
+        elif field.column is not None and _needs_value(binding, field):
+            yield Judgement(field, _is_null(sql.SQL("NULL"), field, binding))
 
 
-def _missing_column(binding: Binding, field: Field) -> Iterator[Judgement]:
-    """An optional column that is not there reads as NULL, which a NOT NULL target cannot take."""
-    target = binding.mapping.target.columns[field.target]
-    defaulted = any(not step.strict for step in field.steps)
-    if field.column is not None and target.not_null and not field.path and not defaulted:
-        null = sql.SQL("NULL")
-        yield Judgement(field, _is_null(null, field.column, f"{binding.mapping.target.name}.{target.name}"))
+def _field_judgements(binding: Binding, field: Field, alias: str) -> Iterator[Judgement]:
+    column = field.source
+    value = binding.column(column, alias)
+    if binding.live[column].type == "json":
+        yield Judgement(field, _nul_escape(sql.Identifier(alias, column), column))
+    needs_value = _needs_value(binding, field)
+    total = all(step.total for step in field.steps)
+    if needs_value and total:
+        yield Judgement(field, _is_null(value, field, binding))
+    for step in field.steps:
+        for refusal in step.refusals(value):
+            yield Judgement(field, refusal)
+        value = step.sql(value)
+    if needs_value and not total:
+        yield Judgement(field, _is_null(value, field, binding))
+    if field.path:
+        return
+    limit = binding.mapping.target.columns[field.target].type.length
+    bounded = bool(field.steps) and isinstance(field.steps[-1], Shorten)
+    if limit is not None and not bounded and not _fits(binding, field, limit):
+        yield Judgement(field, _too_long(value, limit, column))
+    if overlay := binding.mapping.overlay(field.target):
+        yield Judgement(field, _not_an_object(value, column))
+        yield Judgement(field, _key_in_use(value, overlay, column))
+
+
+def _needs_value(binding: Binding, field: Field) -> bool:
+    """Whether the target column cannot be NULL, but the field's value can."""
+    not_null = binding.mapping.target.columns[field.target].not_null and not field.path
+    return not_null and not field.never_null(binding.never_null)
 
 
 def _fits(binding: Binding, field: Field, limit: int) -> bool:
@@ -150,8 +169,10 @@ def _fits(binding: Binding, field: Field, limit: int) -> bool:
     return not field.steps and field.column is not None and binding.fits(field.column, limit)
 
 
-def _is_null(value: Sql, column: str, target: str) -> Refusal:
-    sentence = f"{column} is NULL, but {target} needs a value"
+def _is_null(value: Sql, field: Field, binding: Binding) -> Refusal:
+    sentence = f"{field.source} is NULL, but {binding.mapping.target.name}.{field.target} needs a value"
+    if not all(step.total for step in field.steps):
+        sentence = f"{field.source} has nothing there, but {binding.mapping.target.name}.{field.target} needs a value"
     return Refusal("null_value", sql.SQL("{} IS NULL").format(value), literal(sentence, "text"))
 
 
@@ -196,19 +217,8 @@ def _in_format(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _overlay_keys(binding: Binding, column: str) -> list[str]:
-    """The top-level keys that other rules write into a JSON column."""
-    keys: dict[str, None] = {}
-    for field in binding.mapping.fields:
-        if field.target == column and field.path:
-            keys[field.path[0]] = None
-        if field.keep and field.keep.column == column:
-            keys[field.keep.keys[0]] = None
-    return list(keys)
-
-
 def verdict(found: list[Judgement], part: str) -> Sql:
-    """One CASE over all judgements, NULL for a row that can be carried. ``part`` is ``reason``, ``field`` or ``detail``."""
+    """One CASE over all judgements, NULL for a row that passes; ``part`` is ``reason``, ``field`` or ``detail``."""
     if not found:
         return sql.SQL("NULL::text")
     results: dict[str, list[Sql]] = {
@@ -224,19 +234,18 @@ def verdict(found: list[Judgement], part: str) -> Sql:
     )
 
 
-def _read(alias: str, path: JsonPath, kind: str, live: str | None = None) -> Sql:
-    """The value at a place of the target row, in a logical type; ``live`` is the real type where the mapping says any."""
+def _read(alias: str, path: JsonPath, kind: str, live: Column | None = None) -> Sql:
+    """The value at a place of the target row, in a logical type; ``live`` says which where the mapping says any."""
     column = sql.Identifier(alias, path.column)
     if not path.keys:
         return column
     keys = sql.Literal(list(path.keys))
-    if kind == "jsonb":
+    if kind == "jsonb" or (kind == "any" and live is not None and live.type in ("json", "jsonb")):
         return sql.SQL("({} #> {}::text[])").format(column, keys)
     text = sql.SQL("({} #>> {}::text[])").format(column, keys)
     if kind == "text":
         return text
-    cast = sql.SQL(live or "text") if kind == "any" else typename(kind)
-    return sql.SQL("{}::{}").format(text, cast)
+    return sql.SQL("{}::{}").format(text, typename(kind) if live is None or kind != "any" else sql.SQL(live.sql_type))
 
 
 def inverse(binding: Binding, alias: str) -> dict[str, Sql]:
@@ -249,13 +258,15 @@ def inverse(binding: Binding, alias: str) -> dict[str, Sql]:
 
 def _inverse_column(binding: Binding, name: str, alias: str) -> Sql:
     kind = binding.mapping.columns[name].type.name
-    live = binding.live[name].sql_type
+    live = binding.live[name]
     field = binding.mapping.carrier(name)
     if field is None:
         return sql.SQL("NULL")
-    gives = field.steps[-1].gives if field.steps else kind
+    if field.keep is not None and not field.invertible:
+        return _read(alias, field.keep, kind, live)
+    gives = binding.mapping.gives(field)
     value = _read(alias, JsonPath(field.target, field.path), gives, live)
-    if not field.path and gives == "jsonb" and (keys := _overlay_keys(binding, field.target)):
+    if not field.path and (keys := binding.mapping.overlay(field.target)):
         value = sql.SQL("({} - {}::text[])").format(value, sql.Literal(keys))
     for step in reversed(field.steps):
         value = step.inverse_sql(value)
@@ -264,7 +275,6 @@ def _inverse_column(binding: Binding, name: str, alias: str) -> Sql:
     place = _read(alias, field.keep, "jsonb")
     kept = _read(alias, field.keep, kind, live)
     if kind == "jsonb":
+        # Only a NULL is kept as null here: a JSON null comes through the steps over jsonb unchanged.
         kept = sql.SQL("NULLIF({}, 'null'::jsonb)").format(kept)
-    if not field.invertible:
-        return kept
     return sql.SQL("CASE WHEN {} IS NOT NULL THEN {} ELSE {} END").format(place, kept, value)

@@ -17,7 +17,7 @@ Sql = sql.Composable
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a value cannot pass, as SQL: ``condition`` is true for such a value, ``detail`` a text expression for people."""
+    """Why a value cannot pass, as SQL: ``condition`` is true for such a value, ``detail`` a text for people."""
 
     reason: str
     condition: Sql
@@ -27,9 +27,10 @@ class Refusal:
 class Transform(ABC):
     """One step of a field's pipeline.
 
-    ``given`` and ``gives`` are the logical types (see ``mapping.types``) of what goes in and what comes out. ``lossless``
-    means that ``inverse(forward(x)) == x`` for every accepted x; where it is False the field needs ``keep`` or ``lossy``.
-    ``invertible`` is False where nothing sensible comes back at all.
+    ``given`` and ``gives`` are the logical types (see ``mapping.types``) of what goes in and what comes out.
+    ``lossless`` means that ``inverse(forward(x)) == x`` for every accepted x; where it is False the field needs
+    ``keep`` or ``lossy``. ``invertible`` is False where nothing sensible comes back at all. ``strict``: NULL stays
+    NULL; ``total``: a value never becomes NULL.
     """
 
     given: str
@@ -37,6 +38,7 @@ class Transform(ABC):
     lossless: bool = True
     invertible: bool = True
     strict: ClassVar[bool] = True
+    total: ClassVar[bool] = True
 
     @abstractmethod
     def sql(self, value: Sql) -> Sql: ...
@@ -54,12 +56,16 @@ class Transform(ABC):
     def doc(self) -> str:
         """A phrase for the field table, for example ``plus 1``."""
 
-    def refusals(self, value: Sql) -> list[Refusal]:
-        """SQL conditions under which ``value`` (not NULL) cannot be transformed."""
+    def refusals(self, value: Sql) -> list[Refusal]:  # noqa: ARG002 - most transforms take any value
+        """SQL conditions under which ``value`` (not NULL) cannot be transformed; NULL counts as false."""
         return []
 
-    def refuse(self, value: Any) -> str | None:
+    def refuse(self, value: Any) -> str | None:  # noqa: ARG002 - as above
         """Python form of ``refusals``: the reason code, or None."""
+        return None
+
+    def loses(self, value: Sql) -> Sql | None:  # noqa: ARG002 - only where there is one
+        """A cheaper condition that is true where ``inverse(forward(value))`` is not ``value``, NULL included."""
         return None
 
 
@@ -79,3 +85,13 @@ def unapply(steps: tuple[Transform, ...], value: Any) -> Any:
         if value is not None:
             value = step.inverse_python(value)
     return value
+
+
+def refused(steps: tuple[Transform, ...], value: Any) -> str | None:
+    """The reason code of the first step that does not take the value, or None."""
+    for step in steps:
+        if value is not None and (reason := step.refuse(value)) is not None:
+            return reason
+        if value is not None or not step.strict:
+            value = step.python(value)
+    return None

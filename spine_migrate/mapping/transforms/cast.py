@@ -10,27 +10,27 @@ from uuid import UUID
 from psycopg import sql
 
 from spine_migrate.mapping.transforms.base import Refusal, Sql, Transform
-from spine_migrate.mapping.types import INTEGER_RANGE, typename
+from spine_migrate.mapping.types import INTEGER_RANGE, literal, typename
 
 _UUID = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
-_INTEGER = r"^-?[0-9]{1,18}$"
+_INTEGER = r"^-?[0-9]{1,19}$"
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """One pair of types: ``pattern`` is what a text must look like, ``limit`` the type whose range a number must fit."""
+    """One pair of types: ``pattern`` is what a text must look like, ``limit`` the type whose range it must fit."""
 
     lossless: bool
     pattern: str | None = None
     limit: str | None = None
 
 
-# text to uuid and text to integer lose the spelling ("A0EE…", "007"), which the inverse writes in canonical form.
+# text to uuid and text to integer lose the spelling ("A0EE…", "007"); the inverse writes the canonical form.
 _RULES: dict[tuple[str, str], _Rule] = {
     ("text", "uuid"): _Rule(lossless=False, pattern=_UUID),
     ("uuid", "text"): _Rule(lossless=True),
     ("text", "integer"): _Rule(lossless=False, pattern=_INTEGER, limit="integer"),
-    ("text", "bigint"): _Rule(lossless=False, pattern=_INTEGER),
+    ("text", "bigint"): _Rule(lossless=False, pattern=_INTEGER, limit="bigint"),
     ("integer", "text"): _Rule(lossless=True),
     ("bigint", "text"): _Rule(lossless=True),
     ("integer", "bigint"): _Rule(lossless=True),
@@ -69,8 +69,10 @@ class Cast(Transform):
             condition = sql.SQL("{} !~ {}").format(value, sql.Literal(self.rule.pattern))
         if self.rule.limit is not None:
             low, high = INTEGER_RANGE[self.rule.limit]
-            number = value if self.given != "text" else sql.SQL("{}::bigint").format(value)
-            outside = sql.SQL("{} NOT BETWEEN {} AND {}").format(number, sql.Literal(low), sql.Literal(high))
+            number = value if self.given != "text" else sql.SQL("{}::numeric").format(value)
+            outside = sql.SQL("{} NOT BETWEEN {} AND {}").format(
+                number, literal(low, "bigint"), literal(high, "bigint")
+            )
             # CASE, not OR: the order in which OR evaluates its sides is not defined.
             condition = (
                 outside

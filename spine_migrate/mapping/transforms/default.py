@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from psycopg import sql
@@ -32,5 +33,8 @@ class Default(Transform):
     def inverse_python(self, value: Any) -> Any:
         return value
 
+    def loses(self, value: Sql) -> Sql:
+        return sql.SQL("{} IS NULL").format(value)
+
     def doc(self) -> str:
-        return f"NULL → `{self.value}`"
+        return f"NULL → `{json.dumps(self.value, ensure_ascii=False)}`"

@@ -7,33 +7,45 @@ from typing import Any
 from psycopg import sql
 
 from spine_migrate.mapping.transforms.base import Refusal, Sql, Transform
-from spine_migrate.mapping.types import INTEGER_RANGE
+from spine_migrate.mapping.types import INTEGER_RANGE, literal
 
 
 class Offset(Transform):
+    """Raises ValueError where the type cannot hold the constant itself."""
+
     def __init__(self, given: str, by: int) -> None:
+        if given not in INTEGER_RANGE:
+            raise ValueError(f"works on integer or bigint, but is given {given}")
+        low, high = INTEGER_RANGE[given]
+        if not low <= by <= high:
+            raise ValueError(f"{by} is out of the range of {given}")
         self.given = self.gives = given
         self.by = by
-        low, high = INTEGER_RANGE[given]
         self.low, self.high = max(low, low - by), min(high, high - by)
 
     def sql(self, value: Sql) -> Sql:
-        return sql.SQL("({} + {})").format(value, sql.Literal(self.by))
+        return sql.SQL("({} + {})").format(value, literal(self.by, self.given))
 
     def python(self, value: Any) -> Any:
         return value + self.by
 
     def inverse_sql(self, value: Sql) -> Sql:
-        return sql.SQL("({} - {})").format(value, sql.Literal(self.by))
+        return sql.SQL("({} - {})").format(value, literal(self.by, self.given))
 
     def inverse_python(self, value: Any) -> Any:
         return value - self.by
 
     def refusals(self, value: Sql) -> list[Refusal]:
+        # One side only: the other is where the type itself ends.
+        condition = (
+            sql.SQL("{} > {}").format(value, literal(self.high, self.given))
+            if self.by > 0
+            else sql.SQL("{} < {}").format(value, literal(self.low, self.given))
+        )
         return [
             Refusal(
                 "out_of_range",
-                sql.SQL("{} NOT BETWEEN {} AND {}").format(value, sql.Literal(self.low), sql.Literal(self.high)),
+                condition,
                 sql.SQL("format('%s moved by %s leaves the range of {}', {}, {})").format(
                     sql.SQL(self.gives),
                     value,

@@ -28,5 +28,8 @@ class Shorten(Transform):
     def inverse_python(self, value: Any) -> Any:
         return value
 
+    def loses(self, value: Sql) -> Sql:
+        return sql.SQL("length({}) > {}").format(value, sql.Literal(self.length))
+
     def doc(self) -> str:
         return f"shortened to {self.length} characters"

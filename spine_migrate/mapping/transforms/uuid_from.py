@@ -1,7 +1,7 @@
 """Deterministic uuid: any key becomes a name-based UUIDv8 (RFC 9562, sections 5.8 and B.2), without an extension.
 
-The 16 bytes are the first of SHA-256 over ``<namespace>:<key as text>`` in UTF-8, with version and variant set. SHA-256 is
-in core PostgreSQL since 11 and allowed under FIPS, unlike MD5; SHA-1 (UUIDv5) would need pgcrypto.
+The 16 bytes are the first of SHA-256 over ``<namespace>:<key as text>`` in UTF-8, with version and variant set.
+SHA-256 is in core PostgreSQL since 11 and allowed under FIPS, unlike MD5; SHA-1 (UUIDv5) would need pgcrypto.
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ from spine_migrate.mapping.transforms.base import Sql, Transform
 _SET_BITS = ((52, 0), (53, 0), (54, 0), (55, 1), (70, 0), (71, 1))
 
 
+# The types whose text is written the same way by the server and by Python.
+_KEYS = ("text", "uuid", "integer", "bigint")
+
+
 class UuidFrom(Transform):
+    """Raises ValueError for a type that no key should have."""
+
     gives = "uuid"
     lossless = False
     invertible = False
 
     def __init__(self, given: str, namespace: str) -> None:
+        if given not in _KEYS:
+            raise ValueError(f"works on {', '.join(_KEYS)}, but is given {given}")
         self.given = given
         self.namespace = namespace
 
@@ -41,10 +49,10 @@ class UuidFrom(Transform):
         digest[8] = digest[8] & 0x3F | 0x80
         return UUID(bytes=bytes(digest))
 
-    def inverse_sql(self, value: Sql) -> Sql:
+    def inverse_sql(self, value: Sql) -> Sql:  # noqa: ARG002 - a hash does not come back
         return sql.SQL("NULL")
 
-    def inverse_python(self, value: Any) -> Any:
+    def inverse_python(self, value: Any) -> Any:  # noqa: ARG002 - as above
         return None
 
     def doc(self) -> str:

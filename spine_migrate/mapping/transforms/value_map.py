@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psycopg import sql
@@ -45,14 +45,23 @@ class ValueMap(Transform):
     def inverse_python(self, value: Any) -> Any:
         return self.back.get(value, value if self.others_pass else None)
 
+    def loses(self, value: Sql) -> Sql | None:
+        """Not the first of its kind, or passed unchanged onto what another value is mapped to."""
+        lost = [old for old, new in self.values.items() if self.back[new] != old]
+        if self.others_pass:
+            lost += [new for new in self.back if new not in self.values]
+        return sql.SQL("{} IN ({})").format(value, self._listed(lost)) if lost else None
+
+    def _listed(self, values: Iterable[Any]) -> Sql:
+        return sql.SQL(", ").join(literal(value, self.given) for value in values)
+
     def refusals(self, value: Sql) -> list[Refusal]:
         if self.others_pass:
             return []
-        known = sql.SQL(", ").join(literal(old, self.given) for old in self.values)
         return [
             Refusal(
                 "unknown_value",
-                sql.SQL("{} NOT IN ({})").format(value, known),
+                sql.SQL("{} NOT IN ({})").format(value, self._listed(self.values)),
                 sql.SQL("format('%L is not in the value map', {})").format(value),
             )
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,7 +27,7 @@ class Zone(Transform):
     def __init__(self, zone: str) -> None:
         self.zone = zone
         self.info = ZoneInfo(zone)
-        self.lossless = zone in ("UTC", "Etc/UTC")
+        self.lossless = zone == "UTC" or zone.startswith("Etc/")
 
     def sql(self, value: Sql) -> Sql:
         return sql.SQL("({} AT TIME ZONE {})").format(value, sql.Literal(self.zone))
@@ -36,8 +36,8 @@ class Zone(Transform):
         if value in INFINITE:
             return value
         local: datetime = value.replace(tzinfo=self.info)
-        early, late = local.replace(fold=0), local.replace(fold=1)
-        return min(early, late, key=lambda time: time.utcoffset() or 0)
+        offset = min(local.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+        return (value - offset).replace(tzinfo=UTC)
 
     def inverse_sql(self, value: Sql) -> Sql:
         return self.sql(value)
