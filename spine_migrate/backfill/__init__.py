@@ -1,1 +1,3 @@
-"""Moving history: batches in physical order, each with its checkpoint, its quarantine and its links in one transaction."""
+"""Moving history: batches in physical order, each with its checkpoint, its quarantine and its links in one
+transaction.
+"""

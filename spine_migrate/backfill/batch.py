@@ -1,9 +1,9 @@
 """One batch: judge, insert, quarantine, links and checkpoint in one REPEATABLE READ transaction.
 
-All statements of a batch see the same rows, so what the judge passed is what is inserted. The checkpoint is locked first and
-moved last: a second runner, or a commit whose answer was lost, finds it moved and goes on from there. Nothing is inserted
-with ON CONFLICT. A collision rolls the batch back; it is then done again with care, which looks for collisions first and
-sends the losers to quarantine beside the row they collide with.
+All statements of a batch see the same rows, so what the judge passed is what is inserted. The checkpoint is locked
+first and moved last: a second runner, or a commit whose answer was lost, finds it moved and goes on from there.
+Nothing is inserted with ON CONFLICT. A collision rolls the batch back; it is then done again with care, which looks for
+collisions first and sends the losers to quarantine beside the row they collide with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from spine_migrate.backfill.collisions import Guard, find_collisions
+from spine_migrate.backfill.collisions import CollisionSearch, Guard
 from spine_migrate.backfill.scope import Blocks, Keys, Scope
 from spine_migrate.backfill.statements import Found, Rejects, Statement, Statements
 from spine_migrate.db.catalog import Leaf, Name
@@ -23,7 +23,7 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Checkpoint, checkpoint
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Refused, ServerFault
 
 # Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
 REPAIRS = -1
@@ -32,7 +32,8 @@ REPAIRS = -1
 @dataclass(frozen=True)
 class Care:
     """What a batch looks for before it inserts. ``orphans``: rows without their parent; ``collisions``: keys and unique
-    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch."""
+    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch.
+    """
 
     orphans: bool = False
     collisions: bool = False
@@ -119,27 +120,26 @@ class Batches:
             return Done()
         rejects = Rejects(judged=judged or [])
         if care.collisions:
-            find_collisions(connection, self.statements, self.guard, scope, rejects)
+            CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
         if care.refused is not None and last not in rejects.handles:
             rejects.found[last] = care.refused
         moved = rows - len(rejects.handles)
         if moved:
-            inserted = execute(connection, *_flat(self.statements.insert(scope, rejects.handles))).rowcount
+            inserted = _execute(connection, self.statements.insert(scope, rejects.handles)).rowcount
             if inserted != moved:
                 target = self.statements.binding.target
                 raise Refused(
                     "rows-swallowed",
-                    f"Of {moved} rows inserted into {target} only {inserted} arrived; a trigger or rule takes them away.",
+                    f"Of {moved} rows inserted into {target} only {inserted} arrived; "
+                    f"a trigger or rule takes them away.",
                 )
         if rejects.quarantined:
-            execute(
-                connection, *_flat(self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
-            )
+            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
         if linked and not self.statements.offline:
             out = {*rejects.judged, *rejects.found}
             waiting = [handle for handle in linked if handle not in out]
             for statement in self.statements.record_links(self.migration_id, scope, waiting) if waiting else []:
-                execute(connection, *_flat(statement))
+                _execute(connection, statement)
         return Done(rows, moved, len(rejects.adopted), rejects.quarantined)
 
     def _advance(
@@ -166,8 +166,9 @@ def tid(text: str) -> tuple[int, int]:
 
 
 def segments(leaves: list[Leaf], count: int) -> Iterator[tuple[Leaf, int, int | None]]:
-    """Cut tables into about ``count`` ranges of blocks: (leaf, low, high). A table's last range has no end, so that rows
-    appended since are met too."""
+    """Cut tables into about ``count`` ranges of blocks: (leaf, low, high). A table's last range has no end, so that
+    rows appended since are met too.
+    """
     total = sum(leaf.blocks for leaf in leaves) or 1
     for leaf in leaves:
         parts = max(1, round(count * leaf.blocks / total))
@@ -184,11 +185,12 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 
 def _one(connection: Connection, statement: Statement) -> tuple[Any, ...]:
-    row: tuple[Any, ...] | None = execute(connection, *_flat(statement)).fetchone()
-    assert row is not None
+    row: tuple[Any, ...] | None = _execute(connection, statement).fetchone()
+    if row is None:
+        raise ServerFault("The judge's count did not come back; run the same command again.")
     return row
 
 
-def _flat(statement: Statement) -> tuple[Any, ...]:
+def _execute(connection: Connection, statement: Statement) -> psycopg.RawCursor[Any]:
     composed, values = statement
-    return (composed, *values)
+    return execute(connection, composed, *values)

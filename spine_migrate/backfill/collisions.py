@@ -27,69 +27,59 @@ class Guard:
     shape: tuple[Filled, ...]
 
 
-def find_collisions(
-    connection: Connection, statements: Statements, guard: Guard, scope: Scope, rejects: Rejects
-) -> None:
-    """Add to ``rejects`` what collides, with the row it collides with. Rows that are ours and as they should be already
-    are adopted."""
-    _taken_keys(connection, statements, scope, rejects)
-    for index in guard.indexes:
-        _taken_values(connection, statements, guard, index, scope, rejects)
-        _rivals(connection, statements, guard, index, scope, rejects)
+@dataclass(frozen=True)
+class CollisionSearch:
+    """Looks through one scope; what it finds goes into ``rejects``, and what is in there is not looked at again."""
 
+    connection: Connection
+    statements: Statements
+    guard: Guard
+    scope: Scope
+    rejects: Rejects
 
-def _taken_keys(connection: Connection, statements: Statements, scope: Scope, rejects: Rejects) -> None:
-    target = statements.binding.target
-    composed, values = statements.taken(scope, rejects.handles)
-    for handle, ours, same, row in execute(connection, composed, *values):
-        if ours and same:
-            rejects.adopted.append(handle)
-            continue
-        whose = "was moved before and has changed since" if ours else "is not ours"
-        rejects.found[handle] = Found(
-            "key_taken",
-            f"the key is taken in {target} by a row that {whose}",
-            field=statements.binding.mapping.target.key,
-            colliding_row=row,
+    def run(self) -> None:
+        """Keys first, then index by index. Rows that are ours and as they should be already are adopted."""
+        self._taken_keys()
+        for index in self.guard.indexes:
+            self._taken_values(index)
+            self._rivals(index)
+
+    def _taken_keys(self) -> None:
+        target = self.statements.binding.target
+        composed, values = self.statements.taken(self.scope, self.rejects.handles)
+        for handle, ours, same, row in execute(self.connection, composed, *values):
+            if ours and same:
+                self.rejects.adopted.append(handle)
+                continue
+            whose = "was moved before and has changed since" if ours else "is not ours"
+            self.rejects.found[handle] = Found(
+                "key_taken",
+                f"the key is taken in {target} by a row that {whose}",
+                field=self.statements.binding.mapping.target.key,
+                colliding_row=row,
+            )
+
+    def _taken_values(self, index: UniqueIndex) -> None:
+        parameters = Parameters()
+        query = unique.with_target(self.statements.binding, index, self._candidates(parameters))
+        key = self.statements.binding.mapping.target.key
+        for found in rows(self.connection, query, *parameters.values):
+            detail = f"{index.name} is taken by {key} {found['colliding_key']}"
+            self._reject(found, index, detail, found["colliding_row"])
+
+    def _rivals(self, index: UniqueIndex) -> None:
+        """Of the rows of one batch that want the same place the first gets it."""
+        parameters = Parameters()
+        query = unique.within(self.statements.binding, index, self._candidates(parameters))
+        for found in rows(self.connection, query, *parameters.values):
+            self._reject(found, index, f"{index.name} is taken by source row {found['first_key']}, which came first")
+
+    def _reject(self, found: dict[str, Any], index: UniqueIndex, detail: str, row: Any = None) -> None:
+        handle = str(found["tid"] if self.scope.handle_type == "tid" else found["source_key"])
+        self.rejects.found[handle] = Found(
+            "unique_conflict", detail, sqlstate="23505", constraint=index.name, colliding_row=row
         )
 
-
-def _taken_values(
-    connection: Connection, statements: Statements, guard: Guard, index: UniqueIndex, scope: Scope, rejects: Rejects
-) -> None:
-    parameters = Parameters()
-    query = unique.with_target(statements.binding, index, _candidates(statements, guard, scope, rejects, parameters))
-    for found in rows(connection, query, *parameters.values):
-        rejects.found[_handle(scope, found)] = Found(
-            "unique_conflict",
-            f"{index.name} is taken by {statements.binding.mapping.target.key} {found['colliding_key']}",
-            sqlstate="23505",
-            constraint=index.name,
-            colliding_row=found["colliding_row"],
-        )
-
-
-def _rivals(
-    connection: Connection, statements: Statements, guard: Guard, index: UniqueIndex, scope: Scope, rejects: Rejects
-) -> None:
-    """Of the rows of one batch that want the same place the first gets it."""
-    parameters = Parameters()
-    query = unique.within(statements.binding, index, _candidates(statements, guard, scope, rejects, parameters))
-    for found in rows(connection, query, *parameters.values):
-        rejects.found[_handle(scope, found)] = Found(
-            "unique_conflict",
-            f"{index.name} is taken by source row {found['first_key']}, which came first",
-            sqlstate="23505",
-            constraint=index.name,
-        )
-
-
-def _candidates(
-    statements: Statements, guard: Guard, scope: Scope, rejects: Rejects, parameters: Parameters
-) -> sql.Composed:
-    condition = scope.without("s", rejects.handles, parameters)
-    return unique.candidates(statements.binding, scope.table("s"), condition, guard.shape)
-
-
-def _handle(scope: Scope, found: dict[str, Any]) -> str:
-    return str(found["tid"] if scope.handle_type == "tid" else found["source_key"])
+    def _candidates(self, parameters: Parameters) -> sql.Composed:
+        condition = self.scope.without("s", self.rejects.handles, parameters)
+        return unique.candidates(self.statements.binding, self.scope.table("s"), condition, self.guard.shape)

@@ -1,8 +1,9 @@
 """The offline load: into an empty table without indexes and foreign keys, which are built after it.
 
-What is dropped is recorded in the same transaction, so a killed run knows what to build. Nothing watches over uniqueness
-while rows come in, so what would have collided is found when an index cannot be built: the first row keeps its place, the
-others go to quarantine, and the index is built again. Likewise rows without their parent, before a foreign key is.
+What is dropped is recorded in the same transaction, so a killed run knows what to build. Nothing watches over
+uniqueness while rows come in, so what would have collided is found when an index cannot be built: the first row keeps
+its place, the others go to quarantine, and the index is built again. Likewise rows without their parent, before a
+foreign key is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ UNIQUE = "23505"
 
 
 def check(connection: Connection, tables: Tables) -> None:
-    """Raises Refused: ``target-not-empty``, ``not-a-plain-table``, ``not-the-owner``, ``replica-identity``, ``writers``."""
+    """Raises Refused: ``target-not-empty``, ``not-a-plain-table``, ``not-the-owner``, ``replica-identity``,
+    ``writers``.
+    """
     target = tables.target
     name = target.name
     with connection.cursor(row_factory=dict_row) as cursor:

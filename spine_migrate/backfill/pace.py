@@ -12,8 +12,10 @@ from spine_migrate.backfill.batch import Done
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. ``blocks`` of ``total_blocks`` is exact whatever the keys are; rows and seconds are of this run,
-    ``accounted`` of all runs."""
+    """Where a run stands. ``blocks`` of ``total_blocks`` is exact whatever the keys are; rows and seconds are of this
+    run,
+    ``accounted`` of all runs.
+    """
 
     mapping: str
     stage: str
@@ -63,7 +65,9 @@ class Pace:
         self.progress = start
 
     def take(self, rows: int) -> int:
-        """Rows that may be moved now, at most ``rows``; 0 when the limit is reached. ``give_back`` what was not used."""
+        """Rows that may be moved now, at most ``rows``; 0 when the limit is reached. ``give_back`` what was not
+        used.
+        """
         if self._interval:
             rows = min(rows, max(1, int(1 / self._interval)))
         with self._lock:

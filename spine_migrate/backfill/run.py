@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import psycopg
 
 from spine_migrate.backfill import links, offline, sweep
 from spine_migrate.backfill.batch import tid
+from spine_migrate.backfill.control import WORKER_SETTINGS, Control
 from spine_migrate.backfill.pace import Pace, Progress
 from spine_migrate.backfill.setting import Setting, Tables, find_tables, is_started, lock_name, open_setting
 from spine_migrate.backfill.worker import Worker
@@ -24,9 +24,7 @@ from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.model import Mapping
 
-# A session that moves rows: a batch's checkpoint is in its own transaction, so a commit lost with the server loses both
-# (PostgreSQL manual, 28.4); sorts and hashes of a batch stay in memory; compiling a plan costs more than it saves.
-WORKER_SETTINGS = {"synchronous_commit": "off", "work_mem": "64MB", "jit": "off", "statement_timeout": "0"}
+_NOT_RECORDED = ("wait", "retry_seconds")
 
 # Segments per worker: enough that none waits long for the last one.
 SEGMENTS_PER_WORKER = 8
@@ -34,8 +32,10 @@ SEGMENTS_PER_WORKER = 8
 
 @dataclass(frozen=True)
 class Options:
-    """``batch_rows`` None sizes batches by time. ``limit`` bounds the rows of this run. ``wait`` waits for another run of
-    the same migration instead of refusing. ``retry_seconds`` is how long a fault of the server or network is outlived."""
+    """``batch_rows`` None sizes batches by time. ``limit`` bounds the rows of this run. ``wait`` waits for another
+    run of the same migration instead of refusing. ``retry_seconds`` is how long a fault of the server or network is
+    outlived.
+    """
 
     batch_rows: int | None = None
     workers: int = 1
@@ -48,7 +48,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``state``: done, limit, interrupted, or nothing-to-do. Counts are of the whole migration, ``rows`` of this run."""
+    """``state``: done, limit, interrupted, or nothing-to-do. Counts are of the whole migration, ``rows`` of this
+    run.
+    """
 
     mapping: str
     migration_id: int
@@ -81,71 +83,143 @@ def run(
 ) -> Outcome:
     """Move all rows of a mapping that are not moved yet.
 
-    ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each batch.
-    Raises Refused, Drift, ServerFault.
+    ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
+    batch. Raises Refused, Drift, ServerFault.
     """
-    with connect(url, settings=WORKER_SETTINGS) as control:
-        try:
-            ledger.require(control)
-            tables = find_tables(control, mapping, source_schema=source_schema, target_schema=target_schema)
-            with only_one(control, tables, wait=options.wait):
-                return _run(url, control, tables, options, stop, cancel or threading.Event(), report)
-        except psycopg.Error as error:
-            raise explained(error) from error
+    control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
+    try:
+        with control:
+            ledger.require(control.connection)
+            tables = find_tables(control.connection, mapping, source_schema=source_schema, target_schema=target_schema)
+            control.hold(lock_name(tables), wait=options.wait)
+            return _Run(control, tables, options, stop, cancel or threading.Event(), report).outcome()
+    except psycopg.Error as error:
+        raise explained(error) from error
 
 
-@contextmanager
-def only_one(control: Connection, tables: Tables, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of a migration for as long as this session lives. Raises Refused where another one has it."""
-    name = {"name": lock_name(tables)}
-    if wait:
-        control.execute("SET lock_timeout = 0")
-        control.execute(query("backfill", "lock"), name)
-        control.execute("RESET lock_timeout")
-    else:
-        row = control.execute(query("backfill", "try_lock"), name).fetchone()
-        if row is None or not row[0]:
-            raise Refused(
-                "already-running",
-                f"Another run is at work on {tables.binding.mapping.name}; wait for it, or give --wait.",
-            )
-    yield
+@dataclass(frozen=True)
+class _Run:
+    control: Control
+    tables: Tables
+    options: Options
+    stop: threading.Event
+    cancel: threading.Event
+    report: Callable[[Progress], None]
 
-
-def _run(
-    url: str | None,
-    control: Connection,
-    tables: Tables,
-    options: Options,
-    stop: threading.Event,
-    cancel: threading.Event,
-    report: Callable[[Progress], None],
-) -> Outcome:
-    recorded = {name: value for name, value in asdict(options).items() if name not in ("wait", "retry_seconds")}
-    if options.offline and not is_started(control, tables):
-        offline.check(control, tables)
-
-    def take_away(migration_id: int) -> None:
-        if options.offline:
-            offline.take_away(control, tables, migration_id)
-
-    parts = options.workers * SEGMENTS_PER_WORKER
-    setting = open_setting(control, tables, parts=parts, options=recorded, also=take_away)
-    if options.offline and setting.step == "backfill" and not setting.batches.statements.offline:
-        raise Refused(
-            "begun-online", f"Migration {setting.migration_id} was begun without --offline; leave the option out."
+    def outcome(self) -> Outcome:
+        setting = self._open()
+        values = {"migration_id": setting.migration_id}
+        self.control.connection.execute(query("backfill", "abandon_rewritten"), values)
+        pace = Pace(
+            _start(self.control.connection, setting),
+            limit=self.options.limit,
+            rows_per_second=self.options.rows_per_second,
+            stop=self.stop,
+            report=self.report,
         )
-    control.execute(query("backfill", "abandon_rewritten"), {"migration_id": setting.migration_id})
-    pace = Pace(
-        _start(control, setting),
-        limit=options.limit,
-        rows_per_second=options.rows_per_second,
-        stop=stop,
-        report=report,
-    )
-    if setting.step == "backfill":
-        _scan(url, control, setting, options, pace, cancel)
-    return _finish(control, setting, pace, stop)
+        if setting.step == "backfill":
+            self._scan(setting, pace)
+        # All of it can be done twice, so a server that is lost meanwhile costs a repetition and nothing else.
+        return self.control.retried(lambda connection: self._finish(connection, setting, pace))
+
+    def _open(self) -> Setting:
+        connection, options = self.control.connection, self.options
+        if options.offline and not is_started(connection, self.tables):
+            offline.check(connection, self.tables)
+
+        def take_away(migration_id: int) -> None:
+            if options.offline:
+                offline.take_away(connection, self.tables, migration_id)
+
+        setting = open_setting(
+            connection,
+            self.tables,
+            parts=options.workers * SEGMENTS_PER_WORKER,
+            options={name: value for name, value in asdict(options).items() if name not in _NOT_RECORDED},
+            also=take_away,
+        )
+        if options.offline and setting.step == "backfill" and not setting.batches.statements.offline:
+            raise Refused(
+                "begun-online", f"Migration {setting.migration_id} was begun without --offline; leave the option out."
+            )
+        return setting
+
+    def _scan(self, setting: Setting, pace: Pace) -> None:
+        """Let the workers empty the queue of segments. The first failure stops the others after their batch."""
+        waiting: queue.SimpleQueue[ledger.Checkpoint] = queue.SimpleQueue()
+        for point in ledger.checkpoints(self.control.connection, setting.migration_id):
+            if not point.done:
+                waiting.put(point)
+        workers = [
+            Worker(
+                setting.batches,
+                lambda: connect(self.control.url, settings=WORKER_SETTINGS),
+                pace,
+                fixed_rows=self.options.batch_rows,
+                retry_seconds=self.options.retry_seconds,
+            )
+            for _ in range(max(1, min(self.options.workers, waiting.qsize())))
+        ]
+        with ThreadPoolExecutor(len(workers), thread_name_prefix="spine-worker") as pool:
+            futures = [pool.submit(worker.run, waiting) for worker in workers]
+            watcher = threading.Thread(target=_cancel_on, args=(self.cancel, workers, futures), daemon=True)
+            watcher.start()
+            failure: BaseException | None = None
+            for future in as_completed(futures):
+                if (error := future.exception()) is not None and failure is None:
+                    failure = error
+                    self.stop.set()
+        if failure is not None and not self.cancel.is_set():
+            raise failure
+
+    def _finish(self, connection: Connection, setting: Setting, pace: Pace) -> Outcome:
+        """Sweep, links, and the last transition; or, where the run was cut short, just the account."""
+        binding, migration = setting.tables.binding, setting.migration_id
+        scanned = all(point.done for point in ledger.checkpoints(connection, migration))
+        complete = scanned and not self.stop.is_set()
+        if complete and setting.batches.statements.offline:
+            offline.build(connection, setting, pace.stage)
+        found = sweep.account(connection, binding, migration)
+        if complete and not found.balanced:
+            pace.stage("sweep")
+            sweep.sweep(connection, binding, setting.batches, self.stop, pace.count)
+            found = sweep.account(connection, binding, migration)
+        complete = scanned and not self.stop.is_set()
+        linked = links.Links(0, 0, 0)
+        if not setting.batches.statements.offline:
+            pace.stage("links")
+            linked = links.complete(connection, binding, migration, everything_moved=complete)
+        if complete and setting.step != "done":
+            with connection.transaction():
+                ledger.set_step(connection, migration, "done")
+                ledger.audit(connection, "backfill done", migration_id=migration, **asdict(found))
+        progress = pace.progress
+        nothing = setting.step == "done" and not progress.rows
+        return Outcome(
+            mapping=binding.mapping.name,
+            migration_id=migration,
+            state=("nothing-to-do" if nothing else "done") if complete else self._cut_short(),
+            rows=progress.rows,
+            source_rows=found.source_rows,
+            moved=found.moved,
+            adopted=found.adopted,
+            quarantined=dict(connection.execute(query("backfill", "reasons"), {"migration_id": migration}).fetchall()),
+            links=linked,
+            missing_columns=binding.missing,
+            batches=progress.batches,
+            seconds=progress.seconds,
+        )
+
+    def _cut_short(self) -> str:
+        return "interrupted" if self.stop.is_set() else "limit"
+
+
+def _cancel_on(cancel: threading.Event, workers: list[Worker], futures: list[Any]) -> None:
+    while not all(future.done() for future in futures):
+        if cancel.wait(0.2):
+            for worker in workers:
+                worker.cancel()
+            return
 
 
 def _start(control: Connection, setting: Setting) -> Progress:
@@ -174,85 +248,4 @@ def _start(control: Connection, setting: Setting) -> Progress:
         accounted=sum(p.rows_moved + p.rows_adopted + p.rows_quarantined for p in found),
         batches=0,
         seconds=0.0,
-    )
-
-
-def _scan(
-    url: str | None, control: Connection, setting: Setting, options: Options, pace: Pace, cancel: threading.Event
-) -> None:
-    """Let the workers empty the queue of segments. The first failure stops the others after their batch."""
-    waiting: queue.SimpleQueue[ledger.Checkpoint] = queue.SimpleQueue()
-    for point in ledger.checkpoints(control, setting.migration_id):
-        if not point.done:
-            waiting.put(point)
-    workers = [
-        Worker(
-            setting.batches,
-            lambda: connect(url, settings=WORKER_SETTINGS),
-            pace,
-            fixed_rows=options.batch_rows,
-            retry_seconds=options.retry_seconds,
-        )
-        for _ in range(max(1, min(options.workers, waiting.qsize())))
-    ]
-    with ThreadPoolExecutor(len(workers), thread_name_prefix="spine-worker") as pool:
-        futures = [pool.submit(worker.run, waiting) for worker in workers]
-        watcher = threading.Thread(target=_cancel_on, args=(cancel, workers, futures), daemon=True)
-        watcher.start()
-        failure: BaseException | None = None
-        for future in as_completed(futures):
-            if (error := future.exception()) is not None and failure is None:
-                failure = error
-                pace.stop.set()
-    if failure is not None and not cancel.is_set():
-        raise failure
-
-
-def _cancel_on(cancel: threading.Event, workers: list[Worker], futures: list[Any]) -> None:
-    while not all(future.done() for future in futures):
-        if cancel.wait(0.2):
-            for worker in workers:
-                worker.cancel()
-            return
-
-
-def _finish(control: Connection, setting: Setting, pace: Pace, stop: threading.Event) -> Outcome:
-    """Sweep, links, and the last transition; or, where the run was cut short, just the account."""
-    binding = setting.tables.binding
-    migration = setting.migration_id
-    everything = all(point.done for point in ledger.checkpoints(control, migration))
-    if everything and setting.batches.statements.offline and not stop.is_set():
-        offline.build(control, setting, pace.stage)
-    found = sweep.account(control, binding, migration)
-    if everything and not found.balanced and not stop.is_set():
-        pace.stage("sweep")
-        sweep.sweep(control, binding, setting.batches, stop, lambda _: None)
-        found = sweep.account(control, binding, migration)
-    stopped = stop.is_set()
-    pace.stage("links")
-    linked = links.Links(0, 0, 0)
-    if not setting.batches.statements.offline:
-        linked = links.complete(control, binding, migration, everything_moved=everything and not stopped)
-    state = "interrupted" if stopped and not everything else "done" if everything else "limit"
-    if everything and not stopped:
-        if setting.step == "done" and not pace.progress.rows:
-            state = "nothing-to-do"
-        if setting.step != "done":
-            with control.transaction():
-                ledger.set_step(control, migration, "done")
-                ledger.audit(control, "backfill done", migration_id=migration, **asdict(found))
-    reasons = dict(control.execute(query("backfill", "reasons"), {"migration_id": migration}).fetchall())
-    return Outcome(
-        mapping=binding.mapping.name,
-        migration_id=migration,
-        state=state,
-        rows=pace.progress.rows,
-        source_rows=found.source_rows,
-        moved=found.moved,
-        adopted=found.adopted,
-        quarantined=reasons,
-        links=linked,
-        missing_columns=binding.missing,
-        batches=pace.progress.batches,
-        seconds=pace.progress.seconds,
     )

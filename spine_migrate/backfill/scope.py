@@ -1,7 +1,7 @@
 """Which source rows a batch is about, as SQL: a range of blocks, or a list of keys.
 
-A scope names its rows by a ``handle``: the tid inside one table, or the key where rows come from several. Within a batch's
-snapshot a handle stands for one row; the lists of rejected rows that go back and forth are lists of handles.
+A scope names its rows by a ``handle``: the tid inside one table, or the key where rows come from several. Within a
+batch's snapshot a handle stands for one row; the lists of rejected rows that go back and forth are lists of handles.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Statement = tuple[sql.Composed, list[Any]]
 
 @dataclass(frozen=True)
 class Parent:
-    """The mapping that a batch's rows depend on: where its rows went and under which migration they were quarantined."""
+    """The mapping that a batch's rows depend on: where its rows went, which migration quarantined the others."""
 
     field: Field
     binding: Binding
@@ -28,8 +28,11 @@ class Parent:
 
 @dataclass
 class Rejects:
-    """Rows of a scope that are not inserted, by handle. ``judged`` ones get their reason from the judge when they are
-    written to quarantine; ``found`` ones bring it along; ``adopted`` ones are on the target already, as they should be."""
+    """Rows of a scope that are not inserted, by handle.
+
+    ``judged`` ones get their reason from the judge when they are written to quarantine; ``found`` ones bring it along;
+    ``adopted`` ones are on the target already, as they should be.
+    """
 
     judged: list[str] = field(default_factory=list)
     found: dict[str, Found] = field(default_factory=dict)
@@ -59,8 +62,8 @@ class Found:
 class Statements:
     """Composes statements for scopes of one binding; the expressions are built once.
 
-    ``orphans`` turns on the look-up of each row's parent in the target. It costs as much as a tenth of a batch and is only
-    worth it once a foreign key has been violated.
+    ``orphans`` turns on the look-up of each row's parent in the target. It costs as much as a tenth of a batch and is
+    only worth it once a foreign key has been violated.
     """
 
     def __init__(self, binding: Binding, parent: Parent | None, *, offline: bool = False) -> None:
@@ -74,8 +77,8 @@ class Statements:
     def judge(self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool) -> Statement:
         """Count the rows of a block range, find its end and its rejects.
 
-        ``before`` is an exclusive tid bound, ``limit`` the most rows to take, in tid order. One row comes back: rows, last
-        tid, handles of rejects, handles of rows with a link.
+        ``before`` is an exclusive tid bound, ``limit`` the most rows to take, in tid order. One row comes back: rows,
+        last tid, handles of rejects, handles of rows with a link.
         """
         parameters = Parameters()
         s = leaf_scope.handle("s")
@@ -112,7 +115,7 @@ class Statements:
         return query, parameters.values
 
     def insert(self, scope: Scope, rejects: list[str]) -> Statement:
-        """Move the rows of a scope but for the rejects. There is no ON CONFLICT: a collision must fail, never be skipped."""
+        """Move the rows of a scope but for the rejects. No ON CONFLICT: a collision must fail, never be skipped."""
         parameters = Parameters()
         rows = scope.without("s", rejects, parameters)
         values = [
@@ -142,8 +145,8 @@ class Statements:
             ),
         ]
         query = sql.SQL(
-            "INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail, sqlstate,"
-            " constraint_name, colliding_row)"
+            "INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail,"
+            " sqlstate, constraint_name, colliding_row)"
             " SELECT {migration}, {key}::text, row_to_json(s.*), coalesce(x.reason, {reason}),"
             " coalesce(x.field, {field}), coalesce(x.detail, {detail}), x.sqlstate, x.constraint_name,"
             " x.colliding_row::json"
@@ -187,7 +190,7 @@ class Statements:
         return statements
 
     def taken(self, scope: Scope, rejects: list[str]) -> Statement:
-        """Rows whose key is on the target already: handle, whether the row there is ours and as it should be, the row."""
+        """Rows whose key is on the target already: handle, whether the row there is ours, as it should be, the row."""
         parameters = Parameters()
         differs = sql.SQL(" OR ").join(
             sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(name), value)
@@ -216,7 +219,7 @@ class Statements:
         return sql.SQL("({})").format(sql.SQL(" OR ").join(present))
 
     def _link(self, link: Field, wanted: Sql, scope: Scope, rejects: list[str], parameters: Parameters) -> Sql:
-        """A link's value at insertion: itself where its row is on the target or in this batch, NULL where it must wait.
+        """A link's value at insertion: itself where its row is on the target or in this batch, else NULL, to wait.
 
         Offline there is no foreign key to violate; what leads nowhere is taken out before it is built.
         """

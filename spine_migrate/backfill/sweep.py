@@ -1,7 +1,8 @@
 """The sweep: does the ledger account for every source row, and if not, which are missing?
 
-The scan reads blocks in physical order, so a row that an application moves to another block while it runs could be missed.
-Counting tells; the anti-join finds; what is found is moved by key. Nothing is called done before the counts agree.
+The scan reads blocks in physical order, so a row that an application moves to another block while it runs could be
+missed. Counting tells; the anti-join finds; what is found is moved by key. Nothing is called done before the counts
+agree.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from spine_migrate.backfill.batch import Batches, Care
+from spine_migrate.backfill.batch import Batches, Care, Done
 from spine_migrate.backfill.scope import Keys
 from spine_migrate.backfill.worker import refusal
 from spine_migrate.db.connect import Connection
@@ -44,30 +45,33 @@ def account(connection: Connection, binding: Binding, migration_id: int) -> Acco
     """Counts the source, which is a scan of it, and reads the ledger, in one snapshot."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        row = execute(connection, sql.SQL("SELECT count(*) FROM {}").format(binding.source.identifier)).fetchone()
-        counts = connection.execute(query("backfill", "counts"), {"migration_id": migration_id}).fetchone()
-    assert row is not None
-    assert counts is not None
-    return Account(row[0], *counts)
+        rows = execute(connection, sql.SQL("SELECT count(*) FROM {}").format(binding.source.identifier)).fetchall()
+        counts = connection.execute(query("backfill", "counts"), {"migration_id": migration_id}).fetchall()
+    return Account(rows[0][0], *counts[0])
 
 
 def sweep(
-    connection: Connection, binding: Binding, batches: Batches, stop: threading.Event, moved: Callable[[int], None]
+    connection: Connection, binding: Binding, batches: Batches, stop: threading.Event, moved: Callable[[Done], None]
 ) -> None:
-    """Move what was missed, until nothing is missing or the run is to stop. ``moved`` is told the rows of each round."""
+    """Move what was missed, until nothing is missing or the run is to stop. ``moved`` is told the rows of each
+    round.
+    """
     while not stop.is_set():
         with connection.transaction():
             missing = [row[0] for row in execute(connection, _missing(binding), batches.migration_id, BATCH).fetchall()]
         if not missing:
             return
-        for part in move_keys(connection, binding, batches, missing):
-            moved(part)
+        for done in move_keys(connection, binding, batches, missing):
+            moved(done)
 
 
-def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[int]:
-    """Move rows by key with every care; halve on refusal until the row at fault stands alone. Gives rows per batch."""
+def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[Done]:
+    """Move rows by key with every care; halve on refusal until the row at fault stands alone.
+
+    Gives what each batch did.
+    """
     care = Care(orphans=True, collisions=True)
-    done: list[int] = []
+    done: list[Done] = []
     parts = [keys]
     while parts:
         part = parts.pop()
@@ -85,10 +89,10 @@ def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: 
     return done
 
 
-def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> int:
+def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> Done:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        return batches.move_keys(connection, Keys(binding, keys), care).rows
+        return batches.move_keys(connection, Keys(binding, keys), care)
 
 
 def _missing(binding: Binding) -> sql.Composed:

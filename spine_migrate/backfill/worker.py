@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import psycopg
-import tenacity
 
 from spine_migrate.backfill.batch import Batches, Care, Done, Rewritten
 from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.sizing import Sizer
 from spine_migrate.backfill.statements import Found
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import blames_row, explained, is_lost, retrying
+from spine_migrate.db.faults import blames_row, explained, is_lost, is_transient, retrying
 from spine_migrate.db.ledger import Checkpoint
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ServerFault
@@ -79,6 +78,8 @@ class Worker:
                 return
             except psycopg.Error as error:
                 self._pace.give_back(rows)
+                if self._pace.stop.is_set() and is_transient(error):
+                    return
                 if not blames_row(error):
                     raise explained(error) from error
                 self._adapt(error, rows)
@@ -94,7 +95,9 @@ class Worker:
                 return
 
     def _adapt(self, error: psycopg.Error, rows: int) -> None:
-        """After a refusal: look for collisions of that kind from now on; then narrow down; then reject the single row."""
+        """After a refusal: look for collisions of that kind from now on; then narrow down; then reject the single
+        row.
+        """
         if error.sqlstate == FOREIGN_KEY and not self._care.orphans:
             self._care = replace(self._care, orphans=True)
         elif error.sqlstate == UNIQUE and not self._care.collisions:
@@ -107,32 +110,27 @@ class Worker:
             raise explained(error) from error
 
     def _retried(self, segment: Checkpoint, rows: int) -> Done:
-        """One batch, tried again on transient faults. The checkpoint is read anew each time, so a batch whose commit went
-        through although its answer was lost is not done twice."""
-        for attempt in self._retrying():
-            with attempt:
-                connection = self._connected()
-                try:
-                    return self._batches.next(
-                        connection,
-                        segment.segment,
-                        rows=rows,
-                        density=self._density,
-                        care=self._care,
-                        leaf_blocks=lambda: self._leaf_blocks(connection, segment),
-                    )
-                except psycopg.Error as error:
-                    if is_lost(error) or connection.closed:
-                        connection.close()
-                        self._connection = None
-                    raise
-        raise AssertionError("retrying ends with a result or an error")
+        """One batch, tried again on transient faults. The checkpoint is read anew each time, so a batch whose commit
+        went through although its answer was lost is not done twice.
+        """
+        return retrying(seconds=self._retry_seconds, stop=self._pace.stop)(self._batch, segment, rows)
 
-    def _retrying(self) -> tenacity.Retrying:
-        return retrying(seconds=self._retry_seconds, sleep=lambda seconds: self._wait(seconds))
-
-    def _wait(self, seconds: float) -> None:
-        self._pace.stop.wait(seconds)
+    def _batch(self, segment: Checkpoint, rows: int) -> Done:
+        connection = self._connected()
+        try:
+            return self._batches.next(
+                connection,
+                segment.segment,
+                rows=rows,
+                density=self._density,
+                care=self._care,
+                leaf_blocks=lambda: self._leaf_blocks(connection, segment),
+            )
+        except psycopg.Error as error:
+            if is_lost(error) or connection.closed:
+                connection.close()
+                self._connection = None
+            raise
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

@@ -5,7 +5,7 @@ Codes: PostgreSQL manual, appendix A.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 
 import psycopg
 import tenacity
@@ -66,12 +66,14 @@ def explained(error: psycopg.Error) -> SpineMigrateError:
             )
 
 
-def retrying(*, seconds: float, sleep: Callable[[float], None]) -> tenacity.Retrying:
-    """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` in all; then it re-raises."""
+def retrying(*, seconds: float, stop: threading.Event) -> tenacity.Retrying:
+    """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` in all or until ``stop``
+    is set; then it re-raises.
+    """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
         wait=tenacity.wait_exponential_jitter(initial=0.1, max=10, jitter=0.5),
-        stop=tenacity.stop_after_delay(seconds),
-        sleep=sleep,
+        stop=tenacity.stop_any(tenacity.stop_after_delay(seconds), tenacity.stop_when_event_set(stop)),
+        sleep=tenacity.sleep_using_event(stop),
         reraise=True,
     )

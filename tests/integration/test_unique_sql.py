@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import psycopg
@@ -145,7 +146,7 @@ def test_every_refusal_of_the_server_is_found_before(connection: Connection, ddl
     taken = rows(connection, unique.with_target(binding, index, candidates))
     for collision in taken:
         # What it names is a row of the target, and the server agrees that this row is in the way.
-        assert collision["colliding_row"]["run_id"] == collision["colliding_key"]
+        assert json.loads(collision["colliding_row"])["run_id"] == collision["colliding_key"]
     taken_keys = {collision["source_key"] for collision in taken}
     free = sql.SQL("s.execution_id::text <> ALL ({})").format(sql.Literal(list(taken_keys)))
     second = rows(connection, unique.within(binding, index, unique.candidates(binding, _TABLE, free, shape)))

@@ -62,7 +62,7 @@ def candidates(binding: Binding, table: Sql, condition: Sql, shape: tuple[Filled
 def with_target(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Composed:
     """Candidates whose place in the index is taken by a target row of another key.
 
-    Rows: source_key text, tid, colliding_key text, colliding_row json. One index probe per candidate.
+    Rows: source_key text, tid, colliding_key text, colliding_row text (JSON). One index probe per candidate.
     """
     table = sql.Identifier(binding.target.table)
     key = sql.Identifier(binding.mapping.target.key)
@@ -74,7 +74,7 @@ def with_target(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Co
     }
     arms = [
         sql.SQL(
-            "SELECT {table}.{key}::text AS colliding_key, row_to_json({table}.*) AS colliding_row"
+            "SELECT {table}.{key}::text AS colliding_key, row_to_json({table}.*)::text AS colliding_row"
             " FROM {target} AS {table} WHERE {match} AND {predicate}"
             " AND {table}.{key} IS DISTINCT FROM spine_candidate.target_key"
         ).format(match=match, **parts)

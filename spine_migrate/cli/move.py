@@ -1,0 +1,182 @@
+"""``spine-migrate executions-to-runs`` and ``jobs-to-runs``: one engine, different mappings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from spine_migrate.cli.options import database_options, json_option, one_database
+from spine_migrate.errors import Interrupted
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_EXAMPLES = """\b
+Examples:
+  spine-migrate {name} --dry-run --target postgresql://dba@db.example/app
+  spine-migrate {name} --target postgresql://dba@db.example/app
+  spine-migrate {name} --workers 2 --max-rows-per-second 20000 --json
+
+Exit codes: 0 all moved, 1 all moved but for rows in quarantine, 4 stopped and resumable."""
+
+
+_LARGEST_BATCH = 1_000_000
+
+
+class BatchSize(click.ParamType[int | None]):
+    """``auto`` or a number of rows; arrives as None or the number."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            rows = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither 'auto' nor a number of rows", param, ctx)
+        if not 1 <= rows <= _LARGEST_BATCH:
+            self.fail(f"{rows} is not between 1 and {_LARGEST_BATCH}", param, ctx)
+        return rows
+
+
+def _moving(command: Command) -> Command:
+    options = (
+        click.option("--dry-run", is_flag=True, help="Show the plan, change nothing."),
+        click.option(
+            "--batch-size",
+            type=BatchSize(),
+            default="auto",
+            show_default=True,
+            help="Rows of a batch; auto makes batches of about a second.",
+        ),
+        click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Parallel workers."),
+        click.option(
+            "--limit", type=click.IntRange(1), metavar="N", help="Stop after N rows; go on with a later call."
+        ),
+        click.option(
+            "--max-rows-per-second", type=click.FloatRange(0, min_open=True), metavar="N", help="Never be faster."
+        ),
+        click.option(
+            "--offline",
+            is_flag=True,
+            help="Target empty, no writers: build indexes and foreign keys after the load.",
+        ),
+        click.option("--wait", is_flag=True, help="Wait for another run of the same migration instead of refusing."),
+        click.option(
+            "--retry-for",
+            type=click.FloatRange(0),
+            default=60.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to outlive a lost server before giving up with exit code 5.",
+        ),
+        click.option("--quiet", is_flag=True, help="No progress on stderr."),
+        json_option,
+        database_options,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("executions-to-runs", epilog=_EXAMPLES.format(name="executions-to-runs"))
+@click.option(
+    "--mapping", default="capture-spine/executions", show_default=True, metavar="NAME_OR_FILE", help="For executions."
+)
+@click.option(
+    "--events-mapping",
+    default="capture-spine/execution_events",
+    show_default=True,
+    metavar="NAME_OR_FILE",
+    help="For their events.",
+)
+@click.option("--no-events", is_flag=True, help="Leave the events for later.")
+@_moving
+def executions_to_runs(*, mapping: str, events_mapping: str, no_events: bool, **options: Any) -> None:
+    """Move executions into runs, then their events into run_events.
+
+    Batches run in transactions of their own with their checkpoint, so the command can be stopped, killed and run again;
+    it goes on where it was. Rows that cannot be carried go to quarantine with the reason. Ctrl-C and SIGTERM stop after
+    the current batch.
+    """
+    _move([mapping] if no_events else [mapping, events_mapping], **options)
+
+
+@click.command("jobs-to-runs", epilog=_EXAMPLES.format(name="jobs-to-runs"))
+@click.option(
+    "--mapping", default="capture-spine/jobs", show_default=True, metavar="NAME_OR_FILE", help="For the jobs."
+)
+@_moving
+def jobs_to_runs(*, mapping: str, **options: Any) -> None:
+    """Move legacy jobs into runs; see executions-to-runs, of which this is the same with another mapping."""
+    _move([mapping], **options)
+
+
+def _move(
+    names: list[str],
+    *,
+    dry_run: bool,
+    batch_size: int | None,
+    workers: int,
+    limit: int | None,
+    max_rows_per_second: float | None,
+    offline: bool,
+    wait: bool,
+    retry_for: float,
+    quiet: bool,
+    as_json: bool,
+    source: str | None,
+    target: str | None,
+    source_schema: str | None,
+    target_schema: str | None,
+) -> None:
+    from spine_migrate.backfill.run import Options, Outcome, run
+    from spine_migrate.cli.signals import stopping
+    from spine_migrate.mapping.load import load
+    from spine_migrate.report import outcome as report
+    from spine_migrate.report.progress import shown
+
+    url = one_database(source, target)
+    mappings = [load(name) for name in names]
+    if dry_run:
+        from spine_migrate.cli.dry_run import dry_run as show_plan
+
+        show_plan(url, mappings, source_schema=source_schema, target_schema=target_schema, as_json=as_json)
+        return
+    outcomes: list[Outcome] = []
+    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
+        for mapping in mappings:
+            left = None if limit is None else limit - sum(outcome.rows for outcome in outcomes)
+            if left == 0:
+                break
+            options = Options(
+                batch_rows=batch_size,
+                workers=workers,
+                limit=left,
+                rows_per_second=max_rows_per_second,
+                offline=offline,
+                wait=wait,
+                retry_seconds=retry_for,
+            )
+            outcomes.append(
+                run(
+                    url,
+                    mapping,
+                    options=options,
+                    stop=stop,
+                    cancel=cancel,
+                    report=progress,
+                    source_schema=source_schema,
+                    target_schema=target_schema,
+                )
+            )
+            if outcomes[-1].state in ("limit", "interrupted"):
+                break
+    click.echo(json.dumps(report.as_json(outcomes), indent=2) if as_json else report.as_text(outcomes))
+    if outcomes[-1].state == "interrupted":
+        raise click.exceptions.Exit(Interrupted.exit_code)
+    if not all(outcome.clean for outcome in outcomes):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM: the first stops after the batch in flight, the second cancels it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+
+@contextmanager
+def stopping() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """``(stop, cancel)``, set by the first and the second signal while the block runs."""
+    stop, cancel = threading.Event(), threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            cancel.set()
+            return
+        stop.set()
+        click.echo("Stopping after the current batch; press Ctrl-C again to cancel it.", err=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop, cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

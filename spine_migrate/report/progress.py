@@ -1,0 +1,76 @@
+"""Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from spine_migrate.backfill.pace import Progress as Figures
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def figures(at: Figures) -> str:
+    """``120,000 rows  31,000 rows/s  12 quarantined  0:00:25 left``."""
+    left = at.seconds_left
+    parts = [
+        f"{at.accounted:,} rows",
+        f"{at.rate:,.0f} rows/s",
+        *([f"{at.quarantined:,} quarantined"] if at.quarantined else []),
+        *([f"{timedelta(seconds=round(left))} left"] if left is not None and at.stage == "backfill" else []),
+    ]
+    return "  ".join(parts)
+
+
+@contextmanager
+def shown(*, quiet: bool) -> Iterator[Callable[[Figures], None]]:
+    """Gives the function that a run reports to. ``quiet`` shows nothing."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Figures], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        tasks = {}
+
+        def report(at: Figures) -> None:
+            if at.mapping not in tasks:
+                tasks[at.mapping] = progress.add_task(at.mapping, total=max(at.total_blocks, 1), figures="")
+            description = at.mapping if at.stage == "backfill" else f"{at.mapping}: {at.stage}"
+            done = at.blocks if at.total_blocks else 1
+            progress.update(tasks[at.mapping], completed=done, description=description, figures=figures(at))
+
+        yield report
+
+
+def _lines() -> Callable[[Figures], None]:
+    said_at, stage = 0.0, "backfill"
+
+    def report(at: Figures) -> None:
+        nonlocal said_at, stage
+        now = time.monotonic()
+        if now - said_at < SECONDS_BETWEEN_LINES and at.stage == stage:
+            return
+        said_at, stage = now, at.stage
+        percent = 100 * at.blocks / at.total_blocks if at.total_blocks else 100.0
+        print(f"{at.mapping}: {at.stage} {percent:.1f}%  {figures(at)}", file=sys.stderr)  # noqa: T201 - this is the report
+
+    return report
