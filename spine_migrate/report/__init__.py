@@ -1,1 +1,1 @@
-"""From results to what people and machines read: text, JSON and progress."""
+"""What was found, rendered: for a terminal, as JSON, Markdown, JUnit, and GitHub annotations."""

@@ -82,7 +82,7 @@ def guards(binding: Binding, not_null: frozenset[str]) -> Guards:
             raising[name] = condition
         if not (unknown and name in not_null):
             hidden[name] = condition
-    fragile = (f.name for f in binding.mapping.fields if any(isinstance(s, Zone) and not s.lossless for s in f.steps))
+    fragile = (f.name for f in binding.mapping.fields if any(isinstance(step, Zone) for step in f.steps))
     return Guards(raising, hidden, frozenset(fragile))
 
 

@@ -1,0 +1,150 @@
+"""Row parity of one bound mapping: runs the compiled statements and names what they found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.raw import execute, rows
+from spine_migrate.mapping.emit.checks import Check
+from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.parity.model import Difference, FieldCount, Rule
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A named pair that is not as it should be; ``differs`` has a flag per check."""
+
+    kind: str
+    differs: list[bool] | None
+    source_key: str | None
+    target_key: str | None
+
+
+@dataclass
+class Found:
+    """What one pass over both tables gave. ``kinds`` counts rows by kind, ``fields`` by the name of the check."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    fields: Counter[int] = field(default_factory=Counter)
+    linked: Counter[str] = field(default_factory=Counter)
+    pairs: list[Pair] = field(default_factory=list)
+
+    @property
+    def fields_differing(self) -> int:
+        return sum(self.fields.values())
+
+
+def look(connection: Connection, parity: Parity, migration_id: int, named: int) -> Found:
+    """One pass. At most ``named`` pairs are named, the counts are exact."""
+    found = Found()
+    for row in rows(connection, parity.suspects(), migration_id, named):
+        if row["count"] is None:
+            found.pairs.append(Pair(row["kind"], row["differs"], row["source_key"], row["target_key"]))
+            continue
+        found.kinds[row["kind"]] += row["count"]
+        for number, differs in enumerate(row["differs"] or []):
+            if differs:
+                found.fields[number] += row["count"]
+        for check, linked in zip(parity.links, row["linked"] or [], strict=False):
+            if linked:
+                found.linked[check.name] += row["count"]
+    return found
+
+
+def sizes(connection: Connection, parity: Parity) -> tuple[int, int, int]:
+    """Rows of the source, rows of the target that are ours, other rows of the target; counted without the join."""
+    source, ours, others = execute(connection, parity.counts()).fetchall()[0]
+    return source, ours, others
+
+
+def rule(check: Check) -> Rule | None:
+    if check.rule is None:
+        return None
+    place = check.rule.place
+    return Rule(check.rule.name, f"{place.file.parent.name}/{place.file.name}", place.line, check.rule.column)
+
+
+def field_counts(parity: Parity, found: Found) -> list[FieldCount]:
+    """Fields that differ, the most frequent first."""
+    return [
+        FieldCount(_name(parity.checks[number]), rule(parity.checks[number]), count)
+        for number, count in found.fields.most_common()
+    ]
+
+
+def _name(check: Check) -> str:
+    return f"{check.name}.*" if check.keys and check.rule is None else check.name
+
+
+def duplicates(
+    connection: Connection, parity: Parity, migration_id: int, *, source: bool, named: int
+) -> tuple[int, list[Difference]]:
+    """How many keys more than one row has, and the first of them."""
+    side = "legacy rows lead to" if source else "target rows have"
+    found = execute(connection, parity.duplicates(source=source), migration_id, max(named, 1)).fetchall()
+    listed = [
+        Difference("duplicate", None, key, field=parity.binding.mapping.target.key, note=f"{count} {side} this key")
+        for key, count, _ in found[:named]
+    ]
+    return (found[0][2] if found else 0), listed
+
+
+def differences(connection: Connection, parity: Parity, migration_id: int, found: Found) -> Iterator[Difference]:
+    """The named pairs in full, in the order in which they were named."""
+    pairs = found.pairs
+    values = _values(connection, parity, migration_id, [pair for pair in pairs if pair.differs is not None])
+    without_mark = _unmarked(connection, parity, [pair.target_key for pair in pairs if pair.kind == "missing"])
+    for pair in pairs:
+        note = None
+        if pair.kind == "missing" and pair.target_key in without_mark:
+            note = "a row with this key is on the target, but without the mark of this mapping"
+        elif pair.kind == "doubled":
+            note = "the legacy row is in quarantine, yet the target has it"
+        if pair.kind != "differing":
+            yield Difference(pair.kind, pair.source_key, pair.target_key, note=note)
+        for row in values.get((pair.source_key, pair.target_key), ()):
+            if pair.differs is not None and pair.differs[row["number"]]:
+                yield _field_difference(parity.checks[row["number"]], pair, row)
+
+
+def _values(
+    connection: Connection, parity: Parity, migration_id: int, pairs: list[Pair]
+) -> dict[tuple[str | None, str | None], list[dict[str, Any]]]:
+    if not pairs:
+        return {}
+    keys = ([pair.source_key for pair in pairs], [pair.target_key for pair in pairs])
+    values: dict[tuple[str | None, str | None], list[dict[str, Any]]] = {}
+    for row in rows(connection, parity.values(), migration_id, *keys):
+        values.setdefault((row["source_key"], row["target_key"]), []).append(row)
+    return values
+
+
+def _unmarked(connection: Connection, parity: Parity, keys: list[str | None]) -> set[str | None]:
+    if not keys:
+        return set()
+    return {key for (key,) in execute(connection, parity.unmarked(), keys)}
+
+
+def _field_difference(check: Check, pair: Pair, row: dict[str, Any]) -> Difference:
+    name, note = check.name, None
+    if row["refused"]:
+        note = "the rule cannot carry the legacy value any more"
+    elif check.rule is None:
+        note = "no rule writes this"
+    if row["json_key"] is not None:
+        name = f"{check.name}.{row['json_key']}"
+    return Difference(
+        "field",
+        pair.source_key,
+        pair.target_key,
+        field=name,
+        type=check.kind,
+        old=row["old"],
+        new=row["new"],
+        rule=rule(check),
+        note=note,
+    )

@@ -1,0 +1,61 @@
+"""A comparison as JSON, for machines and for the record. ``format`` changes when a key changes its meaning or goes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from spine_migrate.parity.model import Comparison, Difference, Report, Rule
+
+FORMAT = 1
+
+
+def render(report: Report) -> str:
+    return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Values are strings as the server wrote them, whole; None is SQL NULL or, inside JSON, an absent key."""
+    return {
+        "format": FORMAT,
+        "tool_version": report.tool_version,
+        "verdict": report.verdict.value,
+        "reasons": [asdict(reason) for reason in report.reasons],
+        "snapshot": {**asdict(report.snapshot), "taken_at": report.snapshot.taken_at.isoformat()},
+        "equality": report.equality,
+        "events": report.events,
+        "not_checked": report.not_checked,
+        "comparisons": [_comparison(one) for one in report.comparisons],
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    return {
+        "mapping": one.mapping,
+        "mapping_file": one.file,
+        "mapping_digest": one.digest,
+        "migration_id": one.migration_id,
+        "step": one.step,
+        "source_table": one.source_table,
+        "target_table": one.target_table,
+        "verdict": one.verdict.value,
+        "reasons": [asdict(reason) for reason in one.reasons],
+        "counts": asdict(one.counts) if one.counts else None,
+        "equations": [{**asdict(equation), "holds": equation.holds} for equation in one.equations],
+        "quarantine": [asdict(held) for held in one.quarantine],
+        "links": [asdict(link) for link in one.links],
+        "fields": [{"field": f.field, "rule": _rule(f.rule), "rows": f.rows} for f in one.fields],
+        "differences_total": one.differences_total,
+        "differences_listed": len(one.differences),
+        "differences": [_difference(difference) for difference in one.differences],
+        "not_compared": one.not_compared,
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {**asdict(difference), "rule": _rule(difference.rule)}
+
+
+def _rule(rule: Rule | None) -> dict[str, Any] | None:
+    return {**asdict(rule), "place": str(rule)} if rule else None
