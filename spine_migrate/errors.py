@@ -40,6 +40,20 @@ class MappingError(SpineMigrateError):
         self.line = line
 
 
+class RowRejected(SpineMigrateError):
+    """A mapping cannot carry a row; ``reason`` is the code that quarantine has, ``field`` the rule's dotted target.
+
+    Exit code 1: such rows are a verdict on the data, not a fault.
+    """
+
+    exit_code = 1
+
+    def __init__(self, reason: str, field: str, rule: str) -> None:
+        super().__init__(f"The row cannot be carried by the rule {rule}: {reason}.")
+        self.reason = reason
+        self.field = field
+
+
 class Refused(SpineMigrateError):
     """A precondition is missing; ``precondition`` is its stable name, nothing was changed."""
 
