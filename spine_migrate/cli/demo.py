@@ -61,8 +61,9 @@ def demo(*, rows: int, seed: int, awkward: float, report: Path, keep: bool) -> N
                 ("compare",),
             )
         ]
-        as_promised = _account(url)
-        _what_next(url, report, keep=keep)
+        as_promised = _fates(url)
+        _account(report)
+        _what_next(url, keep=keep)
         if keep:
             click.pause("Press any key to stop the server.", err=True)
     failed = [code for code in codes if code not in (0, 1)]
@@ -96,7 +97,7 @@ def _command(url: str, *words: str) -> int:
     return subprocess.run([sys.executable, "-m", "spine_migrate", *words], env=environment, check=False).returncode
 
 
-def _account(url: str) -> bool:
+def _fates(url: str) -> bool:
     """What became of each kind of awkward row; whether all of it is as documented."""
     from spine_migrate.db.connect import connect
     from spine_migrate.demo.fates import fates
@@ -118,8 +119,27 @@ def _line(fate: Fate) -> str:
     return f"  {fate.entity:<17}{fate.kind:<34}{fate.found}{mark}"
 
 
-def _what_next(url: str, report: Path, *, keep: bool) -> None:
-    click.echo(f"\nThe parity report lies in {report}.")
+def _account(report: Path) -> None:
+    """The short account, from the parity report: moved, quarantined and why, the verdict."""
+    import json
+
+    if not report.exists():
+        click.echo("\nThere is no parity report, since compare failed.")
+        return
+    parity = json.loads(report.read_text(encoding="utf-8"))
+    click.echo("\nThe account:")
+    for found in parity["comparisons"]:
+        counts = found["counts"]
+        reasons = ", ".join(f"{one['reason']} {one['open']:,}" for one in found["quarantine"])
+        click.echo(
+            f"  {found['mapping']:<32}{counts['matching']:>9,} moved{counts['quarantined']:>8,} quarantined"
+            f"{f' ({reasons})' if reasons else ''}"
+        )
+    click.echo(f"  parity: {parity['verdict']}; the report lies in {report}")
+
+
+def _what_next(url: str, *, keep: bool) -> None:
+    click.echo()
     if keep:
         click.echo(
             f"Next, in another terminal:\n  export SPINE_DATABASE_URL='{url}'\n"
