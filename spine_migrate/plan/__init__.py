@@ -1,0 +1,1 @@
+"""What a migration will do, found out without changing anything."""
