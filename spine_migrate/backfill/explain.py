@@ -1,0 +1,32 @@
+"""The statements of a batch as the plan shows them: the very ones that will run, for a range of blocks."""
+
+from __future__ import annotations
+
+from spine_migrate.backfill.scope import Blocks
+from spine_migrate.backfill.statements import Rejects, Statements
+from spine_migrate.db.queries import query
+from spine_migrate.mapping.bind import Binding
+from spine_migrate.plan.model import Step
+
+
+def batch_steps(binding: Binding) -> list[Step]:
+    """In the order in which one batch's transaction runs them. ``$n`` are the batch's range, its rejects and the like."""
+    statements = Statements(binding, None)
+    scope = Blocks(binding.source, "(0,0)", "(0,0)")
+    reading = f"ACCESS SHARE on {binding.source}"
+    judge, _ = statements.judge(scope, "(0,0)", 1, orphans=False)
+    insert, _ = statements.insert(scope, ["(0,0)"])
+    reject, _ = statements.quarantine(0, scope, Rejects(judged=["(0,0)"]), orphans=False)
+    links = [statement for statement, _ in statements.record_links(0, scope, ["(0,0)"])]
+    return [
+        Step("Judge the rows of a batch", judge.as_string(None), reading),
+        Step("Insert those that pass", insert.as_string(None), f"{reading}, ROW EXCLUSIVE on {binding.target}"),
+        Step("Put the others in quarantine", reject.as_string(None), f"{reading}, ROW EXCLUSIVE on the ledger"),
+        *(
+            Step(
+                "Remember links whose row has not arrived", statement.as_string(None), f"{reading} and {binding.target}"
+            )
+            for statement in links
+        ),
+        Step("Move the checkpoint", query("backfill", "advance"), "ROW EXCLUSIVE on the ledger"),
+    ]
