@@ -83,7 +83,7 @@ class Data:
         for index in indexes:
             inside = self._scan(
                 f"looking for collisions on {index.name}",
-                questions.collisions(self._binding, index, shape, self._examples),
+                questions.collisions(self._binding, index, shape, self._examples, target_has_rows=target_has_rows),
             )
             outside: list[dict[str, Any]] | None = [{"taken": 0, "examples": []}]
             if target_has_rows:

@@ -32,7 +32,7 @@ def blocking(plan: Plan) -> Iterator[Finding]:
         yield Finding(
             "privilege-missing",
             f"The role {plan.role} lacks {len(plan.missing_grants)} grants.",
-            " ".join(plan.missing_grants),
+            "\n".join(plan.missing_grants),
         )
 
 

@@ -172,7 +172,8 @@ class _Maker:
             self.asker.unknown.append(Unknown(what, why))
             return None
         binding, source, _ = self.bound
-        shape, rows = self.shape, plan.rows.total - plan.rows.rejected
+        shape = self.shape
+        rows = plan.rows.total - plan.rows.rejected - (plan.keys.ours if plan.keys else 0)
         return self.asker.ask(what, lambda: estimate(self.connection, binding, source, shape, rows))
 
     def _check_server(self, server: dict[str, Any]) -> None:
@@ -222,10 +223,11 @@ class _Maker:
             return None
 
     def _check_ledger(self) -> bool:
+        """Whether the ledger is there; a role that may not look is told which grants it lacks."""
         try:
-            ledger.require(self.connection)
+            self.asker.ask("the state of the ledger", lambda: ledger.require(self.connection))
         except Refused as error:
-            self._block(error.precondition, error.sentence, "Run spine-migrate db upgrade.")
+            self._block(error.precondition, error.sentence, "")
             return False
         return True
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Scan:
@@ -201,5 +199,5 @@ class Plan:
         return not self.blocks
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-able, with the format's version first."""
-        return {"format": FORMAT, "ready": self.ready, **asdict(self)}
+        """All fields, and whether it is ready."""
+        return {"ready": self.ready, **asdict(self)}

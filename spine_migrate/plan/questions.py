@@ -170,9 +170,26 @@ def taken(binding: Binding, index: UniqueIndex, shape: tuple[Filled, ...], limit
     ).format(found=unique.with_target(binding, index, candidates(binding, shape)), limit=sql.Literal(limit))
 
 
-def collisions(binding: Binding, index: UniqueIndex, shape: tuple[Filled, ...], limit: int) -> sql.Composed:
-    """Passing rows that collide among themselves; columns as in ``unique.groups``."""
-    return unique.groups(binding, index, candidates(binding, shape), limit)
+def collisions(
+    binding: Binding, index: UniqueIndex, shape: tuple[Filled, ...], limit: int, *, target_has_rows: bool
+) -> sql.Composed:
+    """Passing rows that collide among themselves; columns as in ``unique.groups``.
+
+    Where the target has rows, those that are there already or collide with one that is are left out: they are counted
+    by ``keys`` and ``taken``.
+    """
+    rows = candidates(binding, shape)
+    if target_has_rows:
+        rows = sql.SQL(
+            "SELECT c.* FROM ({rows}) AS c WHERE c.source_key NOT IN (SELECT w.source_key FROM ({taken}) AS w)"
+            " AND NOT EXISTS (SELECT FROM {target} AS t WHERE t.{own} = c.{own})"
+        ).format(
+            rows=rows,
+            taken=unique.with_target(binding, index, rows),
+            target=binding.target.identifier,
+            own=sql.Identifier(binding.mapping.target.key),
+        )
+    return unique.groups(binding, index, rows, limit)
 
 
 def _bucket(condition: Sql, source_key: Sql) -> Sql:
