@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,8 @@ def _say(name: str, number: int, of: int) -> None:
 
 
 def _write(report: Report, form: str, output: Path | None) -> None:
-    from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown, parity_terminal
+    from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown
+    from spine_migrate.report.parity_terminal import render as render_text
 
     renderers: dict[str, Callable[[Report], str]] = {
         "json": parity_json.render,
@@ -107,11 +109,11 @@ def _write(report: Report, form: str, output: Path | None) -> None:
     if form in renderers:
         text = renderers[form](report)
     elif output is None or str(output) == "-":
-        parity_terminal.render(report, click.get_text_stream("stdout"))
+        render_text(report, sys.stdout)
         return
     else:
         plain = io.StringIO()
-        parity_terminal.render(report, plain)
+        render_text(report, plain)
         text = plain.getvalue()
     if output is None or str(output) == "-":
         click.echo(text, nl=False)

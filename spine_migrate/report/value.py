@@ -28,15 +28,13 @@ def escaped(text: str) -> str:
 def excerpts(old: str, new: str, width: int) -> tuple[str, str]:
     """Both texts cut to ``width`` characters around the first place where they differ, marked where they were cut."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-    start = max(0, same - _CONTEXT) if max(len(old), len(new)) > width else 0
+    longest = max(len(old), len(new))
+    start = max(0, min(same - _CONTEXT, longest - width))
     return _cut(old, start, width), _cut(new, start, width)
 
 
 def _cut(text: str, start: int, width: int) -> str:
-    start = min(start, max(0, len(text) - width))
     end = start + width
-    if len(text) <= width:
-        return text
     head = MARK if start else ""
     tail = MARK if end < len(text) else ""
     return f"{head}{text[start + len(head) : end - len(tail)]}{tail}"

@@ -1,0 +1,93 @@
+"""The installed command: exit codes, what goes to stdout and stderr, files, and formats."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.database import Database
+from tests.legacy import Legacy, build, uuid
+
+
+@pytest.fixture
+def moved(database: Database) -> Legacy:
+    legacy = build(database.url)
+    legacy.executions(1, 2, 3)
+    legacy.executions(4, status="limbo")
+    legacy.move("executions")
+    return legacy
+
+
+def compare(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "spine_migrate", "compare", "--target", url, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_quarantined_rows_alone_are_equal_and_exit_0(moved: Legacy) -> None:
+    ended = compare(moved.url)
+    assert (ended.returncode, ended.stderr) == (0, "Comparing capture-spine/executions (1 of 1)\n")
+    assert "Equal: 4 legacy rows were compared, field by field; 1 of them are in quarantine." in ended.stdout
+    assert "4 source rows = 3 matching + 0 differing + 1 in quarantine + 0 missing + 0 not reached" in ended.stdout
+    assert "quarantine by reason: 1 unknown_value" in ended.stdout
+
+
+def test_a_difference_exits_1_and_is_listed_with_its_rule(moved: Legacy) -> None:
+    moved.execute("UPDATE runs SET external_ref = '' WHERE run_id = %s", uuid(2))
+    ended = compare(moved.url)
+    assert ended.returncode == 1
+    (row,) = [line.split() for line in ended.stdout.splitlines() if line.split()[:1] == [uuid(2)]]
+    assert row[1:4] == ["external_ref", "NULL", "''"]
+    assert row[4].startswith("capture-spine/executions.toml:")
+    assert "Different: 1 differences." in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--json",), ("--format", "json")])
+def test_json_alone_is_on_stdout(moved: Legacy, arguments: tuple[str, ...]) -> None:
+    document = json.loads(compare(moved.url, *arguments).stdout)
+    assert (document["format"], document["verdict"]) == (1, "equal")
+    assert document["snapshot"]["lsn"]
+    assert document["snapshot"]["server_version"]
+    assert len(document["comparisons"][0]["mapping_digest"]) == 64
+    assert document["equality"].startswith("IS DISTINCT FROM")
+    assert document["not_checked"]
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "junit", "github"])
+def test_every_format_goes_to_a_file(moved: Legacy, tmp_path: Path, form: str) -> None:
+    file = tmp_path / "report"
+    ended = compare(moved.url, "--format", form, "--output", str(file))
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "qual" in file.read_text(encoding="utf-8") or form == "junit"
+    assert "capture-spine/executions" in file.read_text(encoding="utf-8") or form == "github"
+
+
+def test_what_could_not_be_told_exits_3(moved: Legacy) -> None:
+    moved.execute("UPDATE spine_migrate.migration SET step = 'backfill'")
+    ended = compare(moved.url, "capture-spine/executions")
+    assert ended.returncode == 3
+    assert "is unfinished (step backfill)" in ended.stdout
+    assert "Could not tell." in ended.stdout
+
+
+def test_two_formats_at_once_are_a_usage_error(moved: Legacy) -> None:
+    assert compare(moved.url, "--json", "--format", "junit").returncode == 2
+
+
+def test_a_name_that_is_no_mapping_exits_2_with_the_nearest(moved: Legacy) -> None:
+    ended = compare(moved.url, "capture-spine/execution")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "did you mean 'capture-spine/executions'?" in ended.stderr
+
+
+def test_a_missing_privilege_exits_3_and_names_the_table(database: Database, moved: Legacy) -> None:
+    ended = compare(database.url_as(database.add_role("stranger")))
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert "permission denied" in ended.stderr

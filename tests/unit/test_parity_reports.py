@@ -1,0 +1,169 @@
+"""How a comparison is rendered: told apart, escaped for where it goes, cut for people and whole for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
+
+import click
+import pytest
+
+from spine_migrate.cli import compare as command
+from spine_migrate.parity import scope
+from spine_migrate.parity.model import (
+    Comparison,
+    Counts,
+    Difference,
+    Equation,
+    FieldCount,
+    Reason,
+    Report,
+    Rule,
+    Snapshot,
+    Verdict,
+    overall,
+)
+from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown, parity_terminal
+from spine_migrate.report.value import MARK, excerpts, shown
+
+_RULE = Rule("error", "app/runs.toml", 12, "error")
+_HOSTILE = "a|b`c`\x1b[31m\r\n::error::100%<&>\u202e\x00é"
+
+
+def _report(*differences: Difference, verdict: Verdict = Verdict.DIFFERENT) -> Report:
+    counts = Counts(10, 9, 1, 6, 2, 1, 0, 1, 0, 1, 0)
+    comparison = Comparison(
+        "app/runs", "app/runs.toml", "d1", 1, "done", '"public"."a"', '"public"."b"', verdict,
+        [Reason("missing", "1 legacy rows are neither on the target nor in quarantine.")],
+        counts=counts,
+        equations=[Equation("source", {"source rows": 10}, {"matching": 6, "differing": 2, "missing": 1, "held": 1}),
+                   Equation("checkpoints", {"moved": 8}, {"target rows": 9})],
+        fields=[FieldCount("error", _RULE, 2)],
+        differences_total=len(differences) + 5,
+        differences=list(differences),
+    )  # fmt: skip
+    taken = Snapshot("1:1:", "0/1", standby=False, database="d", server_version="18.0", taken_at=datetime.now(UTC))
+    return Report(verdict, [], taken, [comparison], scope.EQUALITY, scope.NOT_CHECKED, scope.EVENTS, "0")
+
+
+def _field(old: str | None, new: str | None, kind: str = "text") -> Difference:
+    return Difference("field", "k1", "k1", "error", kind, old, new, _RULE)
+
+
+def test_null_the_empty_string_json_null_and_the_word_are_shown_differently() -> None:
+    found = {shown(None, "text"), shown("", "text"), shown("null", "jsonb"), shown("NULL", "text"), shown("", "jsonb")}
+    assert found == {"NULL", "''", "null", "'NULL'", ""}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("x" * 500 + "A", "x" * 500 + "B"), ("A" + "x" * 500, "B" + "x" * 500), ("x" * 500, "x" * 499)]
+)
+def test_long_values_are_cut_where_they_differ(old: str, new: str) -> None:
+    left, right = excerpts(old, new, 40)
+    assert left != right
+    assert max(len(left), len(right)) <= 40
+    assert MARK in left
+
+
+def test_short_values_are_not_cut() -> None:
+    assert excerpts("abc", "abd", 40) == ("abc", "abd")
+
+
+def test_json_is_whole_and_exact() -> None:
+    long = "é" * 100_000 + _HOSTILE
+    document = json.loads(parity_json.render(_report(_field(long, None))))
+    (comparison,) = document["comparisons"]
+    (difference,) = comparison["differences"]
+    assert document["format"] == 1
+    assert (difference["old"], difference["new"]) == (long, None)
+    assert difference["rule"] == {
+        "field": "error", "file": "app/runs.toml", "line": 12, "source_column": "error", "place": "app/runs.toml:12",
+    }  # fmt: skip
+    assert [equation["holds"] for equation in comparison["equations"]] == [True, False]
+    assert (comparison["differences_total"], comparison["differences_listed"]) == (6, 1)
+
+
+def test_the_plain_table_has_no_control_characters_and_one_line_per_difference() -> None:
+    out = io.StringIO()
+    parity_terminal.render(_report(_field(_HOSTILE, "x"), _field(None, "")), out)
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+    rows = [line for line in text.splitlines() if line.strip().startswith("k1")]
+    assert len(rows) == 2
+    assert rows[1].split() == ["k1", "error", "NULL", "''", "app/runs.toml:12"]
+    assert "2 of 7 differences are listed" in text
+    assert "8 moved is not 9 target rows" in text
+
+
+def test_markdown_keeps_its_cells_whatever_the_values_hold() -> None:
+    text = parity_markdown.render(_report(_field(_HOSTILE, "x")))
+    (line,) = [line for line in text.splitlines() if line.startswith("| `k1`")]
+    assert line.replace("\\|", "").count("|") == 6
+    assert "\x1b" not in text
+
+
+def test_markdown_stays_under_the_limit_of_a_step_summary() -> None:
+    text = parity_markdown.render(_report(*[_field("o" * 200, "n" * 200)] * 10_000))
+    assert len(text.encode()) < 2**20
+    assert text.endswith("Cut at 1 MB; the JSON report is whole.\n")
+
+
+def test_junit_has_a_case_per_check_and_the_facts_in_its_failures() -> None:
+    root = ET.fromstring(parity_junit.render(_report(_field(_HOSTILE, "x"), Difference("missing", "k2", "k2"))))  # noqa: S314 - our own text
+    (suite,) = root
+    cases = {case.attrib["name"]: case for case in suite}
+    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("4", "0")
+    failed = {name for name, case in cases.items() if case.find("failure") is not None}
+    assert failed == {"missing", "extra", "fields", "counts: checkpoints"}
+    assert set(cases) - failed == {"keys", "counts: source"}
+    assert "k2" in (cases["missing"].findtext("failure") or "")
+    assert "app/runs.toml:12" in (cases["fields"].findtext("failure") or "")
+
+
+def test_junit_calls_what_could_not_be_told_an_error() -> None:
+    report = _report(verdict=Verdict.UNKNOWN)
+    root = ET.fromstring(parity_junit.render(report))  # noqa: S314 - our own text
+    assert root[0].attrib["errors"] == "1"
+    nothing = replace(report, comparisons=[], reasons=[Reason("no-migration", "The ledger has no migration.")])
+    (error,) = ET.fromstring(parity_junit.render(nothing)).iter("error")  # noqa: S314 - our own text
+    assert error.attrib == {"message": "The ledger has no migration.", "type": "no-migration"}
+
+
+def test_github_annotations_point_at_the_rule_are_escaped_and_at_most_ten() -> None:
+    report = _report(_field("a", "b"))
+    lines = parity_github.render(report).splitlines()
+    assert "::error file=mappings/app/runs.toml,line=12,title=app/runs%3A error::2 rows differ in error" in lines
+    many = replace(report.comparisons[0], fields=[FieldCount(f"f{n},%:\n", _RULE, n) for n in range(30)])
+    lines = parity_github.render(replace(report, comparisons=[many])).splitlines()
+    assert len(lines) == 10
+    assert lines[-1].endswith("22 further findings; see the JSON report")
+    assert "f0%2C%25%3A\\n" in lines[1]
+
+
+def test_github_says_that_all_is_equal() -> None:
+    report = _report(verdict=Verdict.EQUAL)
+    assert parity_github.render(report).startswith("::notice title=spine-migrate compare::Equal: 10 legacy rows")
+
+
+def test_one_difference_outweighs_everything_and_nothing_is_not_equal() -> None:
+    assert overall([Verdict.EQUAL, Verdict.UNKNOWN, Verdict.DIFFERENT]) is Verdict.DIFFERENT
+    assert overall([Verdict.EQUAL, Verdict.UNKNOWN]) is Verdict.UNKNOWN
+    assert overall([Verdict.EQUAL]) is Verdict.EQUAL
+    assert overall([]) is Verdict.UNKNOWN
+
+
+def test_help_names_the_equality_and_each_blind_spot() -> None:
+    """--help must not load the driver, so it says in its own words what the report says."""
+    text = " ".join(command.compare.get_help(click.Context(command.compare)).split()).lower()
+    assert "is distinct from" in text
+    blind = ("mapping is right", "mark", "no rule writes", "dropped", "after the snapshot", "json was spelled")
+    for words in (*blind, "char(n)", "quarantine", "plausible"):
+        assert words in text, words
+    # One line of the help stands for each of the report, two of which it puts together.
+    assert text.count(" - ") == len(scope.NOT_CHECKED) - 1
+    assert "3 could not tell" in text
