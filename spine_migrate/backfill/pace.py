@@ -10,6 +10,10 @@ from dataclasses import dataclass, replace
 from spine_migrate.backfill.batch import Done
 
 
+# Seconds between two looks at the wish to stop.
+_GLANCE = 0.2
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands. ``blocks`` of ``total_blocks`` is exact whatever the keys are; rows and seconds are of this
@@ -59,33 +63,42 @@ class Pace:
         self._report = report
         self._clock = clock
         self._left = limit
+        self._granted = 0
         self._interval = 1 / rows_per_second if rows_per_second else 0.0
         self._free_at = self._began = clock()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())
         self.progress = start
 
     def take(self, rows: int) -> int:
-        """Rows that may be moved now, at most ``rows``; 0 when the limit is reached. ``give_back`` what was not
-        used.
+        """Rows that may be moved now, at most ``rows``; 0 when the limit is reached or the run is to stop.
+
+        ``settle`` each grant. While others hold what is left of the limit this waits: they may not use all of it.
         """
         if self._interval:
             rows = min(rows, max(1, int(1 / self._interval)))
         with self._lock:
             if self._left is None:
-                return rows
-            granted = min(rows, self._left)
+                return 0 if self.stop.is_set() else rows
+            while not self._left and self._granted and not self.stop.is_set():
+                self._lock.wait(_GLANCE)
+            granted = 0 if self.stop.is_set() else min(rows, self._left)
             self._left -= granted
+            self._granted += granted
             return granted
 
-    def give_back(self, rows: int) -> None:
+    def settle(self, granted: int, *, used: int) -> None:
+        """Give back what was granted and not used."""
         with self._lock:
             if self._left is not None:
-                self._left += rows
+                self._left += granted - used
+                self._granted -= granted
+                self._lock.notify_all()
 
     @property
     def exhausted(self) -> bool:
+        """Whether the limit is used up for good."""
         with self._lock:
-            return self._left is not None and self._left <= 0
+            return self._left is not None and not self._left and not self._granted
 
     def count(self, done: Done) -> None:
         """Add a batch to the figures, tell them, and wait as long as the rate limit asks."""

@@ -182,9 +182,9 @@ class _Run:
         found = sweep.account(connection, binding, migration)
         if complete and not found.balanced:
             pace.stage("sweep")
-            sweep.sweep(connection, binding, setting.batches, self.stop, pace.count)
+            complete = sweep.sweep(connection, binding, setting.batches, pace)
             found = sweep.account(connection, binding, migration)
-        complete = scanned and not self.stop.is_set()
+        complete = complete and not self.stop.is_set()
         linked = links.Links(0, 0, 0)
         if not setting.batches.statements.offline:
             pace.stage("links")

@@ -7,14 +7,13 @@ agree.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from spine_migrate.backfill.batch import Batches, Care, Done
+from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.scope import Keys
 from spine_migrate.backfill.worker import refusal
 from spine_migrate.db.connect import Connection
@@ -25,6 +24,8 @@ from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.sql import key
 
 BATCH = 5_000
+# Finding reads both tables, so as many keys as memory bears are found at a time.
+LOOK_AHEAD = 100_000
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,27 @@ def account(connection: Connection, binding: Binding, migration_id: int) -> Acco
     return Account(rows[0][0], *counts[0])
 
 
-def sweep(
-    connection: Connection, binding: Binding, batches: Batches, stop: threading.Event, moved: Callable[[Done], None]
-) -> None:
-    """Move what was missed, until nothing is missing or the run is to stop. ``moved`` is told the rows of each
-    round.
-    """
-    while not stop.is_set():
-        with connection.transaction():
-            missing = [row[0] for row in execute(connection, _missing(binding), batches.migration_id, BATCH).fetchall()]
-        if not missing:
-            return
-        for done in move_keys(connection, binding, batches, missing):
-            moved(done)
+def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace) -> bool:
+    """Move what was missed; whether nothing is missing any more, or the limit or a stop came first."""
+    while missing := _find(connection, binding, batches.migration_id):
+        while missing:
+            granted = pace.take(min(BATCH, len(missing)))
+            if not granted:
+                return False
+            used = 0
+            try:
+                for done in move_keys(connection, binding, batches, missing[:granted]):
+                    used += done.rows
+                    pace.count(done)
+            finally:
+                pace.settle(granted, used=used)
+            missing = missing[granted:]
+    return True
+
+
+def _find(connection: Connection, binding: Binding, migration_id: int) -> list[str]:
+    with connection.transaction():
+        return [row[0] for row in execute(connection, _missing(binding), migration_id, LOOK_AHEAD).fetchall()]
 
 
 def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[Done]:

@@ -65,26 +65,24 @@ class Worker:
             connection.cancel_safe(timeout=5)
 
     def _drain(self, segment: Checkpoint) -> None:
-        while not self._pace.stop.is_set():
-            rows = self._pace.take(self._sizer.rows)
-            if not rows:
-                return
+        # A refusal is about one row, so the batch that acts on it has one row, whatever the limit would grant.
+        while rows := self._pace.take(1 if self._care.refused else self._sizer.rows):
             began = time.monotonic()
+            done = Done()
             try:
                 done = self._retried(segment, rows)
             except Rewritten:
-                self._pace.give_back(rows)
                 self._abandon(segment)
                 return
             except psycopg.Error as error:
-                self._pace.give_back(rows)
                 if self._pace.stop.is_set() and is_transient(error):
                     return
                 if not blames_row(error):
                     raise explained(error) from error
                 self._adapt(error, rows)
                 continue
-            self._pace.give_back(rows - done.rows)
+            finally:
+                self._pace.settle(rows, used=done.rows)
             self._sizer.succeeded(done.rows, time.monotonic() - began)
             self._care = replace(self._care, refused=None)
             if done.blocks and done.rows:
