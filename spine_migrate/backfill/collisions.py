@@ -38,10 +38,12 @@ class CollisionSearch:
     rejects: Rejects
 
     def run(self) -> None:
-        """Keys first, then index by index. Rows that are ours and as they should be already are adopted."""
+        """Keys first, then the indexes. Rows that are ours and as they should be already are adopted."""
         self._taken_keys()
+        # What the target refuses is out before rivals are weighed: who cannot move keeps nobody else from moving.
         for index in self.guard.indexes:
             self._taken_values(index)
+        for index in self.guard.indexes:
             self._rivals(index)
 
     def _taken_keys(self) -> None:
