@@ -227,7 +227,7 @@ class Legacy:
         self.execute(
             """INSERT INTO executions (execution_id, pipeline_name, status, feed_id, error)
                SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'ingest', 'completed',
-                      CASE WHEN n % 3 = 0 THEN ('f0000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid END,
+                      CASE WHEN n %% 3 = 0 THEN ('f0000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid END,
                       repeat('e', 20)
                  FROM generate_series(%s::int, %s::int) n""",
             first,
