@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -62,6 +62,14 @@ def declared(mapping: Mapping, *, source_schema: str | None = None, target_schem
         Name(target_schema or mapping.target_schema or "public", mapping.target.name),
         live,
     )
+
+
+def declared_target(mapping: Mapping) -> dict[str, Column]:
+    """The target's columns as declared, in the shape of the live catalog's."""
+    return {
+        column.name: replace(_declared_column(SourceColumn(column.name, column.type)), not_null=column.not_null)
+        for column in mapping.target.columns.values()
+    }
 
 
 def _declared_column(column: SourceColumn) -> Column:

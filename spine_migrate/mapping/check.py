@@ -104,6 +104,8 @@ def _link_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
         if column.not_null or column.name == mapping.target.key:
             yield _problem(field, "a link is completed after the load, so its column must be able to be NULL", "link")
     if field.requires is not None:
+        if "/" not in field.requires:
+            yield _problem(field, "name a mapping as <app>/<entity>, such as 'capture-spine/executions'", "requires")
         if field.path or field.link:
             yield _problem(field, "'requires' needs a column of its own that is no link", "requires")
         if field.requires == mapping.name:
