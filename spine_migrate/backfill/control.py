@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,13 +13,17 @@ import psycopg
 from spine_migrate.db.connect import Connection, connect
 from spine_migrate.db.faults import is_lost, retrying
 from spine_migrate.db.queries import query
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Interrupted, Refused
 
 Result = TypeVar("Result")
 
-# A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4);
-# sorts and hashes of a batch stay in memory; compiling a plan costs more than it saves.
-WORKER_SETTINGS = {"synchronous_commit": "off", "work_mem": "64MB", "jit": "off", "statement_timeout": "0"}
+# Sorts and hashes of a batch stay in memory; compiling a plan costs more than it saves. "Done" is told once it is on
+# disk, and with it everything that was committed before.
+SETTINGS = {"synchronous_commit": "on", "work_mem": "64MB", "jit": "off", "statement_timeout": "0"}
+# A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
+WORKER_SETTINGS = {**SETTINGS, "synchronous_commit": "off"}
+# Seconds between two looks at a lock that another session holds.
+_GLANCE = 0.5
 
 
 class Control:
@@ -31,7 +36,8 @@ class Control:
         self._stop = stop
         self._retry_seconds = retry_seconds
         self._lock: str | None = None
-        self.connection = connect(url, settings=WORKER_SETTINGS)
+        self._mending = threading.Lock()
+        self.connection = connect(url, settings=SETTINGS)
 
     def __enter__(self) -> Self:
         return self
@@ -42,19 +48,39 @@ class Control:
         self.connection.close()
 
     def hold(self, name: str, *, wait: bool) -> None:
-        """Take the lock of a migration until the session ends. Raises Refused where another session has it."""
+        """Take the lock of a migration until the session ends.
+
+        Raises Refused where another session has it, Interrupted where the run is to stop while it waits.
+        """
+        self._take(name, patience=None if wait else 0.0)
         self._lock = name
-        if wait:
-            self.connection.execute("SET lock_timeout = 0")
-            self.connection.execute(query("backfill", "lock"), {"name": name})
-            self.connection.execute("RESET lock_timeout")
-            return
-        row = self.connection.execute(query("backfill", "try_lock"), {"name": name}).fetchone()
-        if row is None or not row[0]:
-            raise Refused(
-                "already-running",
-                f"Another run is at work on {name.partition('|')[0]}; wait for it, or give --wait.",
-            )
+
+    def open_worker(self) -> Connection:
+        """A connection for a worker. Asked for when one was lost, which may have cost this one's lock as well."""
+        with self._mending:
+            try:
+                self.connection.execute("SELECT")
+            except psycopg.OperationalError as error:
+                if not is_lost(error):
+                    raise
+                self.connection.close()
+            self._alive()
+        return connect(self.url, settings=WORKER_SETTINGS)
+
+    def _take(self, name: str, *, patience: float | None) -> None:
+        """``patience`` in seconds; None waits as long as it takes."""
+        end = None if patience is None else time.monotonic() + patience
+        while True:
+            row = self.connection.execute(query("backfill", "try_lock"), {"name": name}).fetchone()
+            if row is not None and row[0]:
+                return
+            if end is not None and time.monotonic() >= end:
+                raise Refused(
+                    "already-running",
+                    f"Another run is at work on {name.partition('|')[0]}; wait for it, or give --wait.",
+                )
+            if self._stop.wait(_GLANCE):
+                raise Interrupted(f"Stopped while another run is at work on {name.partition('|')[0]}.")
 
     def retried(self, work: Callable[[Connection], Result]) -> Result:
         """Run ``work``, again on a new connection where the old one is lost; it must bear being run twice."""
@@ -71,7 +97,12 @@ class Control:
 
     def _alive(self) -> Connection:
         if self.connection.closed:
-            self.connection = connect(self.url, settings=WORKER_SETTINGS)
+            self.connection = connect(self.url, settings=SETTINGS)
             if self._lock is not None:
-                self.hold(self._lock, wait=False)
+                # The server may not have noticed yet that the old session is gone.
+                try:
+                    self._take(self._lock, patience=self._retry_seconds)
+                except psycopg.Error:
+                    self.connection.close()
+                    raise
         return self.connection

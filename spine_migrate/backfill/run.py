@@ -13,12 +13,12 @@ import psycopg
 
 from spine_migrate.backfill import links, offline, sweep
 from spine_migrate.backfill.batch import tid
-from spine_migrate.backfill.control import WORKER_SETTINGS, Control
+from spine_migrate.backfill.control import Control
 from spine_migrate.backfill.pace import Pace, Progress
 from spine_migrate.backfill.setting import Setting, Tables, find_tables, is_started, lock_name, open_setting
 from spine_migrate.backfill.worker import Worker
 from spine_migrate.db import catalog, ledger
-from spine_migrate.db.connect import Connection, connect
+from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -153,7 +153,7 @@ class _Run:
         workers = [
             Worker(
                 setting.batches,
-                lambda: connect(self.control.url, settings=WORKER_SETTINGS),
+                self.control.open_worker,
                 pace,
                 fixed_rows=self.options.batch_rows,
                 retry_seconds=self.options.retry_seconds,

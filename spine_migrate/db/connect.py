@@ -22,6 +22,13 @@ SETTINGS = {
     "synchronize_seqscans": "off",
     "client_min_messages": "warning",
     "lock_timeout": "5s",
+    # What a role or database may set for its applications would cut a long run short.
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "transaction_timeout": "0",
+    # Text comes and goes as UTF-8, and NULL in an array of it is a NULL.
+    "client_encoding": "UTF8",
+    "array_nulls": "on",
 }
 
 
@@ -67,7 +74,9 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
     # One round trip; set_config with parameters, so a value is never part of the statement.
     names = {**SETTINGS, **(settings or {})}
     connection.execute(
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
+        # Older servers lack some of them.
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s(name, value)"
+        " WHERE current_setting(name, true) IS NOT NULL",
         (list(names), list(names.values())),
     )
     connection.autocommit = autocommit

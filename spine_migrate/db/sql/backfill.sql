@@ -63,7 +63,3 @@ SELECT EXISTS (SELECT FROM spine_migrate.quarantine WHERE migration_id = %(migra
 -- name: try_lock
 -- The lock that one run of the tool holds on a migration.
 SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7741));
-
--- name: lock
--- The same, waiting for it.
-SELECT pg_advisory_lock(hashtextextended(%(name)s, 7741));
