@@ -91,7 +91,7 @@ def _compare(connection: Connection, migration: Migration, given: Mapping | None
         _check_comparable(migration, mapping)
         # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.
         with connection.transaction():
-            source, target = (_find(connection, name) for name in (migration.source_table, migration.target_table))
+            source, target = (catalog.named(connection, name) for name in (migration.source_table, migration.target_table))
             parity = compiled(bind(mapping, source, target), target.columns)
             return Comparer(connection, migration, parity, source.oid, target.oid, named).run()
     except Refused as refused:
@@ -124,7 +124,3 @@ def _check_comparable(migration: Migration, mapping: Mapping) -> None:
     if migration.step == "undoing":
         raise Refused("undoing", f"Migration {migration.migration_id} is being undone; there is nothing to compare.")
 
-
-def _find(connection: Connection, quoted: str) -> catalog.Relation:
-    (schema, table), *_ = connection.execute(query("parity", "table_name"), {"name": quoted}).fetchall()[0]
-    return catalog.find(connection, table, schema)

@@ -13,7 +13,7 @@ from spine_migrate.db.queries import query
 from spine_migrate.parity.model import Snapshot
 
 # A hash join of two wide tables lives on memory, and what it computes is too short-lived to be worth compiling.
-_SETTINGS = (("work_mem", "256MB"), ("jit", "off"))
+SETTINGS = {"work_mem": "256MB", "jit": "off"}
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def snapshot(connection: Connection) -> Iterator[Snapshot]:
     connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
     try:
         with connection.transaction():
-            for name, value in _SETTINGS:
+            for name, value in SETTINGS.items():
                 connection.execute("SELECT set_config(%s, %s, true)", (name, value))
             with connection.cursor(row_factory=class_row(Snapshot)) as cursor:
                 found = cursor.execute(query("parity", "snapshot")).fetchall()[0]

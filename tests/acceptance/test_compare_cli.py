@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from spine_migrate.parity.scope import NOT_CHECKED
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 
@@ -22,12 +25,13 @@ def moved(database: Database) -> Legacy:
     return legacy
 
 
-def compare(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def compare(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "spine_migrate", "compare", "--target", url, *arguments],
         capture_output=True,
         text=True,
         check=False,
+        cwd=cwd,
     )
 
 
@@ -91,3 +95,17 @@ def test_a_missing_privilege_exits_3_and_names_the_table(database: Database, mov
     ended = compare(database.url_as(database.add_role("stranger")))
     assert (ended.returncode, ended.stdout) == (3, "")
     assert "permission denied" in ended.stderr
+
+
+def test_the_runbook_is_what_the_tool_says_and_its_commands_run(moved: Legacy, tmp_path: Path) -> None:
+    runbook = (Path(__file__).parents[2] / "runbooks" / "compare.md").read_text(encoding="utf-8")
+    for line in NOT_CHECKED:
+        assert f"\n- {line}\n" in runbook
+    (block,) = re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)
+    commands = block.splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        tool, name, *arguments = shlex.split(command)
+        assert (tool, name) == ("spine-migrate", "compare")
+        assert compare(moved.url, *arguments, cwd=tmp_path).returncode == 0, command
+    assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))["verdict"] == "equal"
