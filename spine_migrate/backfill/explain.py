@@ -10,7 +10,7 @@ from spine_migrate.plan.model import Step
 
 
 def batch_steps(binding: Binding) -> list[Step]:
-    """In the order in which one batch's transaction runs them. ``$n`` are the batch's range, its rejects and the like."""
+    """In the order in which one batch runs them. ``$n`` are the batch's range, its rejects and the like."""
     statements = Statements(binding, None)
     scope = Blocks(binding.source, "(0,0)", "(0,0)")
     reading = f"ACCESS SHARE on {binding.source}"
