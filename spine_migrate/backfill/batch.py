@@ -32,12 +32,14 @@ REPAIRS = -1
 @dataclass(frozen=True)
 class Care:
     """What a batch looks for before it inserts. ``orphans``: rows without their parent; ``collisions``: keys and unique
-    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch.
+    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch. ``again``:
+    its rows are in quarantine already.
     """
 
     orphans: bool = False
     collisions: bool = False
     refused: Found | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,17 @@ class Batches:
         )
 
     def move_keys(self, connection: Connection, scope: Keys, care: Care) -> Done:
-        """Move rows by key, in the caller's transaction; for the sweep and for retries."""
+        """Move rows by key, in the caller's transaction; for the sweep and for retries.
+
+        ``rows_quarantined`` of a checkpoint counts rows that came into quarantine, each once, and is never counted
+        down; how many are in there now is the quarantine's to say.
+        """
         found = _one(connection, self.statements.judge_scope(scope, orphans=care.orphans))
         done = self._carry(connection, scope, found, care)
         connection.execute(
             query("backfill", "count_repairs"),
             {"migration_id": self.migration_id, "segment": REPAIRS, "moved": done.moved, "adopted": done.adopted,
-             "quarantined": done.quarantined},
+             "quarantined": 0 if care.again else done.quarantined},
         )  # fmt: skip
         return done
 
@@ -134,7 +140,10 @@ class Batches:
                     f"a trigger or rule takes them away.",
                 )
         if rejects.quarantined:
-            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
+            statement = self.statements.quarantine(
+                self.migration_id, scope, rejects, orphans=care.orphans, again=care.again
+            )
+            _execute(connection, statement)
         if linked and not self.statements.offline:
             out = {*rejects.judged, *rejects.found}
             waiting = [handle for handle in linked if handle not in out]

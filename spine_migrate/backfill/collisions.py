@@ -74,12 +74,15 @@ class CollisionSearch:
         parameters = Parameters()
         query = unique.within(self.statements.binding, index, self._candidates(parameters))
         for found in rows(self.connection, query, *parameters.values):
-            self._reject(found, index, f"{index.name} is taken by source row {found['first_key']}, which came first")
+            detail = f"{index.name} is taken by source row {found['first_key']}, which came first"
+            self._reject(found, index, detail, rival=found["first_key"])
 
-    def _reject(self, found: dict[str, Any], index: UniqueIndex, detail: str, row: Any = None) -> None:
+    def _reject(
+        self, found: dict[str, Any], index: UniqueIndex, detail: str, row: str | None = None, rival: str | None = None
+    ) -> None:
         handle = str(found["tid"] if self.scope.handle_type == "tid" else found["source_key"])
         self.rejects.found[handle] = Found(
-            "unique_conflict", detail, sqlstate="23505", constraint=index.name, colliding_row=row
+            "unique_conflict", detail, sqlstate="23505", constraint=index.name, colliding_row=row, rival=rival
         )
 
     def _candidates(self, parameters: Parameters) -> sql.Composed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -14,6 +14,14 @@ from spine_migrate.mapping.model import Field
 from spine_migrate.mapping.transforms.base import Sql
 
 Statement = tuple[sql.Composed, list[Any]]
+
+# A row that is refused once more keeps its number and the time of its first refusal.
+_AGAIN: LiteralString = (
+    " ON CONFLICT (migration_id, source_key) DO UPDATE SET source_row = EXCLUDED.source_row, reason = EXCLUDED.reason,"
+    " field = EXCLUDED.field, detail = EXCLUDED.detail, sqlstate = EXCLUDED.sqlstate,"
+    " constraint_name = EXCLUDED.constraint_name, colliding_row = EXCLUDED.colliding_row,"
+    " attempts = quarantine.attempts + 1, updated_at = clock_timestamp(), discarded_at = NULL, discarded_by = NULL"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Found:
     sqlstate: str | None = None
     constraint: str | None = None
     colliding_row: str | None = None
+    rival: str | None = None
+    """The key of the source row that got the place; the row it has become is the one it collides with."""
 
 
 class Statements:
@@ -74,11 +84,13 @@ class Statements:
         self.judged = list(judgements(binding, "s"))
         self.links = {f.target: f for f in binding.mapping.links if f.column in binding.live}
 
-    def judge(self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool) -> Statement:
+    def judge(
+        self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool, unjudged: bool = False
+    ) -> Statement:
         """Count the rows of a block range, find its end and its rejects.
 
         ``before`` is an exclusive tid bound, ``limit`` the most rows to take, in tid order. One row comes back: rows,
-        last tid, handles of rejects, handles of rows with a link.
+        last tid, handles of rejects, handles of rows with a link. ``unjudged`` only counts.
         """
         parameters = Parameters()
         s = leaf_scope.handle("s")
@@ -89,7 +101,7 @@ class Statements:
             " WHERE {s} > {after} AND {s} < {before} ORDER BY {s} LIMIT {limit}) AS b"
         ).format(
             s=s,
-            reason=self._reason(orphans=orphans),
+            reason=sql.SQL("NULL::text") if unjudged else self._reason(orphans=orphans),
             linked=self._linked(),
             table=leaf_scope.table("s"),
             after=parameters.add(leaf_scope.after, "tid"),
@@ -98,7 +110,7 @@ class Statements:
         )
         return query, parameters.values
 
-    def judge_scope(self, scope: Scope, *, orphans: bool) -> Statement:
+    def judge_scope(self, scope: Scope, *, orphans: bool, unjudged: bool = False) -> Statement:
         """The same for a scope whose rows are settled."""
         parameters = Parameters()
         query = sql.SQL(
@@ -107,7 +119,7 @@ class Statements:
             " FROM (SELECT {handle} AS handle, {reason} AS reason, {linked} AS linked FROM {table} WHERE {rows}) AS b"
         ).format(
             handle=scope.handle("s"),
-            reason=self._reason(orphans=orphans),
+            reason=sql.SQL("NULL::text") if unjudged else self._reason(orphans=orphans),
             linked=self._linked(),
             table=scope.table("s"),
             rows=scope.condition("s", parameters),
@@ -131,8 +143,13 @@ class Statements:
         )
         return query, parameters.values
 
-    def quarantine(self, migration_id: int, scope: Scope, rejects: Rejects, *, orphans: bool) -> Statement:
-        """Write the rejects to quarantine, each with its whole source row."""
+    def quarantine(
+        self, migration_id: int, scope: Scope, rejects: Rejects, *, orphans: bool, again: bool = False
+    ) -> Statement:
+        """Write the rejects to quarantine, each with its whole source row, once the other rows are on the target.
+
+        ``again``: they may be there already; such an entry is brought up to date and counts one more attempt.
+        """
         parameters = Parameters()
         found = list(rejects.found.values())
         nothing: list[str | None] = [None] * len(rejects.judged)
@@ -141,7 +158,7 @@ class Statements:
             parameters.add(handles, f"text[]::{scope.handle_type}[]"),
             *(
                 parameters.add([*nothing, *(getattr(one, name) for one in found)], "text[]")
-                for name in ("reason", "field", "detail", "sqlstate", "constraint", "colliding_row")
+                for name in ("reason", "field", "detail", "sqlstate", "constraint", "colliding_row", "rival")
             ),
         ]
         query = sql.SQL(
@@ -149,10 +166,20 @@ class Statements:
             " sqlstate, constraint_name, colliding_row)"
             " SELECT {migration}, {key}::text, row_to_json(s.*), coalesce(x.reason, {reason}),"
             " coalesce(x.field, {field}), coalesce(x.detail, {detail}), x.sqlstate, x.constraint_name,"
-            " x.colliding_row::json"
-            " FROM unnest({lists}) AS x (handle, reason, field, detail, sqlstate, constraint_name, colliding_row)"
-            " JOIN {table} ON {handle} = x.handle"
+            " CASE WHEN x.rival IS NULL THEN x.colliding_row::json ELSE (SELECT row_to_json(t.*)"
+            " FROM {source} AS f JOIN {target} AS t ON t.{target_key} = {rival_key}"
+            " WHERE f.{source_key} = x.rival::{key_type}) END"
+            " FROM unnest({lists}) AS x"
+            " (handle, reason, field, detail, sqlstate, constraint_name, colliding_row, rival)"
+            " JOIN {table} ON {handle} = x.handle{again}"
         ).format(
+            again=sql.SQL(_AGAIN if again else ""),
+            source=self.binding.source.identifier,
+            target=self.binding.target.identifier,
+            target_key=sql.Identifier(self.binding.mapping.target.key),
+            rival_key=key(self.binding, "f"),
+            source_key=sql.Identifier(self.binding.mapping.key),
+            key_type=sql.SQL(self.binding.live[self.binding.mapping.key].sql_type),
             migration=parameters.add(migration_id, "bigint"),
             key=sql.Identifier("s", self.binding.mapping.key),
             reason=self._reason(orphans=orphans),
@@ -161,6 +188,7 @@ class Statements:
             lists=sql.SQL(", ").join(lists),
             table=scope.table("s"),
             handle=scope.handle("s"),
+            rows=scope.condition("s", parameters),
         )
         return query, parameters.values
 
@@ -173,7 +201,7 @@ class Statements:
                 "INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
                 " SELECT {migration}, t.{key}::text, {name}, ({wanted})::text FROM {table}"
                 " JOIN {target} AS t ON t.{key} = {forward_key}"
-                " WHERE {listed} AND {wanted} IS NOT NULL AND t.{column} IS NULL"
+                " WHERE {rows} AND {listed} AND {wanted} IS NOT NULL AND t.{column} IS NULL"
                 " ON CONFLICT (migration_id, target_key, field) DO UPDATE SET wanted = EXCLUDED.wanted"
             ).format(
                 migration=parameters.add(migration_id, "bigint"),
@@ -183,6 +211,7 @@ class Statements:
                 table=scope.table("s"),
                 target=self.binding.target.identifier,
                 forward_key=key(self.binding, "s"),
+                rows=scope.condition("s", parameters),
                 listed=scope.listed("s", linked, parameters),
                 column=sql.Identifier(name),
             )
@@ -215,7 +244,9 @@ class Statements:
     def _linked(self) -> Sql:
         if not self.links:
             return sql.SQL("false")
-        present = [sql.SQL("{} IS NOT NULL").format(self.columns[name]) for name in self.links]
+        # The column as it is: what a link is made of it may fail on a row that the judge refuses.
+        columns = [link.column for link in self.links.values() if link.column is not None]
+        present = [sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", name)) for name in columns]
         return sql.SQL("({})").format(sql.SQL(" OR ").join(present))
 
     def _link(self, link: Field, wanted: Sql, scope: Scope, rejects: list[str], parameters: Parameters) -> Sql:

@@ -7,7 +7,8 @@ agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -75,27 +76,28 @@ def _find(connection: Connection, binding: Binding, migration_id: int) -> list[s
 
 
 def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[Done]:
-    """Move rows by key with every care; halve on refusal until the row at fault stands alone.
-
-    Gives what each batch did.
-    """
+    """Move rows by key with every care. Gives what each batch did."""
     care = Care(orphans=True, collisions=True)
-    done: list[Done] = []
+    return list(halved(keys, care, lambda part, care: _move(connection, binding, batches, part, care)))
+
+
+def halved(keys: list[str], care: Care, move: Callable[[list[str], Care], Done]) -> Iterator[Done]:
+    """What ``move`` did with each part of the keys, each in a transaction of its own; it is called on halves when the
+    server refuses a row, until the row at fault stands alone and can be told that it is refused.
+    """
     parts = [keys]
     while parts:
         part = parts.pop()
         try:
-            done.append(_move(connection, binding, batches, part, care))
+            yield move(part, care)
         except psycopg.Error as error:
             if not blames_row(error):
                 raise
             if len(part) == 1:
-                refused = Care(orphans=True, collisions=True, refused=refusal(error))
-                done.append(_move(connection, binding, batches, part, refused))
+                yield move(part, replace(care, refused=refusal(error)))
             else:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
-    return done
 
 
 def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> Done:

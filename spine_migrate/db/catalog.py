@@ -114,6 +114,13 @@ def find(connection: psycopg.Connection[Any], table: str, schema: str | None) ->
     )
 
 
+def named(connection: psycopg.Connection[Any], quoted: str) -> Relation:
+    """The table by its quoted, schema-qualified name, as ``str(Name)`` writes it. Raises as ``find`` does."""
+    ((parts,),) = connection.execute(query("catalog", "name_parts"), {"name": quoted}).fetchall()
+    schema, table = parts
+    return find(connection, table, schema)
+
+
 def leaves(connection: psycopg.Connection[Any], oid: int) -> list[Leaf]:
     """The tables that hold the rows of ``oid``, itself included, with their size now, in a stable order."""
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -15,7 +15,6 @@ from spine_migrate import __version__
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Migration
-from spine_migrate.db.queries import query
 from spine_migrate.errors import MappingError, Refused
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.parity import parity as compiled
@@ -91,7 +90,8 @@ def _compare(connection: Connection, migration: Migration, given: Mapping | None
         _check_comparable(migration, mapping)
         # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.
         with connection.transaction():
-            source, target = (catalog.named(connection, name) for name in (migration.source_table, migration.target_table))
+            names = (migration.source_table, migration.target_table)
+            source, target = (catalog.named(connection, name) for name in names)
             parity = compiled(bind(mapping, source, target), target.columns)
             return Comparer(connection, migration, parity, source.oid, target.oid, named).run()
     except Refused as refused:
@@ -123,4 +123,3 @@ def _check_comparable(migration: Migration, mapping: Mapping) -> None:
         )
     if migration.step == "undoing":
         raise Refused("undoing", f"Migration {migration.migration_id} is being undone; there is nothing to compare.")
-

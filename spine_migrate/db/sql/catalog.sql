@@ -11,6 +11,10 @@ SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind::text AS relkind, c
    AND CASE WHEN %(schema)s::text IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(schema)s END
    AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
 
+-- name: name_parts
+-- A quoted, schema-qualified name in its two parts.
+SELECT parse_ident(%(name)s);
+
 -- name: columns
 -- The columns of a table, with enum types named as such and lengths in characters.
 SELECT a.attname AS name,

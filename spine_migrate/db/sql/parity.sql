@@ -5,10 +5,6 @@ SELECT pg_current_snapshot()::text AS snapshot,
        pg_is_in_recovery() AS standby, current_database()::text AS database,
        current_setting('server_version') AS server_version, transaction_timestamp() AS taken_at;
 
--- name: table_name
--- A quoted, schema-qualified name in its two parts.
-SELECT parse_ident(%(name)s);
-
 -- name: unique_column
 -- Whether the catalog keeps the values of a column unique, in all rows of the table and of what inherits from it.
 SELECT EXISTS (
