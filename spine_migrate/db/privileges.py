@@ -43,7 +43,7 @@ _MOVED = {
     "audit": ("INSERT",),
 }
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
-    DRY_RUN: {"migration": _READ, "quarantine": _READ},
+    DRY_RUN: {"migration": _READ},
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
     COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
