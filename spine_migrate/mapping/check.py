@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from spine_migrate.errors import MappingError
+from spine_migrate.mapping.locate import line_of
 from spine_migrate.mapping.model import MISSING, Field, Mapping
+from spine_migrate.mapping.path import join, split
 from spine_migrate.mapping.transforms.base import apply, refused
 from spine_migrate.mapping.transforms.cast import Cast
 from spine_migrate.mapping.transforms.default import Default
@@ -16,11 +18,19 @@ from spine_migrate.mapping.transforms.uuid_from import UuidFrom
 from spine_migrate.mapping.transforms.value_map import ValueMap
 from spine_migrate.mapping.types import becomes
 
+_Problem = tuple[tuple[str, ...], str]
+"""A key path of the file, and what is wrong there."""
+
 _KEY_STEPS = (Offset, UuidFrom, Cast)
 
 
 def problems(mapping: Mapping) -> Iterator[MappingError]:
-    """Each thing that keeps the mapping from being complete, in file order."""
+    """Each thing that keeps the mapping from being complete, field by field, then the mapping as a whole."""
+    for path, message in _problems(mapping):
+        yield MappingError(message, file=mapping.file, path=join(path), line=line_of(mapping.lines, path))
+
+
+def _problems(mapping: Mapping) -> Iterator[_Problem]:
     for field in mapping.fields:
         yield from _type_problems(field, mapping)
         yield from _way_back_problems(field, mapping)
@@ -32,13 +42,8 @@ def problems(mapping: Mapping) -> Iterator[MappingError]:
     yield from _key_problems(mapping)
 
 
-def _problem(field: Field, message: str, key: str | None = None) -> MappingError:
-    path = field.place.key if key is None else f"{field.place.key}.{key}"
-    return MappingError(message, file=field.place.file, path=path, line=field.place.line)
-
-
-def _missing(mapping: Mapping, message: str, path: str) -> MappingError:
-    return MappingError(message, file=mapping.file, path=path)
+def _problem(field: Field, message: str, *key: str) -> _Problem:
+    return (*split(field.place.key), *key), message
 
 
 def _declared_not_null(mapping: Mapping, column: str) -> bool:
@@ -49,7 +54,7 @@ def _never_null(field: Field, mapping: Mapping) -> bool:
     return field.never_null(lambda column: _declared_not_null(mapping, column))
 
 
-def _type_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+def _type_problems(field: Field, mapping: Mapping) -> Iterator[_Problem]:
     column = mapping.target.columns[field.target]
     kind = mapping.gives(field)
     if not field.path and kind != column.type.name:
@@ -64,26 +69,28 @@ def _type_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
             yield _problem(field, f"{step.value!r} is refused by the steps after it ({reason})", "default")
 
 
-def _length_problems(field: Field, mapping: Mapping, length: int) -> Iterator[MappingError]:
+def _length_problems(field: Field, mapping: Mapping, length: int) -> Iterator[_Problem]:
     """What the mapping itself writes must fit; what rows hold is judged row by row."""
-    written: list[tuple[Any, str | None]] = []
+    written: list[tuple[Any, tuple[str, ...]]] = []
     if isinstance(field.constant, str):
-        written.append((field.constant, "constant"))
+        written.append((field.constant, ("constant",)))
     if field.origin:
-        written.append((mapping.name, "origin"))
+        written.append((mapping.name, ("origin",)))
     shortened = any(isinstance(step, Shorten) for step in field.steps)
     for number, step in enumerate(field.steps if not shortened else ()):
         rest = field.steps[number + 1 :]
         if isinstance(step, Default) and refused(rest, step.value) is None:
-            written.append((apply(rest, step.value), "default"))
+            written.append((apply(rest, step.value), ("default",)))
         if isinstance(step, ValueMap):
-            written.extend((apply(rest, new), "values") for new in step.back if refused(rest, new) is None)
+            written.extend(
+                (apply(rest, new), ("values", str(step.back[new]))) for new in step.back if refused(rest, new) is None
+            )
     for text, key in written:
         if isinstance(text, str) and len(text) > length:
-            yield _problem(field, f"{text!r} has {len(text)} characters, the target takes {length}", key)
+            yield _problem(field, f"{text!r} has {len(text)} characters, the target takes {length}", *key)
 
 
-def _way_back_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+def _way_back_problems(field: Field, mapping: Mapping) -> Iterator[_Problem]:
     exact = field.lossless and field.invertible
     if field.column is not None and exact and (field.keep or field.lossy):
         key = "keep" if field.keep else "lossy"
@@ -94,7 +101,7 @@ def _way_back_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]
         yield _problem(field, "loses part of the value; say where to 'keep' it, or why it may be 'lossy'")
 
 
-def _link_problems(field: Field, mapping: Mapping) -> Iterator[MappingError]:
+def _link_problems(field: Field, mapping: Mapping) -> Iterator[_Problem]:
     column = mapping.target.columns[field.target]
     if field.link:
         if field.path:
@@ -121,7 +128,7 @@ def _paths(mapping: Mapping) -> Iterator[tuple[Field, str, tuple[str, ...]]]:
             yield field, field.keep.column, field.keep.keys
 
 
-def _overlaps(mapping: Mapping) -> Iterator[MappingError]:
+def _overlaps(mapping: Mapping) -> Iterator[_Problem]:
     """Two rules must not write one place; a whole JSON column and paths inside it may stand together."""
     seen: list[tuple[Field, str, tuple[str, ...]]] = []
     for field, column, path in _paths(mapping):
@@ -134,7 +141,7 @@ def _overlaps(mapping: Mapping) -> Iterator[MappingError]:
         seen.append((field, column, path))
 
 
-def _overlays(mapping: Mapping) -> Iterator[MappingError]:
+def _overlays(mapping: Mapping) -> Iterator[_Problem]:
     """A whole JSON column with paths inside it must be an object, and the keys must be free."""
     for field in mapping.fields:
         keys = mapping.overlay(field.target)
@@ -155,41 +162,37 @@ def _overlays(mapping: Mapping) -> Iterator[MappingError]:
                 yield _problem(field, f"the default has the key {taken[0]!r}, which another rule writes", "default")
 
 
-def _source_problems(mapping: Mapping) -> Iterator[MappingError]:
+def _source_problems(mapping: Mapping) -> Iterator[_Problem]:
     for column in mapping.columns.values():
-        place = f"source.columns.{column.name}"
+        place = ("source", "columns", column.name)
         if column.optional and column.not_null:
-            yield _missing(mapping, "cannot be both 'optional' and 'not_null': where it is missing it is NULL", place)
+            yield place, "cannot be both 'optional' and 'not_null': where it is missing it is NULL"
         if column.name in mapping.dropped:
             if any(mapping.carriers(column.name)):
-                yield _missing(mapping, "is dropped, but a field copies it", f"dropped.{column.name}")
+                yield ("dropped", column.name), "is dropped, but a field copies it"
         elif not any(mapping.carriers(column.name)):
-            sentence = "no field copies this column; map it, or list it under [dropped] with the reason"
-            yield _missing(mapping, sentence, place)
+            yield place, "no field copies this column; map it, or list it under [dropped] with the reason"
 
 
-def _target_problems(mapping: Mapping) -> Iterator[MappingError]:
+def _target_problems(mapping: Mapping) -> Iterator[_Problem]:
     produced = mapping.produced
     for column in mapping.target.columns.values():
         name = f"{mapping.target.name}.{column.name}"
         base = mapping.base(column.name)
         if column.not_null and column.name not in produced and not column.has_default:
-            yield _missing(mapping, f"{name} is NOT NULL and nothing produces it", "fields")
+            yield ("fields",), f"{name} is NOT NULL and nothing produces it"
         if column.not_null and base is not None and base.column is None and not _never_null(base, mapping):
             yield _problem(base, f"{name} is NOT NULL, so its constant cannot depend on another column", "when_present")
     marks = [field for field in mapping.fields if field.origin]
     if len(marks) != 1:
-        yield _missing(
-            mapping,
-            "exactly one field must carry 'origin = true', so that moved rows can be told from others",
-            "fields",
-        )
+        yield ("fields",), "exactly one field must carry 'origin = true', so that moved rows can be told from others"
 
 
-def _key_problems(mapping: Mapping) -> Iterator[MappingError]:
+def _key_problems(mapping: Mapping) -> Iterator[_Problem]:
     name = mapping.target.key
     key = mapping.base(name)
     if key is None or key.column != mapping.key:
-        yield _missing(mapping, f"{name} must come from the source key {mapping.key}", "fields")
+        path = ("fields",) if key is None else (*split(key.place.key), "copy")
+        yield path, f"{name} must come from the source key {mapping.key}"
     elif not all(isinstance(step, _KEY_STEPS) for step in key.steps):
         yield _problem(key, "only 'plus', 'uuid' and 'cast' may work on the key, since two rows must not become one")

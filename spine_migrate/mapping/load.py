@@ -79,6 +79,7 @@ def read_file(file: Path) -> Mapping:
         target_schema=target_part.text("schema"),
         fields=fields,
         dropped=_dropped(document.table("dropped"), columns),
+        lines=document.found,
     )
 
 

@@ -30,7 +30,8 @@ def lines(text: str) -> dict[tuple[str, ...], int]:
         try:
             if line.lstrip().startswith("["):
                 table = _path(tomllib.loads(line))
-                found.setdefault(table, number)
+                for end in range(1, len(table) + 1):
+                    found.setdefault(table[:end], number)
             elif match:
                 found.setdefault((*table, *_path(tomllib.loads(f"{match['key']} = 0"))), number)
         except tomllib.TOMLDecodeError:

@@ -140,6 +140,8 @@ class Mapping:
     target_schema: str | None
     fields: tuple[Field, ...]
     dropped: dict[str, str] = field(default_factory=dict)
+    lines: dict[tuple[str, ...], int] = field(default_factory=dict, repr=False)
+    """Key path of the file to its line, see ``locate``."""
 
     @property
     def origin(self) -> Field:
