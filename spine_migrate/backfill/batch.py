@@ -27,6 +27,7 @@ from spine_migrate.errors import Refused, ServerFault
 
 # Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
 REPAIRS = -1
+UNIQUE = "23505"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Care:
     collisions: bool = False
     refused: Found | None = None
     again: bool = False
+
+    @property
+    def refused_itself(self) -> bool:
+        """The row's own values were refused: looking at them again, to judge or to compare, could fail likewise."""
+        return self.refused is not None and self.refused.sqlstate != UNIQUE
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,10 @@ class Batches:
             block, _ = tid(at.position)
             stop = min(end, block + int(rows / density * 1.25) + 2)
             scope = Blocks(Name(at.leaf_schema, at.leaf_table), at.position, f"({stop},0)")
-            found = _one(connection, self.statements.judge(scope, f"({stop},0)", rows, orphans=care.orphans))
+            judge = self.statements.judge(
+                scope, f"({stop},0)", rows, orphans=care.orphans, unjudged=care.refused_itself
+            )
+            found = _one(connection, judge)
             full = found[0] == rows
             position = found[1] if full else f"({stop},0)"
             scope = Blocks(scope.leaf, at.position, position)
@@ -111,7 +120,8 @@ class Batches:
         ``rows_quarantined`` of a checkpoint counts rows that came into quarantine, each once, and is never counted
         down; how many are in there now is the quarantine's to say.
         """
-        found = _one(connection, self.statements.judge_scope(scope, orphans=care.orphans))
+        judge = self.statements.judge_scope(scope, orphans=care.orphans, unjudged=care.refused_itself)
+        found = _one(connection, judge)
         done = self._carry(connection, scope, found, care)
         connection.execute(
             query("backfill", "count_repairs"),
@@ -125,7 +135,7 @@ class Batches:
         if not rows:
             return Done()
         rejects = Rejects(judged=judged or [])
-        if care.collisions:
+        if care.collisions and not care.refused_itself:
             CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
         if care.refused is not None and last not in rejects.handles:
             rejects.found[last] = care.refused
@@ -140,10 +150,7 @@ class Batches:
                     f"a trigger or rule takes them away.",
                 )
         if rejects.quarantined:
-            statement = self.statements.quarantine(
-                self.migration_id, scope, rejects, orphans=care.orphans, again=care.again
-            )
-            _execute(connection, statement)
+            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
         if linked and not self.statements.offline:
             out = {*rejects.judged, *rejects.found}
             waiting = [handle for handle in linked if handle not in out]

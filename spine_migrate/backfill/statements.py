@@ -84,9 +84,7 @@ class Statements:
         self.judged = list(judgements(binding, "s"))
         self.links = {f.target: f for f in binding.mapping.links if f.column in binding.live}
 
-    def judge(
-        self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool, unjudged: bool = False
-    ) -> Statement:
+    def judge(self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool, unjudged: bool = False) -> Statement:
         """Count the rows of a block range, find its end and its rejects.
 
         ``before`` is an exclusive tid bound, ``limit`` the most rows to take, in tid order. One row comes back: rows,
@@ -143,12 +141,11 @@ class Statements:
         )
         return query, parameters.values
 
-    def quarantine(
-        self, migration_id: int, scope: Scope, rejects: Rejects, *, orphans: bool, again: bool = False
-    ) -> Statement:
+    def quarantine(self, migration_id: int, scope: Scope, rejects: Rejects, *, orphans: bool) -> Statement:
         """Write the rejects to quarantine, each with its whole source row, once the other rows are on the target.
 
-        ``again``: they may be there already; such an entry is brought up to date and counts one more attempt.
+        They may be there already, on a retry or because the row was updated and is met once more further on; such an
+        entry is brought up to date and counts one more attempt.
         """
         parameters = Parameters()
         found = list(rejects.found.values())
@@ -165,15 +162,17 @@ class Statements:
             "INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail,"
             " sqlstate, constraint_name, colliding_row)"
             " SELECT {migration}, {key}::text, row_to_json(s.*), coalesce(x.reason, {reason}),"
-            " coalesce(x.field, {field}), coalesce(x.detail, {detail}), x.sqlstate, x.constraint_name,"
+            # Not coalesce: where the row itself was refused, the judge must not look at it again.
+            " CASE WHEN x.reason IS NULL THEN {field} ELSE x.field END, coalesce(x.detail, {detail}), x.sqlstate,"
+            " x.constraint_name,"
             " CASE WHEN x.rival IS NULL THEN x.colliding_row::json ELSE (SELECT row_to_json(t.*)"
             " FROM {source} AS f JOIN {target} AS t ON t.{target_key} = {rival_key}"
             " WHERE f.{source_key} = x.rival::{key_type}) END"
             " FROM unnest({lists}) AS x"
             " (handle, reason, field, detail, sqlstate, constraint_name, colliding_row, rival)"
-            " JOIN {table} ON {handle} = x.handle{again}"
+            " JOIN {table} ON {handle} = x.handle WHERE {rows}{again}"
         ).format(
-            again=sql.SQL(_AGAIN if again else ""),
+            again=sql.SQL(_AGAIN),
             source=self.binding.source.identifier,
             target=self.binding.target.identifier,
             target_key=sql.Identifier(self.binding.mapping.target.key),
