@@ -28,5 +28,5 @@ def batch_steps(binding: Binding) -> list[Step]:
             )
             for statement in links
         ),
-        Step("Move the checkpoint", query("backfill", "advance"), "ROW EXCLUSIVE on the ledger"),
+        Step("Move the checkpoint", query("backfill", "advance").replace("%%", "%"), "ROW EXCLUSIVE on the ledger"),
     ]

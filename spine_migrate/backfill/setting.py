@@ -13,9 +13,10 @@ from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.row_shape import row_shape
+from spine_migrate.db.version_table import recorded_target
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.bind import Binding, bind
-from spine_migrate.mapping.load import load
+from spine_migrate.mapping.load import required
 from spine_migrate.mapping.model import Mapping
 
 
@@ -47,8 +48,9 @@ def find_tables(
     Raises Refused (a table is missing or no table, row security, no privilege) and Drift.
     """
     source = catalog.find(connection, mapping.source_table, source_schema or mapping.source_schema)
+    schema = target_schema or mapping.target_schema or recorded_target(connection)
     try:
-        target = catalog.find(connection, mapping.target.name, target_schema or mapping.target_schema)
+        target = catalog.find(connection, mapping.target.name, schema)
     except Refused as error:
         raise Refused(error.precondition, f"{error.sentence} Run spine-migrate db upgrade first.") from error
     return Tables(bind(mapping, source, target), source, target)
@@ -150,10 +152,9 @@ def _add_segments(connection: Connection, tables: Tables, migration_id: int, par
 
 def _parent(connection: Connection, tables: Tables) -> Parent | None:
     """The migration that this one's rows depend on; it must have moved everything first."""
-    field = tables.binding.mapping.required
-    if field is None or field.requires is None:
+    field, mapping = tables.binding.mapping.required, required(tables.binding.mapping)
+    if field is None or mapping is None:
         return None
-    mapping = load(field.requires)
     source = catalog.find(connection, mapping.source_table, tables.source.name.schema)
     target = catalog.find(connection, mapping.target.name, tables.target.name.schema)
     found = ledger.live(connection, mapping.name, str(source.name), str(target.name))

@@ -111,7 +111,7 @@ def _look(
     """
     from spine_migrate.db import catalog, privileges
     from spine_migrate.errors import Refused
-    from spine_migrate.mapping.load import load
+    from spine_migrate.mapping.load import load, required
 
     found = []
     for file in files:
@@ -123,11 +123,10 @@ def _look(
                 raise
             continue
         target = _target(connection, mapping, target_schema)
-        parents = [
-            _target(connection, load(field.requires), target_schema) for field in mapping.fields if field.requires
-        ]
+        parent = required(mapping)
+        parents = [_target(connection, parent, target_schema)] if parent is not None else []
         links = [field.target for field in mapping.links if field.column in source.columns]
-        reads = [parent if isinstance(parent, catalog.Name) else parent.name for parent in parents]
+        reads = [there if isinstance(there, catalog.Name) else there.name for there in parents]
         found.append(privileges.tables(connection, source, target, links=links, reads=reads))
     return found
 

@@ -144,7 +144,9 @@ def _move(
     if dry_run:
         from spine_migrate.cli.dry_run import dry_run as show_plan
 
-        show_plan(url, mappings, source_schema=source_schema, target_schema=target_schema, as_json=as_json)
+        show_plan(
+            url, mappings, source_schema=source_schema, target_schema=target_schema, offline=offline, as_json=as_json
+        )
         return
     outcomes: list[Outcome] = []
     with stopping() as (stop, cancel), shown(quiet=quiet) as progress:

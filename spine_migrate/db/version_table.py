@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-import sqlalchemy as sa
 from psycopg import sql
 
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ConfigurationError, Refused
+
+# Not loaded at run time: a move reads the version table too, and has no use for SQLAlchemy's 30 MB.
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 SCHEMA = "spine_migrate"
 TABLE = "alembic_version"

@@ -44,6 +44,15 @@ def load(name: str) -> Mapping:
     return load_file(find(name))
 
 
+def required(mapping: Mapping) -> Mapping | None:
+    """The mapping whose rows must have been moved first: the file of that name beside this one, else a shipped one."""
+    field = mapping.required
+    if field is None or field.requires is None:
+        return None
+    beside = mapping.file.resolve().parent.parent / f"{field.requires}.toml"
+    return load_file(beside) if beside.is_file() else load(field.requires)
+
+
 def load_file(file: Path) -> Mapping:
     mapping = read_file(file)
     for problem in problems(mapping):

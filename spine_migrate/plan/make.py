@@ -18,7 +18,7 @@ from spine_migrate.db.row_shape import Filled, row_shape
 from spine_migrate.db.version_table import recorded_target
 from spine_migrate.errors import Drift, Refused
 from spine_migrate.mapping.bind import Binding, bind
-from spine_migrate.mapping.load import load
+from spine_migrate.mapping.load import required
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.plan import findings, surroundings
 from spine_migrate.plan.ask import Asker
@@ -157,11 +157,11 @@ class _Maker:
         """The sample, which needs a transaction of its own, and what it all comes to."""
         plan = replace(plan, estimate=self._estimate(plan))
         plan = replace(plan, scans=tuple(self.asker.scans), unknown=tuple(self.asker.unknown))
-        return replace(
-            plan,
-            blocks=(*self.blocks, *findings.blocking(plan)),
-            warnings=tuple(findings.warnings(plan)),
-        )
+        blocks = [*self.blocks, *findings.blocking(plan)]
+        if plan.rows is None and not blocks:
+            why = "; ".join(f"{found.what}: {found.why}" for found in plan.unknown)
+            blocks.append(Finding("not-told", f"The rows could not be judged ({why}).", "Lift that, then plan again."))
+        return replace(plan, blocks=tuple(blocks), warnings=tuple(findings.warnings(plan)))
 
     def _estimate(self, plan: Plan) -> Estimate | None:
         if plan.rows is None or self.bound is None or self.shape is None:
@@ -191,7 +191,7 @@ class _Maker:
 
     def _find(self, table: str, schema: str | None, remedy: str) -> Relation | None:
         try:
-            return find(self.connection, table, schema)
+            return self.asker.ask(f"the table {table}", lambda: find(self.connection, table, schema))
         except Refused as error:
             self._block(error.precondition, error.sentence, remedy)
             return None
@@ -208,10 +208,9 @@ class _Maker:
         self, binding: Binding, source: Relation, target: Relation
     ) -> tuple[Binding, Relation, Relation] | None:
         """The binding of the mapping that this one's rows belong to; the engine moves that one first."""
-        field = binding.mapping.required
-        if field is None or field.requires is None:
+        parent = required(binding.mapping)
+        if parent is None:
             return None
-        parent = load(field.requires)
         there = self._find(parent.source_table, source.name.schema, "")
         into = self._find(parent.target.name, target.name.schema, "Run spine-migrate db upgrade.")
         if there is None or into is None:

@@ -38,7 +38,7 @@ def compare(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
 def test_quarantined_rows_alone_are_equal_and_exit_0(moved: Legacy) -> None:
     ended = compare(moved.url)
     assert (ended.returncode, ended.stderr) == (0, "Comparing capture-spine/executions (1 of 1)\n")
-    assert "Equal: 4 legacy rows were compared, field by field; 1 of them are in quarantine." in ended.stdout
+    assert "Equal: legacy rows compared field by field: 4, of which in quarantine: 1." in ended.stdout
     assert "4 source rows = 3 matching + 0 differing + 1 in quarantine + 0 missing + 0 not reached" in ended.stdout
     assert "quarantine by reason: 1 unknown_value" in ended.stdout
 
@@ -50,7 +50,7 @@ def test_a_difference_exits_1_and_is_listed_with_its_rule(moved: Legacy) -> None
     (row,) = [line.split() for line in ended.stdout.splitlines() if line.split()[:1] == [uuid(2)]]
     assert row[1:4] == ["external_ref", "NULL", "''"]
     assert row[4].startswith("capture-spine/executions.toml:")
-    assert "Different: 1 differences." in ended.stdout
+    assert "Different: 1 found." in ended.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--json",), ("--format", "json")])

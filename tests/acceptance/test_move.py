@@ -24,7 +24,7 @@ def fill(database: Database, executions: int, *, awkward: float = 1.0) -> None:
 
 def scalar(database: Database, statement: str) -> int:
     with database.connect() as connection:
-        row = connection.execute(statement).fetchone()  # type: ignore[call-overload]
+        row = connection.execute(statement).fetchone()
     assert row is not None
     return int(row[0])
 
