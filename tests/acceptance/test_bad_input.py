@@ -122,11 +122,11 @@ def test_missing_privilege(database: Database, table: str) -> None:
     run(database.url, "db", "upgrade")
     role = database.add_role("poor")
     with database.connect() as connection:
-        connection.execute("GRANT USAGE ON SCHEMA spine_migrate TO " + role.name)  # type: ignore[arg-type]
+        connection.execute("GRANT USAGE ON SCHEMA spine_migrate TO " + role.name)
         for granted in ("executions", "runs", "run_events", "execution_events"):
-            connection.execute(f"GRANT ALL ON {granted} TO {role.name}")  # type: ignore[arg-type]
-        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA spine_migrate TO {role.name}")  # type: ignore[arg-type]
-        connection.execute(f"REVOKE ALL ON {table} FROM {role.name}")  # type: ignore[arg-type]
+            connection.execute(f"GRANT ALL ON {granted} TO {role.name}")
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA spine_migrate TO {role.name}")
+        connection.execute(f"REVOKE ALL ON {table} FROM {role.name}")
         # Something to put there, so that every table is needed.
         connection.execute("UPDATE executions SET status = 'zombie' WHERE ctid = '(0,1)'")
         connection.commit()
@@ -183,7 +183,7 @@ def test_read_only_server(database: Database) -> None:
     fill(database)
     run(database.url, "db", "upgrade")
     with database.connect_admin(autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')  # type: ignore[arg-type]
+        admin.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
     done = run(database.url, "executions-to-runs", "--quiet")
     assert done.returncode == 3
     assert "takes no writes" in done.stderr
