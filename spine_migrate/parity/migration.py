@@ -166,15 +166,15 @@ class Comparer:
 def _reasons(counts: Counts, equations: list[Equation], fields: int) -> Iterator[Reason]:
     """What speaks against equality; nothing where all is as it should be."""
     sentences = {
-        "missing": (counts.missing, "legacy rows are neither on the target nor in quarantine"),
-        "extra": (counts.extra, "target rows of this mapping have no legacy row"),
-        "differing": (counts.differing, f"rows differ, in {fields} fields altogether"),
-        "doubled": (counts.doubled, "rows are in quarantine and on the target as well"),
-        "duplicates": (counts.duplicate_keys, "keys are in use more than once"),
+        "missing": (counts.missing, "Legacy rows that are neither on the target nor in quarantine"),
+        "extra": (counts.extra, "Target rows of this mapping without a legacy row"),
+        "differing": (counts.differing, f"Rows that differ, in {fields} places altogether"),
+        "doubled": (counts.doubled, "Rows that are in quarantine and on the target as well"),
+        "duplicates": (counts.duplicate_keys, "Keys that are in use more than once"),
     }
     for code, (number, words) in sentences.items():
         if number:
-            yield Reason(code, f"{number} {words}.")
+            yield Reason(code, f"{words}: {number}.")
     for equation in equations:
         if not equation.holds:
             yield Reason(f"counts-{equation.name}", f"The counts do not add up ({equation.name}): {equation}.")
@@ -183,6 +183,6 @@ def _reasons(counts: Counts, equations: list[Equation], fields: int) -> Iterator
 def _unfinished(migration: Migration, counts: Counts) -> Reason:
     return Reason(
         "unfinished",
-        f"Migration {migration.migration_id} is unfinished (step {migration.step}): {counts.not_reached} legacy rows "
-        f"have no target row and may not have been reached; run it to its end, then compare again.",
+        f"Migration {migration.migration_id} is unfinished (step {migration.step}): legacy rows without a "
+        f"target row, which may not have been reached: {counts.not_reached}; run it to its end, then compare again.",
     )

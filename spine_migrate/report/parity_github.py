@@ -20,7 +20,7 @@ def render(report: Report) -> str:
         more = len(found) - (_LIMIT - 1)
         found = [
             *found[: _LIMIT - 1],
-            f"::error title=spine-migrate compare::{more} further findings; see the JSON report",
+            f"::error title=spine-migrate compare::further findings: {more}; see the JSON report",
         ]
     if not found:
         found = [f"::notice title=spine-migrate compare::{_data(wording.verdict(report))}"]
@@ -41,7 +41,7 @@ def _annotations(report: Report) -> Iterator[str]:
                 line = f",line={count.rule.line}" if count.rule.line else ""
                 place = f" file=mappings/{_property(count.rule.file)}{line},"
             title = f"{place or ' '}title={_property(f'{one.mapping}: {count.field}')}"
-            yield f"::error{title}::{count.rows} rows differ in {_data(count.field)}"
+            yield f"::error{title}::rows that differ in {_data(count.field)}: {count.rows}"
 
 
 def _data(text: str) -> str:

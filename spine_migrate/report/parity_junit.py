@@ -56,7 +56,7 @@ def _cases(one: Comparison) -> Iterator[ET.Element]:
     }
     for name, number in numbers.items():
         listed = [difference for difference in one.differences if difference.kind in _ROW_CHECKS[name]]
-        yield _case(one, name, f"{number} differences" if number else None, listed)
+        yield _case(one, name, f"differences: {number}" if number else None, listed)
     for equation in one.equations:
         yield _case(one, f"counts: {equation.name}", None if equation.holds else str(equation), [])
 

@@ -21,10 +21,10 @@ def verdict(report: Report) -> str:
     total = sum(one.differences_total for one in report.comparisons)
     match report.verdict:
         case Verdict.EQUAL:
-            quarantine = f"; {held} of them are in quarantine" if held else ""
-            return f"Equal: {rows} legacy rows were compared, field by field{quarantine}."
+            quarantine = f", of which in quarantine: {held}" if held else ""
+            return f"Equal: legacy rows compared field by field: {rows}{quarantine}."
         case Verdict.DIFFERENT:
-            return f"Different: {total} differences." if total else "Different: the counts do not add up."
+            return f"Different: {total} found." if total else "Different: the counts do not add up."
         case _:
             return "Could not tell."
 
@@ -38,7 +38,7 @@ def facts(one: Comparison) -> list[str]:
         lines.append(f"quarantine by reason: {', '.join(parts)}")
     lines.extend(f"links of {link.field}: {link.waiting} waiting, {link.broken} broken" for link in one.links)
     if one.counts and one.counts.target_others:
-        lines.append(f"{one.counts.target_others} other target rows are not of this mapping and were not compared")
+        lines.append(f"other target rows, not of this mapping, not compared: {one.counts.target_others}")
     return lines
 
 
@@ -61,4 +61,4 @@ def left_out(one: Comparison) -> str | None:
     hidden = one.differences_total - len(one.differences)
     if hidden <= 0:
         return None
-    return f"{len(one.differences)} of {one.differences_total} differences are listed; --max-differences lists more"
+    return f"listed differences: {len(one.differences)} of {one.differences_total}; --max-differences lists more"

@@ -96,7 +96,7 @@ def test_the_plain_table_has_no_control_characters_and_one_line_per_difference()
     rows = [line for line in text.splitlines() if line.strip().startswith("k1")]
     assert len(rows) == 2
     assert rows[1].split() == ["k1", "error", "NULL", "''", "app/runs.toml:12"]
-    assert "2 of 7 differences are listed" in text
+    assert "listed differences: 2 of 7" in text
     assert "8 moved is not 9 target rows" in text
 
 
@@ -137,17 +137,19 @@ def test_junit_calls_what_could_not_be_told_an_error() -> None:
 def test_github_annotations_point_at_the_rule_are_escaped_and_at_most_ten() -> None:
     report = _report(_field("a", "b"))
     lines = parity_github.render(report).splitlines()
-    assert "::error file=mappings/app/runs.toml,line=12,title=app/runs%3A error::2 rows differ in error" in lines
+    assert "::error file=mappings/app/runs.toml,line=12,title=app/runs%3A error::rows that differ in error: 2" in lines
     many = replace(report.comparisons[0], fields=[FieldCount(f"f{n},%:\n", _RULE, n) for n in range(30)])
     lines = parity_github.render(replace(report, comparisons=[many])).splitlines()
     assert len(lines) == 10
-    assert lines[-1].endswith("22 further findings; see the JSON report")
+    assert lines[-1].endswith("further findings: 22; see the JSON report")
     assert "f0%2C%25%3A\\n" in lines[1]
 
 
 def test_github_says_that_all_is_equal() -> None:
     report = _report(verdict=Verdict.EQUAL)
-    assert parity_github.render(report).startswith("::notice title=spine-migrate compare::Equal: 10 legacy rows")
+    assert parity_github.render(report).startswith(
+        "::notice title=spine-migrate compare::Equal: legacy rows compared field by field: 10"
+    )
 
 
 def test_one_difference_outweighs_everything_and_nothing_is_not_equal() -> None:

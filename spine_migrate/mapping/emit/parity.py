@@ -204,7 +204,8 @@ class Parity:
         """
         parts = [self._difference(number, check) for number, check in enumerate(self.checks)]
         return sql.SQL(
-            "SELECT o.key::text AS source_key, {target_key}::text AS target_key, d.number, d.json_key, d.old, d.new, d.refused FROM {pairs}"
+            "SELECT o.key::text AS source_key, {target_key}::text AS target_key, d.number, d.json_key, d.old, d.new,"
+            " d.refused FROM {pairs}"
             " CROSS JOIN LATERAL ({parts}) AS d (number, json_key, old, new, refused)"
             " WHERE o.key IS NOT NULL AND n.there IS NOT NULL ORDER BY {target_key}, o.key, d.number, d.json_key"
         ).format(
