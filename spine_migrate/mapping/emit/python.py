@@ -164,9 +164,12 @@ def _read(record: Row[str, Any], path: JsonPath) -> tuple[bool, Any]:
 
 
 def _loaded(value: Any, kind: str) -> Any:
-    """What the server reads from a JSON value that is there: null is a value for jsonb, and NULL for all else."""
+    """What the server reads from a JSON value that is there: null is a value of jsonb, and NULL for other types.
+
+    In an undeclared column only a jsonb value can have written it.
+    """
     if value is None:
-        return JSON_NULL if kind == "jsonb" else None
+        return JSON_NULL if kind in ("jsonb", "any") else None
     return from_json(value, kind)
 
 
