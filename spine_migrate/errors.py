@@ -27,8 +27,8 @@ class ConfigurationError(SpineMigrateError):
 class MappingError(SpineMigrateError):
     """A mapping file cannot be used.
 
-    ``path`` is the dotted key path inside the file (``fields.status.values``), ``line`` the 1-based line it stands on, or
-    None where the file gives no line.
+    ``path`` is the dotted key path inside the file (``fields.status.values``), ``line`` the 1-based line it stands on,
+    or None where the file gives no line.
     """
 
     def __init__(self, message: str, *, file: Path | None = None, path: str = "", line: int | None = None) -> None:
@@ -79,7 +79,7 @@ class Interrupted(SpineMigrateError):
 
 
 class ServerFault(SpineMigrateError):
-    """The server or the network failed for longer than the retries last; what was committed stays, the run can resume."""
+    """The server or the network failed for longer than the retries last; what was committed stays, a run can resume."""
 
     exit_code = 5
 

@@ -31,7 +31,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Column:
-    """``type`` is the base name as format_type prints it, or ``enum``; ``sql_type`` the full one; ``length`` in characters."""
+    """``type`` is the base name as format_type prints it, or ``enum``; ``sql_type`` is in full; ``length`` in characters."""
 
     name: str
     type: str
@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class UniqueIndex:
-    """``expressions`` and ``predicate`` are SQL over bare column names, as pg_get_indexdef and pg_get_expr print them."""
+    """``expressions`` and ``predicate`` are SQL over bare column names, as pg_get_indexdef and pg_get_expr print it."""
 
     name: str
     expressions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Opening connections: libpq URLs in, a session with known settings out, failures as sentences with passwords masked."""
+"""Opening connections: libpq URLs in, a session with known settings out, failures as sentences, passwords masked."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def masked(text: str, url: str | None) -> str:
 def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str] | None = None) -> Connection:
     """Open a connection with ``SETTINGS``, then ``settings`` on top.
 
-    Raises ConfigurationError for a wrong password or a database that does not exist, ServerFault where no server answers.
+    Raises ConfigurationError for a wrong password or a database that is not there, ServerFault where no server answers.
     """
     try:
         connection = psycopg.connect(conninfo(url), autocommit=True)
@@ -84,7 +84,7 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
 
 
 def _refused(error: psycopg.OperationalError, url: str | None) -> SpineMigrateError:
-    """libpq gives no SQLSTATE for a failed connection, only words."""
+    """A failed connection has no SQLSTATE, only words."""
     words = masked(" ".join(str(error).split()), url)
     if "password" in words or "authentication" in words or "no pg_hba.conf entry" in words:
         return ConfigurationError(f"Cannot log in to {describe(url)}; check the user and the password ({words}).")

@@ -1,6 +1,6 @@
 """The ledger: which migrations there are, how far each has come, what was done by whom.
 
-All of it is in the schema ``spine_migrate`` of the target database, so that a checkpoint commits with the rows it covers.
+All of it is in the schema ``spine_migrate`` of the target database: a checkpoint commits with the rows it covers.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ class Migration:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far one segment has come. A segment is the blocks ``low_block`` to ``high_block`` (exclusive; None: to the end)
-    of one table or partition; ``position`` is the tid up to and including which its rows are done."""
+    """How far one segment has come.
+
+    A segment is the blocks ``low_block`` to ``high_block`` (exclusive; None: to the end) of one table or partition;
+    ``position`` is the tid up to and including which its rows are done.
+    """
 
     migration_id: int
     segment: int
@@ -100,8 +103,7 @@ def start(
         "tool_version": __version__,
         "rows_estimated": rows_estimated,
     }
-    row = connection.execute(query("ledger", "start"), values).fetchone()
-    assert row is not None
+    (row,) = connection.execute(query("ledger", "start"), values).fetchall()
     return int(row[0])
 
 

@@ -1,7 +1,7 @@
 """Named queries: static SQL kept in ``.sql`` files beside this module.
 
-A file holds blocks that start with ``-- name: some_name`` and a comment line that describes the query; what follows, up to
-the next such line, is its text. Parameters are psycopg's ``%(name)s``.
+A file holds blocks that start with ``-- name: some_name`` and a comment line that describes the query; what follows, up
+to the next such line, is its text. Parameters are psycopg's ``%(name)s``.
 """
 
 from __future__ import annotations

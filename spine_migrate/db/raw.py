@@ -1,8 +1,8 @@
 """Running composed SQL with server-side parameters ``$1``, ``$2``, …
 
-psycopg's own placeholders give ``%`` a meaning, also inside identifiers and literals that come from a mapping or a catalog;
-a raw cursor does not. Statements are planned each time, with the parameters known, since a batch's range and the list of
-rows it leaves out decide the plan.
+psycopg's own placeholders give ``%`` a meaning, also inside identifiers and literals that come from a mapping or a
+catalog; a raw cursor does not. Statements are planned each time, with the parameters known, since a batch's range and
+the list of rows it leaves out decide the plan.
 """
 
 from __future__ import annotations
