@@ -131,11 +131,13 @@ class _Run:
             if options.offline:
                 offline.take_away(connection, self.tables, migration_id)
 
+        recorded = {name: value for name, value in asdict(options).items() if name not in _NOT_RECORDED}
+        ((since,),) = connection.execute(query("backfill", "oldest_xid")).fetchall()
         setting = open_setting(
             connection,
             self.tables,
             parts=options.workers * SEGMENTS_PER_WORKER,
-            options={name: value for name, value in asdict(options).items() if name not in _NOT_RECORDED},
+            options=recorded | {"since_xid": since},
             also=take_away,
         )
         if options.offline and setting.step == "backfill" and not setting.batches.statements.offline:
@@ -180,7 +182,7 @@ class _Run:
         if complete and setting.batches.statements.offline:
             offline.build(connection, setting, pace.stage)
         found = sweep.account(connection, binding, migration)
-        if complete and not found.balanced:
+        if complete and not found.proven:
             pace.stage("sweep")
             complete = sweep.sweep(connection, binding, setting.batches, pace)
             found = sweep.account(connection, binding, migration)

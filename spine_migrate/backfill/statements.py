@@ -217,21 +217,45 @@ class Statements:
             statements.append((query, parameters.values))
         return statements
 
-    def taken(self, scope: Scope, rejects: list[str]) -> Statement:
-        """Rows whose key is on the target already: handle, whether the row there is ours, as it should be, the row."""
+    def release(self, migration_id: int) -> Statement:
+        """Take those out of quarantine that were moved later: updated after they were refused, and met once more."""
         parameters = Parameters()
-        differs = sql.SQL(" OR ").join(
+        query = sql.SQL(
+            "DELETE FROM spine_migrate.quarantine AS q USING {source} AS s JOIN {target} AS t ON t.{key} = {forward_key}"
+            " WHERE q.migration_id = {migration} AND q.source_key = {source_key}::text AND {ours}"
+            # In this order: what a refused row would become may not even be computable.
+            " AND CASE WHEN q.reason = 'server_refused' OR {reason} IS NOT NULL THEN false ELSE NOT ({differs}) END"
+        ).format(
+            source=self.binding.source.identifier,
+            target=self.binding.target.identifier,
+            key=sql.Identifier(self.binding.mapping.target.key),
+            forward_key=key(self.binding, "s"),
+            migration=parameters.add(migration_id, "bigint"),
+            source_key=sql.Identifier("s", self.binding.mapping.key),
+            ours=is_ours(self.binding, "t"),
+            reason=self._reason(orphans=False),
+            differs=self._differs(),
+        )
+        return query, parameters.values
+
+    def _differs(self) -> Sql:
+        """Whether the target row ``t`` is not what ``s`` becomes; links aside, they may wait."""
+        return sql.SQL(" OR ").join(
             sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(name), value)
             for name, value in self.columns.items()
             if name not in self.links
         )
+
+    def taken(self, scope: Scope, rejects: list[str]) -> Statement:
+        """Rows whose key is on the target already: handle, whether the row there is ours, as it should be, the row."""
+        parameters = Parameters()
         query = sql.SQL(
             "SELECT {handle}::text, {ours} IS TRUE, NOT ({differs}), row_to_json(t.*)::text"
             " FROM {table} JOIN {target} AS t ON t.{key} = {forward_key} WHERE {rows}"
         ).format(
             handle=scope.handle("s"),
             ours=is_ours(self.binding, "t"),
-            differs=differs,
+            differs=self._differs(),
             table=scope.table("s"),
             target=self.binding.target.identifier,
             key=sql.Identifier(self.binding.mapping.target.key),

@@ -137,9 +137,14 @@ class Worker:
 
     def _abandon(self, segment: Checkpoint) -> None:
         """The table was rewritten under us; what is left of it is found by the sweep."""
-        connection = self._connected()
-        with connection.transaction():
+
+        def abandon() -> None:
+            connection = self._connected()
+            # Another worker may do the same at this moment: wait for it, do not fail on it.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.execute(query("backfill", "abandon_rewritten"), {"migration_id": segment.migration_id})
+
+        retrying(seconds=self._retry_seconds, stop=self._pace.stop)(abandon)
 
     @staticmethod
     def _leaf_blocks(connection: Connection, segment: Checkpoint) -> int:

@@ -63,3 +63,11 @@ SELECT EXISTS (SELECT FROM spine_migrate.quarantine WHERE migration_id = %(migra
 -- name: try_lock
 -- The lock that one run of the tool holds on a migration.
 SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7741));
+
+-- name: oldest_xid
+-- The oldest transaction that is still running: everything before it is seen by every batch.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+
+-- name: since
+-- What oldest_xid was before a migration began.
+SELECT (options ->> 'since_xid')::bigint FROM spine_migrate.migration WHERE migration_id = %(migration_id)s;
