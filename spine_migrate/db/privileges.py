@@ -37,7 +37,7 @@ _INSERTS = (MOVE, OFFLINE, QUARANTINE)
 _MOVED = {
     "migration": ("SELECT", "INSERT", "UPDATE"),
     "checkpoint": ("SELECT", "INSERT", "UPDATE"),
-    "quarantine": ("SELECT", "INSERT"),
+    "quarantine": ("SELECT", "INSERT", "UPDATE"),
     "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "deferred_ddl": _READ,
     "audit": ("INSERT",),
@@ -49,10 +49,11 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
     STATUS: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ, "deferred_ddl": _READ},
     QUARANTINE: {
-        "migration": _READ,
+        "migration": ("SELECT", "UPDATE"),
         "checkpoint": ("SELECT", "INSERT", "UPDATE"),
         "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "deferred_ddl": _READ,
         "audit": ("INSERT",),
     },
     UNDO: {
@@ -60,7 +61,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "checkpoint": ("SELECT", "UPDATE", "DELETE"),
         "quarantine": ("SELECT", "DELETE"),
         "link": ("SELECT", "DELETE"),
-        "deferred_ddl": _READ,
+        "deferred_ddl": ("SELECT", "DELETE"),
         "audit": ("INSERT",),
     },
 }

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +20,7 @@ from spine_migrate.backfill.run import Options, run
 from spine_migrate.cli import main
 from spine_migrate.db import schema
 from spine_migrate.db.connect import connect
-from spine_migrate.demo.generate import generate
+from spine_migrate.demo.generate import create_legacy, generate
 from spine_migrate.errors import SpineMigrateError
 from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare
@@ -247,3 +252,44 @@ def test_usage(database: Database, arguments: list[str], sentence: str) -> None:
     result = CliRunner().invoke(main, ["grants", *arguments, "--target", database.url])
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_the_commands_of_the_runbook_run(database: Database, tmp_path: Path) -> None:
+    """Every block marked ``sh``, in order. ``psql`` stands for any client that runs a file of statements."""
+    schema.upgrade(database.url)
+    with database.connect(autocommit=True) as owner:
+        create_legacy(owner)
+    runbook = (Path(__file__).parents[2] / "runbooks" / "grants.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    roles = {name: database.add_role(name).name for name in ("mover", "planner", "auditor", "installer", "loader")}
+    url = '"$SPINE_TARGET_URL"'
+    python = f'"{sys.executable}"'
+    programs = {
+        "spine-migrate": f'exec {python} -m spine_migrate "$@"',
+        "psql": f"exec {python} -c 'import sys, psycopg; "
+        f'psycopg.connect(sys.argv[1], autocommit=True).execute(open(sys.argv[3]).read())\' {url} "$@"',
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "SPINE_TARGET_URL": database.url,
+    }
+    outputs = []
+    for block in blocks:
+        for role, real in roles.items():
+            block = block.replace(f"--role {role}", f'--role "{real}"')  # noqa: PLW2901 - the names are this test's own
+        done = subprocess.run(
+            ["/bin/sh", "-ec", block],
+            check=False,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert outputs[0] == "-- executions-to-runs\n-- nothing is missing\n"
