@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from spine_migrate.backfill.collisions import CollisionSearch, Guard
+from spine_migrate.backfill.links import await_links
 from spine_migrate.backfill.scope import Blocks, Keys, Scope
 from spine_migrate.backfill.statements import Found, Rejects, Statement, Statements
 from spine_migrate.db.catalog import Leaf, Name
@@ -139,9 +140,15 @@ class Batches:
             CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
         if care.refused is not None and last not in rejects.handles:
             rejects.found[last] = care.refused
+        out = {*rejects.judged, *rejects.found}
+        going = [] if self.statements.offline else [handle for handle in linked or [] if handle not in out]
+        waiting: dict[str, list[str]] = {}
+        if going:
+            statement = await_links(self.statements, self.migration_id, scope, going, rejects)
+            waiting = dict(_execute(connection, statement).fetchall())
         moved = rows - len(rejects.handles)
         if moved:
-            inserted = _execute(connection, self.statements.insert(scope, rejects.handles)).rowcount
+            inserted = _execute(connection, self.statements.insert(scope, rejects.handles, waiting)).rowcount
             if inserted != moved:
                 target = self.statements.binding.target
                 raise Refused(
@@ -151,11 +158,6 @@ class Batches:
                 )
         if rejects.quarantined:
             _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
-        if linked and not self.statements.offline:
-            out = {*rejects.judged, *rejects.found}
-            waiting = [handle for handle in linked if handle not in out]
-            for statement in self.statements.record_links(self.migration_id, scope, waiting) if waiting else []:
-                _execute(connection, statement)
         return Done(rows, moved, len(rejects.adopted), rejects.quarantined)
 
     def _advance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spine_migrate.backfill.links import await_links
 from spine_migrate.backfill.scope import Blocks
 from spine_migrate.backfill.statements import Rejects, Statements
 from spine_migrate.db.queries import query
@@ -15,18 +16,24 @@ def batch_steps(binding: Binding) -> list[Step]:
     scope = Blocks(binding.source, "(0,0)", "(0,0)")
     reading = f"ACCESS SHARE on {binding.source}"
     judge, _ = statements.judge(scope, "(0,0)", 1, orphans=False)
-    insert, _ = statements.insert(scope, ["(0,0)"])
+    links, _ = await_links(statements, 0, scope, ["(0,0)"], Rejects())
+    waiting = {name: ["(0,0)"] for name in statements.links}
+    insert, _ = statements.insert(scope, ["(0,0)"], waiting)
     reject, _ = statements.quarantine(0, scope, Rejects(judged=["(0,0)"]), orphans=False)
-    links = [statement for statement, _ in statements.record_links(0, scope, ["(0,0)"])]
     return [
         Step("Judge the rows of a batch", judge.as_string(None), reading),
+        *(
+            [
+                Step(
+                    "Remember links whose row has not arrived",
+                    links.as_string(None),
+                    f"{reading} and {binding.target}, ROW EXCLUSIVE on the ledger",
+                )
+            ]
+            if statements.links
+            else []
+        ),
         Step("Insert those that pass", insert.as_string(None), f"{reading}, ROW EXCLUSIVE on {binding.target}"),
         Step("Put the others in quarantine", reject.as_string(None), f"{reading}, ROW EXCLUSIVE on the ledger"),
-        *(
-            Step(
-                "Remember links whose row has not arrived", statement.as_string(None), f"{reading} and {binding.target}"
-            )
-            for statement in links
-        ),
         Step("Move the checkpoint", query("backfill", "advance").replace("%%", "%"), "ROW EXCLUSIVE on the ledger"),
     ]

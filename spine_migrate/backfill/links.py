@@ -1,4 +1,4 @@
-"""Completing links: references that were inserted as NULL because the row they name had not arrived."""
+"""Links: references that are inserted as NULL because the row they name has not arrived, and completed when it has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from spine_migrate.backfill.scope import Parameters, Scope
+from spine_migrate.backfill.statements import Rejects, Statement, Statements
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.bind import Binding
@@ -21,6 +23,53 @@ class Links:
     completed: int
     waiting: int
     broken: int
+
+
+def await_links(
+    statements: Statements, migration_id: int, scope: Scope, linked: list[str], rejects: Rejects
+) -> Statement:
+    """Find and remember the links of a batch whose row is neither on the target nor in the batch, before it is
+    inserted. ``linked``: its rows with a link, adopted ones included. Rows come back: column, handles of rows.
+
+    Offline there is no foreign key to violate; what leads nowhere is taken out before it is built.
+    """
+    binding = statements.binding
+    parameters = Parameters()
+    adopted = scope.listed("s", rejects.adopted, parameters) if rejects.adopted else sql.SQL("false")
+    query = sql.SQL(
+        "WITH pair AS MATERIALIZED ("
+        "SELECT {handle}::text AS handle, ({own_key})::text AS target_key, w.field, w.wanted, {adopted} AS adopted"
+        " FROM {table} CROSS JOIN LATERAL (VALUES {links}) AS w (field, wanted)"
+        " WHERE {rows} AND {listed} AND w.wanted IS NOT NULL),"
+        " here AS MATERIALIZED ("
+        "SELECT {other_key} AS key FROM {other} WHERE {others} AND {other_key} IN (SELECT wanted FROM pair)),"
+        " waiting AS MATERIALIZED ("
+        "SELECT * FROM pair AS w WHERE w.adopted OR w.wanted NOT IN (SELECT key FROM here)"
+        # A look-up for each, not a join: the target may have no statistics yet, and would be read whole.
+        " AND (SELECT true FROM {target} AS r WHERE r.{key} = w.wanted) IS NULL),"
+        " noted AS ("
+        "INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
+        " SELECT {migration}, target_key, field, wanted::text FROM waiting"
+        " ON CONFLICT (migration_id, target_key, field) DO UPDATE SET wanted = EXCLUDED.wanted)"
+        " SELECT field, array_agg(handle) FROM waiting GROUP BY field"
+    ).format(
+        handle=scope.handle("s"),
+        own_key=key(binding, "s"),
+        adopted=adopted,
+        table=scope.table("s"),
+        links=sql.SQL(", ").join(
+            sql.SQL("({}, {})").format(sql.Literal(name), statements.columns[name]) for name in statements.links
+        ),
+        rows=scope.condition("s", parameters),
+        listed=scope.listed("s", linked, parameters),
+        other_key=key(binding, "p"),
+        other=scope.table("p"),
+        others=scope.without("p", rejects.handles, parameters),
+        target=binding.target.identifier,
+        key=sql.Identifier(binding.mapping.target.key),
+        migration=parameters.add(migration_id, "bigint"),
+    )
+    return query, parameters.values
 
 
 def complete(connection: Connection, binding: Binding, migration_id: int, *, everything_moved: bool) -> Links:

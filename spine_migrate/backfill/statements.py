@@ -95,13 +95,17 @@ class Statements:
         query = sql.SQL(
             "SELECT count(*), max(b.handle)::text, array_agg(b.handle::text) FILTER (WHERE b.reason IS NOT NULL),"
             " array_agg(b.handle::text) FILTER (WHERE b.linked)"
-            " FROM (SELECT {s} AS handle, {reason} AS reason, {linked} AS linked FROM {table}"
-            " WHERE {s} > {after} AND {s} < {before} ORDER BY {s} LIMIT {limit}) AS b"
+            " FROM (SELECT {s} AS handle, {reason} AS reason, {linked} AS linked FROM {table} WHERE {s} > {after}"
+            # The end by tids alone: whole rows would have to be sorted, which takes as long as judging them.
+            " AND {s} <= (SELECT max(e.tid) FROM (SELECT {p} AS tid FROM {other} WHERE {p} > {after} AND {p} < {before}"
+            " ORDER BY {p} LIMIT {limit}) AS e)) AS b"
         ).format(
             s=s,
+            p=leaf_scope.handle("p"),
             reason=sql.SQL("NULL::text") if unjudged else self._reason(orphans=orphans),
             linked=self._linked(),
             table=leaf_scope.table("s"),
+            other=leaf_scope.table("p"),
             after=parameters.add(leaf_scope.after, "tid"),
             before=parameters.add(before, "tid"),
             limit=parameters.add(limit, "bigint"),
@@ -124,12 +128,19 @@ class Statements:
         )
         return query, parameters.values
 
-    def insert(self, scope: Scope, rejects: list[str]) -> Statement:
-        """Move the rows of a scope but for the rejects. No ON CONFLICT: a collision must fail, never be skipped."""
+    def insert(self, scope: Scope, rejects: list[str], waiting: dict[str, list[str]]) -> Statement:
+        """Move the rows of a scope but for the rejects. No ON CONFLICT: a collision must fail, never be skipped.
+
+        ``waiting``: by column, the handles of rows whose link is NULL until it can be completed.
+        """
         parameters = Parameters()
         rows = scope.without("s", rejects, parameters)
         values = [
-            self._link(self.links[name], value, scope, rejects, parameters) if name in self.links else value
+            sql.SQL("CASE WHEN {0} IS NOT NULL AND NOT {1} THEN {0} END").format(
+                value, scope.listed("s", waiting[name], parameters)
+            )
+            if name in waiting
+            else value
             for name, value in self.columns.items()
         ]
         query = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}").format(
@@ -191,37 +202,12 @@ class Statements:
         )
         return query, parameters.values
 
-    def record_links(self, migration_id: int, scope: Scope, linked: list[str]) -> list[Statement]:
-        """Remember the links that were inserted as NULL because their row has not arrived."""
-        statements: list[Statement] = []
-        for name in self.links:
-            parameters = Parameters()
-            query = sql.SQL(
-                "INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
-                " SELECT {migration}, t.{key}::text, {name}, ({wanted})::text FROM {table}"
-                " JOIN {target} AS t ON t.{key} = {forward_key}"
-                " WHERE {rows} AND {listed} AND {wanted} IS NOT NULL AND t.{column} IS NULL"
-                " ON CONFLICT (migration_id, target_key, field) DO UPDATE SET wanted = EXCLUDED.wanted"
-            ).format(
-                migration=parameters.add(migration_id, "bigint"),
-                key=sql.Identifier(self.binding.mapping.target.key),
-                name=parameters.add(name, "text"),
-                wanted=self.columns[name],
-                table=scope.table("s"),
-                target=self.binding.target.identifier,
-                forward_key=key(self.binding, "s"),
-                rows=scope.condition("s", parameters),
-                listed=scope.listed("s", linked, parameters),
-                column=sql.Identifier(name),
-            )
-            statements.append((query, parameters.values))
-        return statements
-
     def release(self, migration_id: int) -> Statement:
         """Take those out of quarantine that were moved later: updated after they were refused, and met once more."""
         parameters = Parameters()
         query = sql.SQL(
-            "DELETE FROM spine_migrate.quarantine AS q USING {source} AS s JOIN {target} AS t ON t.{key} = {forward_key}"
+            "DELETE FROM spine_migrate.quarantine AS q"
+            " USING {source} AS s JOIN {target} AS t ON t.{key} = {forward_key}"
             " WHERE q.migration_id = {migration} AND q.source_key = {source_key}::text AND {ours}"
             # In this order: what a refused row would become may not even be computable.
             " AND CASE WHEN q.reason = 'server_refused' OR {reason} IS NOT NULL THEN false ELSE NOT ({differs}) END"
@@ -272,32 +258,6 @@ class Statements:
         present = [sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", name)) for name in columns]
         return sql.SQL("({})").format(sql.SQL(" OR ").join(present))
 
-    def _link(self, link: Field, wanted: Sql, scope: Scope, rejects: list[str], parameters: Parameters) -> Sql:
-        """A link's value at insertion: itself where its row is on the target or in this batch, else NULL, to wait.
-
-        Offline there is no foreign key to violate; what leads nowhere is taken out before it is built.
-        """
-        if self.offline:
-            return wanted
-        mapping = self.binding.mapping
-        own_key = sql.Identifier(mapping.target.key)
-        found: list[Sql] = [
-            sql.SQL("(SELECT r.{key} FROM {target} AS r WHERE r.{key} = {wanted})").format(
-                key=own_key, target=self.binding.target.identifier, wanted=wanted
-            )
-        ]
-        if link.column is not None and _same(link, mapping.key_field):
-            found.append(
-                sql.SQL("(SELECT {wanted} FROM {table} WHERE {key} = {column} AND {rows})").format(
-                    wanted=wanted,
-                    table=scope.table("p"),
-                    key=sql.Identifier("p", mapping.key),
-                    column=self.binding.column(link.column, "s"),
-                    rows=scope.without("p", rejects, parameters),
-                )
-            )
-        return sql.SQL("CASE WHEN {} IS NOT NULL THEN coalesce({}) END").format(wanted, sql.SQL(", ").join(found))
-
     def _reason(self, *, orphans: bool) -> Sql:
         return self._part("reason", orphans=orphans)
 
@@ -333,8 +293,3 @@ class Statements:
 def _when(condition: Sql, part: str, reason: str, field_name: str, detail: str) -> Sql:
     text = {"reason": reason, "field": field_name, "detail": detail}[part]
     return sql.SQL("WHEN {} THEN {}::text").format(condition, sql.Literal(text))
-
-
-def _same(link: Field, key_field: Field) -> bool:
-    """Whether a link is made from its column as the key is from the key column, so that one finds the other."""
-    return [step.doc() for step in link.steps] == [step.doc() for step in key_field.steps]

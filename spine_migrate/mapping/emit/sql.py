@@ -179,7 +179,8 @@ def _is_null(value: Sql, field: Field, binding: Binding) -> Refusal:
 def _too_long(value: Sql, limit: int, column: str) -> Refusal:
     return Refusal(
         "too_long",
-        sql.SQL("length({}) > {}").format(value, sql.Literal(limit)),
+        # Characters are counted, bytes are known: most values need no counting.
+        sql.SQL("(octet_length({0}) > {1} AND length({0}) > {1})").format(value, sql.Literal(limit)),
         sql.SQL("format({}, length({}))").format(
             sql.Literal(f"{_in_format(column)} has %s characters, the target takes {limit}"), value
         ),

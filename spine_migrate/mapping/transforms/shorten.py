@@ -29,7 +29,8 @@ class Shorten(Transform):
         return value
 
     def loses(self, value: Sql) -> Sql:
-        return sql.SQL("length({}) > {}").format(value, sql.Literal(self.length))
+        # Characters are counted, bytes are known: most values need no counting.
+        return sql.SQL("(octet_length({0}) > {1} AND length({0}) > {1})").format(value, sql.Literal(self.length))
 
     def doc(self) -> str:
         return f"shortened to {self.length} characters"
