@@ -89,7 +89,7 @@ _EXPECTED: dict[str, LiteralString] = {
 _KEYS: dict[str, LiteralString] = {
     "executions": "SELECT execution_id::text AS source_key, execution_id AS target_key FROM executions",
     "execution_events": "SELECT event_id::text AS source_key, event_id AS target_key FROM execution_events",
-    "jobs": "SELECT j.job_id::text AS source_key, " + _JOB_RUN + " AS target_key FROM jobs j",
+    "jobs": "SELECT j.job_id::text AS source_key, {job_run} AS target_key FROM jobs j".replace("{job_run}", _JOB_RUN),
 }
 
 # Rows of the target that this tool must have put there, by the mark the seeds prescribe.
@@ -114,7 +114,7 @@ def differences(connection: Connection, entity: str) -> list[tuple[str, str | No
     ).format(
         expected=sql.SQL(_EXPECTED[entity]), moved=sql.SQL(_MOVED[entity]), key=sql.Identifier(_TARGET_KEY[entity])
     )
-    return connection.execute(query).fetchall()  # type: ignore[return-value]
+    return connection.execute(query).fetchall()
 
 
 def lost(connection: Connection, entity: str) -> list[str]:

@@ -27,8 +27,8 @@ _GLANCE = 0.5
 
 
 class Control:
-    """A context manager. Batches do not rely on its lock (each locks its own checkpoint), so that losing it for a moment
-    endangers no row; it is there so that two runs do not get in each other's way.
+    """A context manager. Batches do not rely on its lock (each locks its own checkpoint), so that losing it for a
+    moment endangers no row; it is there so that two runs do not get in each other's way.
     """
 
     def __init__(self, url: str | None, *, stop: threading.Event, retry_seconds: float) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from spine_migrate.backfill.batch import Done
 
-
 # Seconds between two looks at the wish to stop.
 _GLANCE = 0.2
 

@@ -117,10 +117,13 @@ class _Run:
             stop=self.stop,
             report=self.report,
         )
-        if setting.step == "backfill":
-            self._scan(setting, pace)
-        # All of it can be done twice, so a server that is lost meanwhile costs a repetition and nothing else.
-        return self.control.retried(lambda connection: self._finish(connection, setting, pace))
+        while True:
+            if setting.step == "backfill":
+                self._scan(setting, pace)
+            # All of it can be done twice, so a server that is lost meanwhile costs a repetition and nothing else.
+            outcome = self.control.retried(lambda connection: self._finish(connection, setting, pace))
+            if outcome is not None:
+                return outcome
 
     def _open(self) -> Setting:
         connection, options = self.control.connection, self.options
@@ -149,7 +152,7 @@ class _Run:
     def _scan(self, setting: Setting, pace: Pace) -> None:
         """Let the workers empty the queue of segments. The first failure stops the others after their batch."""
         waiting: queue.SimpleQueue[ledger.Checkpoint] = queue.SimpleQueue()
-        for point in ledger.checkpoints(self.control.connection, setting.migration_id):
+        for point in self.control.retried(lambda connection: ledger.checkpoints(connection, setting.migration_id)):
             if not point.done:
                 waiting.put(point)
         workers = [
@@ -174,10 +177,15 @@ class _Run:
         if failure is not None and not self.cancel.is_set():
             raise failure
 
-    def _finish(self, connection: Connection, setting: Setting, pace: Pace) -> Outcome:
-        """Sweep, links, and the last transition; or, where the run was cut short, just the account."""
+    def _finish(self, connection: Connection, setting: Setting, pace: Pace) -> Outcome | None:
+        """Sweep, links, and the last transition; or, where the run was cut short, just the account.
+
+        None where a crash of the server has taken back the end of a segment that a worker had finished.
+        """
         binding, migration = setting.tables.binding, setting.migration_id
         scanned = all(point.done for point in ledger.checkpoints(connection, migration))
+        if not (scanned or self.stop.is_set() or pace.exhausted):
+            return None
         complete = scanned and not self.stop.is_set()
         if complete and setting.batches.statements.offline:
             offline.build(connection, setting, pace.stage)

@@ -115,8 +115,8 @@ def _move(connection: Connection, binding: Binding, batches: Batches, keys: list
 
 
 def _count(binding: Binding) -> sql.Composed:
-    """xmin has 32 bits and wraps: newer is what lies in the half circle ahead of ``$1`` (PostgreSQL manual, 24.1.5). A
-    row so old that it lies there again only costs a look.
+    """Only 32 bits of a transaction id are kept, and wrap: newer is what lies in the
+    half circle ahead of ``$1`` (PostgreSQL manual, 24.1.5). A row so old that it lies there again only costs a look.
     """
     return sql.SQL(
         "SELECT count(*), count(*) FILTER (WHERE ((s.xmin::text::bigint - $1) & 4294967295) < 2147483648) FROM {} AS s"

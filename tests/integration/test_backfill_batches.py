@@ -123,7 +123,7 @@ def test_stop_ends_after_the_batch_and_the_next_run_resumes(legacy: Legacy) -> N
     legacy.many_executions(1000)
     stop = threading.Event()
 
-    outcome = legacy.move(batch_rows=100, stop=stop, report=lambda progress: stop.set())
+    outcome = legacy.move(batch_rows=100, stop=stop, report=lambda _: stop.set())
 
     assert (outcome.state, outcome.rows, outcome.moved) == ("interrupted", 100, 100)
     assert legacy.move(batch_rows=100).rows == 900

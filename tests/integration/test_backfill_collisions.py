@@ -1,12 +1,14 @@
-"""Collisions with what is on the target already, and refusals of the target itself. Nothing there is ever overwritten."""
+"""Collisions with what is on the target already, and refusals by the target. Nothing there is ever overwritten."""
 
 from __future__ import annotations
+
+from typing import LiteralString
 
 import pytest
 
 from spine_migrate.errors import Refused
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, build, differences, uuid
 
 CREW = pytest.mark.parametrize(("workers", "batch_rows"), [(1, None), (1, 1), (1, 7), (2, 7)])
 FEED = "f0000000-0000-4000-8000-00000000000f"
@@ -173,15 +175,15 @@ def test_an_exclusion_constraint(legacy: Legacy, workers: int, batch_rows: int |
     legacy.prove()
 
 
-def trigger(legacy: Legacy, body: str) -> None:
+def trigger(legacy: Legacy, body: LiteralString) -> None:
     legacy.execute(
-        "CREATE FUNCTION on_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN " + body + " RETURN NEW; END $$"  # type: ignore[arg-type]
+        "CREATE FUNCTION on_run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN " + body + " RETURN NEW; END $$"
     )
     legacy.execute("CREATE TRIGGER on_run BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION on_run()")
 
 
 @pytest.mark.parametrize("sqlstate", ["23514", "22000", "22P02"])
-def test_a_trigger_that_refuses_one_row(legacy: Legacy, sqlstate: str) -> None:
+def test_a_trigger_that_refuses_one_row(legacy: Legacy, sqlstate: LiteralString) -> None:
     trigger(legacy, f"IF NEW.name = 'bad' THEN RAISE 'not here' USING ERRCODE = '{sqlstate}'; END IF;")
     legacy.many_executions(50)
     legacy.executions(60, pipeline_name="bad")
@@ -218,8 +220,6 @@ def test_a_trigger_that_alters_rows_is_no_business_of_the_move_but_is_seen(legac
 
     assert legacy.move().moved == 1
     with legacy.connect() as connection:
-        from tests.legacy import differences
-
         assert [key for key, *_ in differences(connection, "executions")] == [uuid(1)]
 
 

@@ -95,8 +95,10 @@ def test_a_link_across_an_interruption_is_completed_by_the_next_run(legacy: Lega
 
 def test_more_links_than_one_round_completes(legacy: Legacy) -> None:
     legacy.many_executions(12_000)
-    legacy.execute("""UPDATE executions SET parent_execution_id =
-        ('00000000-0000-4000-8000-' || lpad(((right(execution_id::text, 6)::int + 5999) % 12000 + 1)::text, 12, '0'))::uuid""")
+    legacy.execute("""
+        UPDATE executions SET parent_execution_id = ('00000000-0000-4000-8000-'
+            || lpad(((right(execution_id::text, 6)::int + 5999) % 12000 + 1)::text, 12, '0'))::uuid
+    """)
 
     outcome = legacy.move(batch_rows=100)
 
