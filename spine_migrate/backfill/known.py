@@ -1,0 +1,88 @@
+"""Migrations of the ledger, with their mappings and tables found again: what retry and undo work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from spine_migrate.backfill.setting import Tables, lock_name
+from spine_migrate.db import catalog, ledger
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.ledger import Migration
+from spine_migrate.errors import ConfigurationError, Refused
+from spine_migrate.mapping.bind import bind
+from spine_migrate.mapping.load import load, shipped
+from spine_migrate.mapping.model import Mapping
+
+
+@dataclass(frozen=True)
+class Known:
+    """A migration with its mapping, as the file is now, bound to its tables."""
+
+    migration: Migration
+    tables: Tables
+
+    @property
+    def mapping(self) -> Mapping:
+        return self.tables.binding.mapping
+
+    @property
+    def lock(self) -> str:
+        return lock_name(self.tables)
+
+    def needs(self, other: Known) -> bool:
+        """Whether its rows refer to those of ``other`` and so come after them, and go before them."""
+        field = self.mapping.required
+        mine, theirs = self.tables, other.tables
+        return (
+            field is not None
+            and field.requires == other.mapping.name
+            and mine.source.name.schema == theirs.source.name.schema
+            and mine.target.name.schema == theirs.target.name.schema
+        )
+
+
+def known(connection: Connection, migration: Migration, given: Iterable[Mapping] = ()) -> Known:
+    """``given``: mappings that the caller has loaded, from files of its own perhaps.
+
+    Raises Refused (``mapping-unknown``, or a table is missing), Drift, MappingError.
+    """
+    mapping = _mapping(migration, given)
+    if mapping is None:
+        raise Refused(
+            "mapping-unknown",
+            f"{migration.mapping} does not ship with this version; give the path of its file with --mapping.",
+        )
+    source = catalog.named(connection, migration.source_table)
+    target = catalog.named(connection, migration.target_table)
+    return Known(migration, Tables(bind(mapping, source, target), source, target))
+
+
+def requires(migration: Migration, given: Iterable[Mapping] = ()) -> str | None:
+    """The mapping whose rows a migration's rows refer to; None also where its own mapping is not to be had."""
+    mapping = _mapping(migration, given)
+    return mapping.required.requires if mapping is not None and mapping.required is not None else None
+
+
+def _mapping(migration: Migration, given: Iterable[Mapping]) -> Mapping | None:
+    mapping = next((one for one in given if one.name == migration.mapping), None)
+    return load(migration.mapping) if mapping is None and migration.mapping in shipped() else mapping
+
+
+def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:
+    """Migrations that are not undone, oldest first: those of these mappings (by name), or the one of this number.
+
+    Raises ConfigurationError where one that is named is not there.
+    """
+    ledger.require(connection)
+    found = [
+        one
+        for one in ledger.migrations(connection)
+        if (not mappings or one.mapping in mappings) and migration_id in (None, one.migration_id)
+    ]
+    for name in mappings:
+        if migration_id is None and name not in {one.mapping for one in found}:
+            raise ConfigurationError(f"The ledger has no migration of {name} that is not undone.")
+    if migration_id is not None and not found:
+        raise ConfigurationError(f"The ledger has no migration {migration_id} that is not undone.")
+    return found
