@@ -42,7 +42,8 @@ def await_links(
         " FROM {table} CROSS JOIN LATERAL (VALUES {links}) AS w (field, wanted)"
         " WHERE {rows} AND {listed} AND w.wanted IS NOT NULL),"
         " here AS MATERIALIZED ("
-        "SELECT {other_key} AS key FROM {other} WHERE {others} AND {other_key} IN (SELECT wanted FROM pair)),"
+        # IS TRUE keeps it a filter over the batch; as a join it would be a look-up of each link's row in the source.
+        "SELECT {other_key} AS key FROM {other} WHERE {others} AND ({other_key} IN (SELECT wanted FROM pair)) IS TRUE),"
         " waiting AS MATERIALIZED ("
         "SELECT * FROM pair AS w WHERE w.adopted OR w.wanted NOT IN (SELECT key FROM here)"
         # A look-up for each, not a join: the target may have no statistics yet, and would be read whole.
