@@ -14,7 +14,7 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.row_shape import row_shape
 from spine_migrate.db.version_table import recorded_target
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Drift, Refused
 from spine_migrate.mapping.bind import Binding, bind
 from spine_migrate.mapping.load import required
 from spine_migrate.mapping.model import Mapping
@@ -53,7 +53,10 @@ def find_tables(
         target = catalog.find(connection, mapping.target.name, schema)
     except Refused as error:
         raise Refused(error.precondition, f"{error.sentence} Run spine-migrate db upgrade first.") from error
-    return Tables(bind(mapping, source, target), source, target)
+    binding = bind(mapping, source, target)
+    if unknown := catalog.child_columns(connection, source.oid):
+        raise Drift([f"{place} is in no rule of the mapping" for place in unknown])
+    return Tables(binding, source, target)
 
 
 def lock_name(tables: Tables) -> str:

@@ -128,6 +128,11 @@ def leaves(connection: psycopg.Connection[Any], oid: int) -> list[Leaf]:
     return [Leaf(Name(row["nspname"], row["relname"]), row["filenode"], row["blocks"]) for row in rows]
 
 
+def child_columns(connection: psycopg.Connection[Any], oid: int) -> list[str]:
+    """Columns that tables inheriting from ``oid`` have of their own, each as ``schema.table.column``."""
+    return [row[0] for row in connection.execute(query("catalog", "child_columns"), {"oid": oid}).fetchall()]
+
+
 def unique_indexes(connection: psycopg.Connection[Any], oid: int) -> list[UniqueIndex]:
     """All unique indexes but the primary key's, in name order."""
     with connection.cursor(row_factory=dict_row) as cursor:

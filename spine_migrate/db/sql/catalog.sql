@@ -45,6 +45,21 @@ SELECT n.nspname, c.relname, pg_relation_filenode(c.oid)::bigint AS filenode,
  WHERE c.relkind = 'r'
  ORDER BY n.nspname, c.relname;
 
+-- name: child_columns
+-- What tables that inherit from it add to its columns; partitions cannot.
+WITH RECURSIVE tree(oid) AS (
+    SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT format('%%s.%%I', t.oid::regclass, a.attname)
+  FROM tree t
+  JOIN pg_attribute a ON a.attrelid = t.oid
+ WHERE a.attnum > 0 AND NOT a.attisdropped
+   AND NOT EXISTS (SELECT FROM pg_attribute p
+                    WHERE p.attrelid = %(oid)s::oid AND p.attname = a.attname AND NOT p.attisdropped)
+ ORDER BY 1;
+
 -- name: unique_indexes
 -- Unique indexes but the primary key's, with what they are over and for which rows.
 SELECT c.relname AS name,
