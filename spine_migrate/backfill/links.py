@@ -81,13 +81,11 @@ def complete(connection: Connection, binding: Binding, migration_id: int, *, eve
     completed = 0
     for field in binding.mapping.links:
         statement = _complete(binding, field.target)
-        while True:
+        last: str | None = ""
+        while last is not None:
             with connection.transaction():
-                row = execute(connection, statement, migration_id, field.target, BATCH).fetchone()
-            done = int(row[0]) if row else 0
+                ((last, done),) = execute(connection, statement, migration_id, field.target, last, BATCH).fetchall()
             completed += done
-            if done < BATCH:
-                break
     with connection.transaction():
         if everything_moved and binding.mapping.links:
             execute(connection, _mark_broken(binding), migration_id)
@@ -102,20 +100,23 @@ def complete(connection: Connection, binding: Binding, migration_id: int, *, eve
 
 
 def _complete(binding: Binding, column: str) -> sql.Composed:
-    """A link row is deleted in the statement that fills it in. A target row that is gone takes its link along."""
+    """The next links in the order of the keys: the last of them, how many were completed.
+
+    A link row is deleted in the statement that fills it in. A target row that is gone takes its link along.
+    """
     return sql.SQL(
-        "WITH batch AS ("
-        " SELECT l.target_key, l.wanted FROM spine_migrate.link AS l"
-        " WHERE l.migration_id = $1 AND l.field = $2"
-        " AND EXISTS (SELECT FROM {target} AS r WHERE r.{key} = l.wanted::{type})"
-        " ORDER BY l.target_key LIMIT $3 FOR UPDATE),"
-        " filled AS ("
-        " UPDATE {target} AS t SET {column} = b.wanted::{type} FROM batch AS b"
-        " WHERE t.{key} = b.target_key::{type} AND t.{column} IS NULL),"
+        "WITH part AS ("
+        " SELECT max(p.target_key) AS last FROM ("
+        " SELECT l.target_key FROM spine_migrate.link AS l WHERE l.migration_id = $1 AND l.field = $2"
+        " AND l.target_key > $3 ORDER BY l.target_key LIMIT $4) AS p),"
         " gone AS ("
-        " DELETE FROM spine_migrate.link AS l USING batch AS b"
-        " WHERE l.migration_id = $1 AND l.field = $2 AND l.target_key = b.target_key)"
-        " SELECT count(*) FROM batch"
+        " DELETE FROM spine_migrate.link AS l USING {target} AS r"
+        " WHERE l.migration_id = $1 AND l.field = $2 AND l.target_key > $3 AND l.target_key <= (SELECT last FROM part)"
+        " AND r.{key} = l.wanted::{type} RETURNING l.target_key, l.wanted),"
+        " filled AS ("
+        " UPDATE {target} AS t SET {column} = g.wanted::{type} FROM gone AS g"
+        " WHERE t.{key} = g.target_key::{type} AND t.{column} IS NULL)"
+        " SELECT (SELECT last FROM part), (SELECT count(*) FROM gone)"
     ).format(
         target=binding.target.identifier,
         key=sql.Identifier(binding.mapping.target.key),

@@ -115,11 +115,12 @@ def _move(connection: Connection, binding: Binding, batches: Batches, keys: list
 
 
 def _count(binding: Binding) -> sql.Composed:
-    """Only 32 bits of a transaction id are kept, and wrap: newer is what lies in the
-    half circle ahead of ``$1`` (PostgreSQL manual, 24.1.5). A row so old that it lies there again only costs a look.
+    """Only 32 bits of a transaction id are kept, and wrap: an age is right for ids less than half of the circle old
+    (PostgreSQL manual, 24.1.5). A row that is older only costs a look.
     """
     return sql.SQL(
-        "SELECT count(*), count(*) FILTER (WHERE ((s.xmin::text::bigint - $1) & 4294967295) < 2147483648) FROM {} AS s"
+        "SELECT count(*), count(*) FILTER (WHERE age(s.xmin) <= (SELECT age(($1::bigint & 4294967295)::text::xid)))"
+        " FROM {} AS s"
     ).format(binding.source.identifier)
 
 
