@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 import psycopg
 
-from spine_migrate.db.connect import Connection, connect
+from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import is_lost, retrying
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted, Refused
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 # disk, and with it everything that was committed before.
 SETTINGS = {"synchronous_commit": "on", "work_mem": "64MB", "jit": "off", "statement_timeout": "0"}
 # A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
-WORKER_SETTINGS = {**SETTINGS, "synchronous_commit": "off"}
+WORKER_SETTINGS = {**SETTINGS, **PINNED, "synchronous_commit": "off"}
 # Seconds between two looks at a lock that another session holds.
 _GLANCE = 0.5
 
@@ -97,7 +97,8 @@ class Control:
 
     def _alive(self) -> Connection:
         if self.connection.closed:
-            self.connection = connect(self.url, settings=SETTINGS)
+            resolved = PINNED if self._lock is not None else {}
+            self.connection = connect(self.url, settings={**SETTINGS, **resolved})
             if self._lock is not None:
                 # The server may not have noticed yet that the old session is gone.
                 try:

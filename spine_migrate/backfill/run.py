@@ -89,8 +89,12 @@ def run(
     control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
     try:
         with control:
-            ledger.require(control.connection)
-            tables = find_tables(control.connection, mapping, source_schema=source_schema, target_schema=target_schema)
+            control.retried(ledger.require)
+            tables = control.retried(
+                lambda connection: find_tables(
+                    connection, mapping, source_schema=source_schema, target_schema=target_schema
+                )
+            )
             control.hold(lock_name(tables), wait=options.wait)
             return _Run(control, tables, options, stop, cancel or threading.Event(), report).outcome()
     except psycopg.Error as error:
@@ -107,7 +111,7 @@ class _Run:
     report: Callable[[Progress], None]
 
     def outcome(self) -> Outcome:
-        setting = self._open()
+        setting = self.control.retried(self._open)
         values = {"migration_id": setting.migration_id}
         self.control.connection.execute(query("backfill", "abandon_rewritten"), values)
         pace = Pace(
@@ -125,8 +129,8 @@ class _Run:
             if outcome is not None:
                 return outcome
 
-    def _open(self) -> Setting:
-        connection, options = self.control.connection, self.options
+    def _open(self, connection: Connection) -> Setting:
+        options = self.options
         if options.offline and not is_started(connection, self.tables):
             offline.check(connection, self.tables)
 

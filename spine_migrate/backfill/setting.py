@@ -10,7 +10,7 @@ from spine_migrate.backfill.batch import REPAIRS, Batches, segments
 from spine_migrate.backfill.collisions import Guard
 from spine_migrate.backfill.statements import Parent, Statements
 from spine_migrate.db import catalog, ledger
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import Connection, pin
 from spine_migrate.db.queries import query
 from spine_migrate.db.row_shape import row_shape
 from spine_migrate.db.version_table import recorded_target
@@ -43,7 +43,7 @@ class Setting:
 def find_tables(
     connection: Connection, mapping: Mapping, *, source_schema: str | None, target_schema: str | None
 ) -> Tables:
-    """Look both tables up and hold the mapping against them.
+    """Look both tables up and hold the mapping against them. From then on the session's search_path is pinned.
 
     Raises Refused (a table is missing or no table, row security, no privilege) and Drift.
     """
@@ -53,6 +53,10 @@ def find_tables(
         target = catalog.find(connection, mapping.target.name, schema)
     except Refused as error:
         raise Refused(error.precondition, f"{error.sentence} Run spine-migrate db upgrade first.") from error
+    pin(connection)
+    # Once more, so that types are written with their schema.
+    source = catalog.find(connection, source.name.table, source.name.schema)
+    target = catalog.find(connection, target.name.table, target.name.schema)
     binding = bind(mapping, source, target)
     if unknown := catalog.child_columns(connection, source.oid):
         raise Drift([f"{place} is in no rule of the mapping" for place in unknown])

@@ -31,6 +31,11 @@ SETTINGS = {
     "array_nulls": "on",
 }
 
+# For sessions that evaluate a mapping's expressions. Otherwise a function or operator that somebody has put into a
+# schema of the path could stand in for the server's own, even with pg_catalog first: the closest argument types win.
+# Names must have been resolved before (PostgreSQL manual, 5.10.6 and 10.3).
+PINNED = {"search_path": "pg_catalog, pg_temp"}
+
 
 def conninfo(url: str | None) -> str:
     """A libpq URL or key=value string, completed with our defaults; None leaves everything to the PG* environment.
@@ -81,6 +86,12 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
     )
     connection.autocommit = autocommit
     return connection
+
+
+def pin(connection: Connection) -> None:
+    """Give a session the settings of ``PINNED``."""
+    for name, value in PINNED.items():
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
 def _refused(error: psycopg.OperationalError, url: str | None) -> SpineMigrateError:

@@ -54,6 +54,13 @@ def explained(error: psycopg.Error) -> SpineMigrateError:
             )
         case "25006":
             return Refused("read-only", f"The server takes no writes ({words}); connect to the primary.")
+        case "42P01" | "42883" | "42704" if error.diag.context and "function" in error.diag.context:
+            return Refused(
+                "function-search-path",
+                f"A function on the tables, of a trigger perhaps, does not find what it names ({words}); the tool's "
+                f"sessions have no schema of yours in their search_path, so give the function one of its own "
+                f"(ALTER FUNCTION ... SET search_path).",
+            )
         case "42P01" | "3F000" | "42703":
             return Refused("object-missing", f"The database lacks an object ({words}); run spine-migrate db upgrade.")
         case "53100":
