@@ -1,0 +1,92 @@
+"""Where every migration stands, from the ledger alone; reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from spine_migrate.db import ledger
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.faults import explained
+from spine_migrate.db.queries import query
+
+
+@dataclass(frozen=True)
+class Status:
+    """One migration. ``quarantined`` counts by reason, discarded rows included. ``at_work``: a run, a retry or an undo
+    holds its lock now. Blocks are of 8 kB and of the source; all of them done is 100 percent.
+    """
+
+    migration_id: int
+    mapping: str
+    source_table: str
+    target_table: str
+    step: str
+    tool_version: str
+    started_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    rows_moved: int
+    rows_adopted: int
+    last_batch_at: datetime | None
+    blocks_done: int | None
+    blocks_total: int | None
+    quarantined: dict[str, int]
+    discarded: int
+    links_waiting: int
+    links_broken: int
+    at_work: bool
+
+    @property
+    def percent(self) -> float:
+        if self.step in ("done", "undone") or not self.blocks_total:
+            return 100.0
+        return 100.0 * (self.blocks_done or 0) / self.blocks_total
+
+    @property
+    def rows_quarantined(self) -> int:
+        return sum(self.quarantined.values())
+
+    @property
+    def accounted(self) -> int:
+        return self.rows_moved + self.rows_adopted + self.rows_quarantined
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What happened between two looks: rows per second, and the seconds left at that pace, None where nothing moved."""
+
+    rate: float
+    seconds_left: float | None
+
+
+def look(connection: Connection, *, undone: bool = False) -> list[Status]:
+    """All migrations, oldest first. Raises Refused where the ledger is not installed or not readable."""
+    try:
+        ledger.require(connection)
+        with connection.cursor(row_factory=class_row(Status)) as cursor:
+            return cursor.execute(query("status", "migrations"), {"undone": undone}).fetchall()
+    except psycopg.Error as error:
+        raise explained(error) from error
+
+
+def pace(before: Status, now: Status, seconds: float) -> Pace:
+    """From two looks at one migration, ``seconds`` apart."""
+    blocks = ((now.blocks_done or 0) - (before.blocks_done or 0)) / seconds
+    left = (now.blocks_total or 0) - (now.blocks_done or 0)
+    return Pace((now.accounted - before.accounted) / seconds, left / blocks if blocks > 0 else None)
+
+
+def as_json(status: Status, at: Pace | None) -> dict[str, Any]:
+    """The fields of ``Status`` with percent, and of ``Pace`` where there were two looks."""
+    values = {name: getattr(status, name) for name in Status.__dataclass_fields__}
+    return {
+        **{name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
+        "percent": round(status.percent, 2),
+        "rows_per_second": None if at is None else round(at.rate, 1),
+        "seconds_left": None if at is None or at.seconds_left is None else round(at.seconds_left),
+    }

@@ -1,0 +1,35 @@
+-- name: migrations
+-- Every migration with what its checkpoints, its quarantine and its links add up to.
+SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool_version, m.started_by, m.started_at,
+       m.finished_at, c.rows_moved, c.rows_adopted, c.last_batch_at, c.blocks_done, c.blocks_total,
+       coalesce(q.quarantined, '{}') AS quarantined, coalesce(q.discarded, 0) AS discarded,
+       coalesce(l.waiting, 0) AS links_waiting, coalesce(l.broken, 0) AS links_broken,
+       EXISTS (SELECT FROM pg_locks k
+                WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND k.granted
+                  AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND (k.classid::bigint << 32 | k.objid::bigint) =
+                      hashtextextended(m.mapping || '|' || m.source_table || '|' || m.target_table, 7741)) AS at_work
+  FROM spine_migrate.migration m
+  LEFT JOIN LATERAL (
+       SELECT sum(p.rows_moved)::bigint AS rows_moved, sum(p.rows_adopted)::bigint AS rows_adopted,
+              max(p.updated_at) FILTER (WHERE p.batches > 0) AS last_batch_at,
+              sum(CASE WHEN p.done THEN p.ends ELSE least(p.reached, p.ends) END - p.low_block)
+                  FILTER (WHERE p.segment >= 0)::bigint AS blocks_done,
+              sum(p.ends - p.low_block) FILTER (WHERE p.segment >= 0)::bigint AS blocks_total
+         FROM (SELECT s.*, (s.position::tid::text::point)[0]::bigint AS reached,
+                      coalesce(s.high_block, greatest(s.low_block, coalesce(
+                          pg_relation_size(to_regclass(format('%%I.%%I', s.leaf_schema, s.leaf_table)))
+                          / current_setting('block_size')::bigint, s.low_block))) AS ends
+                 FROM spine_migrate.checkpoint s WHERE s.migration_id = m.migration_id) p
+       ) c ON true
+  LEFT JOIN LATERAL (
+       SELECT jsonb_object_agg(r.reason, r.rows) AS quarantined, sum(r.discarded)::bigint AS discarded
+         FROM (SELECT reason, count(*) AS rows, count(discarded_at) AS discarded
+                 FROM spine_migrate.quarantine WHERE migration_id = m.migration_id GROUP BY reason) r
+       ) q ON true
+  LEFT JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FILTER (WHERE state = 'broken') AS broken
+         FROM spine_migrate.link WHERE migration_id = m.migration_id
+       ) l ON true
+ WHERE %(undone)s OR m.step <> 'undone'
+ ORDER BY m.migration_id;

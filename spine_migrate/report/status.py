@@ -1,0 +1,45 @@
+"""Where migrations stand, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+
+from spine_migrate.backfill.status import Pace, Status
+
+NOTHING = "No migration has been started in this database."
+
+
+def as_text(found: Sequence[Status], paces: Mapping[int, Pace]) -> str:
+    return "\n".join(line for status in found for line in _lines(status, paces.get(status.migration_id))) or NOTHING
+
+
+def _lines(status: Status, pace: Pace | None) -> Iterator[str]:
+    yield (
+        f"migration {status.migration_id}  {status.mapping}: {status.step}, {status.percent:.1f}%"
+        f"  ({status.source_table} to {status.target_table})"
+    )
+    yield f"  moved         {status.rows_moved:>12,}"
+    if status.rows_adopted:
+        yield f"  there before  {status.rows_adopted:>12,}"
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.quarantined.items()))
+    discarded = f"; {status.discarded:,} of them discarded" if status.discarded else ""
+    yield f"  quarantined   {status.rows_quarantined:>12,}{f'  {reasons}{discarded}' if reasons else ''}"
+    if status.links_waiting or status.links_broken:
+        yield f"  links         {status.links_waiting:>12,}  waiting, {status.links_broken:,} broken"
+    yield f"  {_activity(status, pace)}"
+    ended = f", ended {status.finished_at:%Y-%m-%d %H:%M:%S %Z}" if status.finished_at else ""
+    yield (
+        f"  started {status.started_at:%Y-%m-%d %H:%M:%S %Z} by {status.started_by}"
+        f" with version {status.tool_version}{ended}"
+    )
+
+
+def _activity(status: Status, pace: Pace | None) -> str:
+    if not status.at_work:
+        since = f" since {status.last_batch_at:%Y-%m-%d %H:%M:%S %Z}" if status.last_batch_at else ""
+        return f"nobody is at work{since}"
+    if pace is None:
+        return "at work"
+    left = f", {timedelta(seconds=round(pace.seconds_left))} left" if pace.seconds_left is not None else ""
+    return f"at work, {pace.rate:,.0f} rows/s{left}"
