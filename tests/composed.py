@@ -93,9 +93,9 @@ class _Maker:
 
 
 def _copied(maker: _Maker) -> None:
-    kind = maker.draw(st.sampled_from([*BY_TYPE, "any"]))
+    kind = maker.draw(st.sampled_from([*BY_TYPE, "any", "any", "any"]))
     path = kind == "any" or maker.draw(st.booleans())
-    live = maker.draw(st.sampled_from(["bigint", "uuid", "jsonb", "text"])) if kind == "any" else None
+    live = maker.draw(st.sampled_from(["bigint", "uuid", "jsonb", "jsonb", "text"])) if kind == "any" else None
     values = BY_TYPE[live or kind]
     if kind == "jsonb" and maker.draw(st.booleans()):
         live = "json"

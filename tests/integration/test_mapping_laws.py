@@ -29,7 +29,9 @@ from tests.composed import Composed, composed, write
 from tests.database import Role, fresh_database
 from tests.values import BY_TYPE, comparable, from_text, json_text, to_text
 
-EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
