@@ -1,0 +1,171 @@
+"""The row limit, the rate limit and the figures, with a clock of our own: no test waits."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from spine_migrate.backfill.batch import Done
+from spine_migrate.backfill.pace import Pace, Progress
+
+START = Progress(
+    mapping="app/rows",
+    stage="backfill",
+    blocks=10,
+    total_blocks=100,
+    rows=0,
+    moved=0,
+    quarantined=0,
+    accounted=50,
+    batches=0,
+    seconds=0.0,
+)
+
+
+class Clock:
+    """Time passes only when it is told to, or when somebody waits on ``Stop``."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Stop(threading.Event):
+    """Records what it is asked to wait, and lets that time pass on the clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waits.append(timeout)
+        self.clock.now += timeout
+        return self.is_set()
+
+
+def make(limit: int | None = None, rows_per_second: float | None = None) -> tuple[Pace, Clock, Stop, list[Progress]]:
+    clock = Clock()
+    stop = Stop(clock)
+    told: list[Progress] = []
+    pace = Pace(START, limit=limit, rows_per_second=rows_per_second, stop=stop, report=told.append, clock=clock)
+    return pace, clock, stop, told
+
+
+def test_without_a_limit_all_is_granted() -> None:
+    pace, *_ = make()
+    assert pace.take(5000) == 5000
+    assert not pace.exhausted
+
+
+def test_the_limit_is_granted_once_and_what_is_unused_comes_back() -> None:
+    pace, *_ = make(limit=100)
+    assert pace.take(70) == 70
+    assert pace.take(70) == 30
+    states = [pace.exhausted]
+    pace.settle(70, used=70)
+    pace.settle(30, used=10)
+    states.append(pace.exhausted)
+    assert states == [False, False], "what is granted may yet come back"
+    assert pace.take(70) == 20
+    pace.settle(20, used=20)
+    assert pace.exhausted
+    assert pace.take(70) == 0
+
+
+@pytest.mark.parametrize("limit", [1, 99, 1000])
+def test_workers_together_use_the_limit_up_exactly(limit: int) -> None:
+    """Each uses at random less than it was granted, as at the end of a segment; none leaves too early."""
+    stop = threading.Event()
+    pace = Pace(START, limit=limit, rows_per_second=None, stop=stop, report=lambda _: None)
+
+    def work(number: int) -> int:
+        used = 0
+        turn = number
+        while granted := pace.take(37):
+            turn += 1
+            part = granted if turn % 3 else granted // 2
+            pace.settle(granted, used=part)
+            used += part
+        return used
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == limit
+
+
+def test_who_waits_for_a_grant_stops_when_the_run_stops() -> None:
+    stop = threading.Event()
+    pace = Pace(START, limit=10, rows_per_second=None, stop=stop, report=lambda _: None)
+    assert pace.take(10) == 10
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pace.take, 5)
+        stop.set()
+        assert waiting.result(timeout=30) == 0
+
+
+def test_nothing_is_granted_once_the_run_is_to_stop() -> None:
+    for limit in (None, 10):
+        pace, _, stop, _ = make(limit=limit)
+        stop.set()
+        assert pace.take(5) == 0
+
+
+def test_the_rate_limit_waits_as_long_as_the_rows_are_worth() -> None:
+    pace, clock, stop, _ = make(rows_per_second=100)
+    began = clock.now
+    moved = 0
+    while moved < 1000:
+        granted = pace.take(5000)
+        assert granted <= 100, "no more than a second's worth at once"
+        clock.now += 0.1
+        pace.count(Done(rows=granted, moved=granted))
+        moved += granted
+    assert clock.now - began == pytest.approx(moved / 100, abs=1.1)
+    assert all(0 < wait <= 1 for wait in stop.waits)
+
+
+def test_a_pause_is_not_caught_up_on_by_more_than_a_second() -> None:
+    pace, clock, stop, _ = make(rows_per_second=10)
+    clock.now += 3600
+    pace.count(Done(rows=10, moved=10))
+    assert stop.waits == []
+    pace.count(Done(rows=10, moved=10))
+    assert stop.waits == [pytest.approx(1.0)]
+
+
+def test_a_rate_below_one_row_a_second_grants_single_rows() -> None:
+    pace, _, stop, _ = make(rows_per_second=0.25)
+    assert pace.take(5000) == 1
+    pace.count(Done(rows=1, moved=1))
+    pace.count(Done(rows=1, moved=1))
+    assert sum(stop.waits) == pytest.approx(8.0)
+
+
+def test_the_rate_holds_for_all_workers_together() -> None:
+    """Each count moves the common moment at which the next rows are free."""
+    pace, clock, stop, _ = make(rows_per_second=100)
+    for _ in range(4):
+        pace.count(Done(rows=100, moved=100))
+    assert clock.now == pytest.approx(100.0 + 3.0, abs=1.01)
+    assert sum(stop.waits) == pytest.approx(clock.now - 100.0)
+
+
+def test_figures() -> None:
+    pace, clock, _, told = make()
+    clock.now += 2
+    pace.count(Done(rows=30, moved=25, adopted=1, quarantined=4, blocks=45))
+    clock.now += 2
+    pace.count(Done(rows=10, moved=10, blocks=60))
+
+    first, second = told
+    assert (first.rows, first.moved, first.quarantined, first.accounted, first.blocks) == (30, 25, 4, 80, 55)
+    assert first.rate == 15.0
+    assert first.seconds_left == 2.0
+    assert (second.blocks, second.batches) == (100, 2), "a table that has shrunk meanwhile is not more than done"
+    assert START.seconds_left is None
+    assert START.rate == 0.0
