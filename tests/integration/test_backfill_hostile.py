@@ -36,9 +36,6 @@ def configure(database: Database, setting: LiteralString) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "statement_timeout = '1ms'",
-        "idle_in_transaction_session_timeout = '1ms'",
-        "idle_session_timeout = '1ms'",
         "lock_timeout = '1ms'",
         "timezone = 'Asia/Kolkata'",
         "datestyle = 'SQL, DMY'",
@@ -71,6 +68,20 @@ def test_settings_of_the_role_change_nothing(legacy: Legacy, role: Database, set
         assert not wrong_links(admin)
         held = admin.execute("SELECT reason, field, sqlstate FROM spine_migrate.quarantine ORDER BY reason").fetchall()
         assert held == [("key_taken", "run_id", None), ("too_long", "name", None), ("unique_conflict", None, "23505")]
+
+
+@pytest.mark.parametrize("name", ["statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"])
+def test_timeouts_of_the_role_do_not_cut_a_batch_short(legacy: Legacy, role: Database, name: LiteralString) -> None:
+    """One batch lasts longer than the timeout, and the run's other session is idle all the while."""
+    legacy.many_executions(50)
+    legacy.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.run_id::text LIKE '%0040' THEN"
+        " PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    configure(role, name + " = '1s'")
+
+    assert legacy.move(batch_rows=20, retry_seconds=0).moved == 50
 
 
 def test_a_read_only_server_is_told_apart(legacy: Legacy, role: Database) -> None:
