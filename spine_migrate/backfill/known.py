@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from spine_migrate.backfill.control import Control
 from spine_migrate.backfill.setting import Tables, lock_name
 from spine_migrate.db import catalog, ledger
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import Connection, pin
 from spine_migrate.db.ledger import Migration
 from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.bind import bind
@@ -43,7 +46,8 @@ class Known:
 
 
 def known(connection: Connection, migration: Migration, given: Iterable[Mapping] = ()) -> Known:
-    """``given``: mappings that the caller has loaded, from files of its own perhaps.
+    """``given``: mappings that the caller has loaded, from files of its own perhaps. The session's search_path is to be
+    pinned (``db.connect.PINNED``), so that types are written with their schema; the ledger's names have theirs.
 
     Raises Refused (``mapping-unknown``, or a table is missing), Drift, MappingError.
     """
@@ -67,6 +71,24 @@ def requires(migration: Migration, given: Iterable[Mapping] = ()) -> str | None:
 def _mapping(migration: Migration, given: Iterable[Mapping]) -> Mapping | None:
     mapping = next((one for one in given if one.name == migration.mapping), None)
     return load(migration.mapping) if mapping is None and migration.mapping in shipped() else mapping
+
+
+@contextmanager
+def held(
+    url: str | None, members: Iterable[Known], *, stop: threading.Event, retry_seconds: float, wait: bool
+) -> Iterator[dict[int, Control]]:
+    """The locks of some migrations, each on a session of its own, by number; taken in one order by everybody.
+
+    Raises Refused (``already-running``) before anything was done, Interrupted.
+    """
+    with ExitStack() as locks:
+        controls: dict[int, Control] = {}
+        for one in sorted(members, key=lambda one: one.migration.migration_id):
+            control = locks.enter_context(Control(url, stop=stop, retry_seconds=retry_seconds))
+            pin(control.connection)
+            control.hold(one.lock, wait=wait)
+            controls[one.migration.migration_id] = control
+        yield controls
 
 
 def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:

@@ -20,14 +20,14 @@ from spine_migrate.backfill import links
 from spine_migrate.backfill.accept import Accepted, accept
 from spine_migrate.backfill.batch import Care, Done
 from spine_migrate.backfill.control import Control
-from spine_migrate.backfill.known import Known, chosen, known, requires
+from spine_migrate.backfill.known import Known, chosen, held, known, requires
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.quarantine import Selected, absent
 from spine_migrate.backfill.release import Pages, attempt, pages_of, pages_released
 from spine_migrate.backfill.setting import Setting, open_setting
 from spine_migrate.backfill.sweep import halved
 from spine_migrate.db import ledger
-from spine_migrate.db.connect import Connection, connect
+from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -104,12 +104,12 @@ def retry(
     """
     names = [one.name for one in mappings]
     try:
-        with connect(url) as connection, ExitStack() as locks:
-            controls: dict[int, Control] = {}
-            for one in _involved(connection, names, migration_id, mappings):
-                control = locks.enter_context(Control(url, stop=stop, retry_seconds=options.retry_seconds))
-                control.hold(one.lock, wait=options.wait)
-                controls[one.migration.migration_id] = control
+        with ExitStack() as stack:
+            connection = stack.enter_context(connect(url, settings=PINNED))
+            first = _involved(connection, names, migration_id, mappings)
+            controls = stack.enter_context(
+                held(url, first, stop=stop, retry_seconds=options.retry_seconds, wait=options.wait)
+            )
             # Read anew: while we waited for a lock, its holder may have done anything.
             involved = [
                 one

@@ -97,7 +97,8 @@ def open_setting(
             "mapping-changed",
             f"The mapping {binding.mapping.name} has changed since migration {found.migration_id} began "
             f"(digest {found.mapping_digest[:12]}, now {binding.mapping.digest[:12]}); "
-            f"restore the file, or spine-migrate undo and start again.",
+            f"restore the file, or see spine-migrate quarantine retry --accept-mapping, "
+            f"or spine-migrate undo with the old file and start again.",
         )
     if found is not None and found.step == "undoing":
         raise Refused(

@@ -17,14 +17,14 @@ import psycopg
 
 from spine_migrate.backfill import references
 from spine_migrate.backfill.control import Control
-from spine_migrate.backfill.known import Known
+from spine_migrate.backfill.known import Known, held
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.references import Reference
 from spine_migrate.backfill.takeback import Left, Takeback
 from spine_migrate.backfill.undo_plan import NAMED, Undone, held_by, members_of, takeback_of
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.catalog import Name
-from spine_migrate.db.connect import Connection, connect
+from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -63,12 +63,12 @@ def undo(
     """
     results: list[Undone] = []
     try:
-        with connect(url) as connection, ExitStack() as locks:
-            controls: dict[int, Control] = {}
-            for one in sorted(members_of(connection, mappings), key=lambda one: one.migration.migration_id):
-                control = locks.enter_context(Control(url, stop=stop, retry_seconds=options.retry_seconds))
-                control.hold(one.lock, wait=options.wait)
-                controls[one.migration.migration_id] = control
+        with ExitStack() as stack:
+            connection = stack.enter_context(connect(url, settings=PINNED))
+            first = members_of(connection, mappings)
+            controls = stack.enter_context(
+                held(url, first, stop=stop, retry_seconds=options.retry_seconds, wait=options.wait)
+            )
             # Read anew: while we waited for a lock, its holder may have done anything.
             for one in members_of(connection, mappings):
                 number = one.migration.migration_id
@@ -108,11 +108,11 @@ class _Undoing:
                     f"{going} rows of {self.known.tables.target.name} that nothing has touched cannot be removed; "
                     f"a trigger or rule keeps them.",
                 )
-        held = self.control.retried(lambda connection: held_by(connection, self.known))
+        entries = self.control.retried(lambda connection: held_by(connection, self.known))
         state = "interrupted" if going else "left" if left and not self.options.leave else "undone"
         if state != "interrupted":
             self.control.retried(self._unserve)
-            self.control.retried(lambda connection: self._end(connection, state, left, held))
+            self.control.retried(lambda connection: self._end(connection, state, left, entries))
         return Undone(
             self.known.mapping.name,
             self.known.migration.migration_id,
@@ -120,7 +120,7 @@ class _Undoing:
             self.removed,
             left,
             examples,
-            held,
+            entries,
             [one.build().as_string(None) for one in built],
             time.monotonic() - began,
         )

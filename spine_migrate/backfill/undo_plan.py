@@ -13,7 +13,7 @@ from spine_migrate.backfill.known import Known, chosen, known, requires
 from spine_migrate.backfill.references import Reference
 from spine_migrate.backfill.takeback import Left, Takeback
 from spine_migrate.db import ledger
-from spine_migrate.db.connect import Connection, connect
+from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -53,7 +53,7 @@ def plan(url: str | None, *, mappings: Sequence[Mapping] = ()) -> list[Undone]:
     Raises as ``undo`` does, but takes no lock.
     """
     try:
-        with connect(url, settings=SETTINGS) as connection:
+        with connect(url, settings={**SETTINGS, **PINNED}) as connection:
             members = members_of(connection, mappings)
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             with connection.transaction(force_rollback=True):
@@ -102,9 +102,11 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
                 f"run the command that began it again first.",
             )
         for other in ledger.migrations(connection):
-            if other.migration_id in numbers or other.step == "undoing" or requires(other) != one.mapping.name:
+            if other.migration_id in numbers or other.step == "undoing":
                 continue
-            if known(connection, other).needs(one):
+            if requires(other, mappings) != one.mapping.name:
+                continue
+            if known(connection, other, mappings).needs(one):
                 raise Refused(
                     "children-first",
                     f"The rows of {other.mapping} (migration {other.migration_id}) belong to those of "

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from spine_migrate.cli.options import json_option, target_option, yes_option
+from spine_migrate.cli.options import json_option, yes_option
+from spine_migrate.cli.quarantine_options import migrations_options, reasons_option
+from spine_migrate.cli.quarantine_retry import retry
 
 if TYPE_CHECKING:
     from spine_migrate.db.connect import Connection
     from spine_migrate.db.ledger import Migration
     from spine_migrate.mapping.model import Mapping
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DISCARDING = (
     "A discarded row stays in quarantine, whole, but counts as settled: it will not be in the target, a retry passes "
@@ -41,46 +41,11 @@ Examples:
 Examples:
   spine-migrate quarantine export > quarantine.jsonl
   spine-migrate quarantine export --format csv --reason too_long --output too_long.csv""",
-    "retry": """\b
-Examples:
-  spine-migrate quarantine retry --reason unknown_value
-  spine-migrate quarantine retry --key 0b9b4a54-6c22-4c38-9d5c-0f6f3c2b7a11
-  spine-migrate quarantine retry --all --accept-mapping --mapping ./capture-spine/executions.toml
-
-Exit codes: 0 none of the rows remains in quarantine, 1 some do, 3 another run is at work (see --wait), 4 stopped; the
-same command goes on.""",
     "discard": """\b
 Examples:
   spine-migrate quarantine discard 0b9b4a54-6c22-4c38-9d5c-0f6f3c2b7a11
   spine-migrate quarantine discard --reason orphan --yes""",
 }
-
-
-def _migrations(command: Command) -> Command:
-    """``mapping: tuple[str, ...]`` and ``migration: int | None``."""
-    options = (
-        click.option(
-            "--mapping",
-            multiple=True,
-            metavar="NAME_OR_FILE",
-            help="Only this mapping, by name or by its .toml file; more than once for several.",
-        ),
-        click.option("--migration", type=click.IntRange(1), metavar="NUMBER", help="Only this migration; see status."),
-        target_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _reasons(command: Command) -> Command:
-    """``reason: tuple[str, ...]``."""
-    return click.option(
-        "--reason",
-        multiple=True,
-        metavar="CODE",
-        help="Only this reason, as list shows it; more than once for several.",
-    )(command)
 
 
 @click.group()
@@ -92,10 +57,10 @@ def quarantine() -> None:
 
 
 @quarantine.command(name="list", epilog=_EPILOGS["list"])
-@_reasons
+@reasons_option
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="How many rows.")
 @json_option
-@_migrations
+@migrations_options
 def list_(
     *,
     mapping: tuple[str, ...],
@@ -118,7 +83,7 @@ def list_(
 @quarantine.command(epilog=_EPILOGS["show"])
 @click.argument("key_or_id")
 @json_option
-@_migrations
+@migrations_options
 def show(*, key_or_id: str, mapping: tuple[str, ...], migration: int | None, target: str | None, as_json: bool) -> None:
     """Show a row whole: the source row, why it was refused, and the target row that it collides with.
 
@@ -148,8 +113,8 @@ def show(*, key_or_id: str, mapping: tuple[str, ...], migration: int | None, tar
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
     help="Write to this file instead of standard output; it appears once it is complete.",
 )
-@_reasons
-@_migrations
+@reasons_option
+@migrations_options
 def export(
     *,
     mapping: tuple[str, ...],
@@ -172,84 +137,12 @@ def export(
     click.echo(f"{count:,} rows exported{'' if output is None else f' to {output}'}", err=True)
 
 
-@quarantine.command(epilog=_EPILOGS["retry"])
-@_reasons
-@click.option("--key", multiple=True, metavar="KEY", help="This row, by its source key; discarded ones too.")
-@click.option("--all", "everything", is_flag=True, help="All rows that are not discarded.")
-@click.option(
-    "--accept-mapping",
-    is_flag=True,
-    help="Go on with a mapping that was changed since the migration began, if it leaves all moved rows as they are.",
-)
-@click.option("--discard-gone", is_flag=True, help="Discard rows whose source row is gone.")
-@click.option("--wait", is_flag=True, help="Wait for a run on the same migration instead of refusing.")
-@click.option(
-    "--retry-for",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to outlive a lost server before giving up with exit code 5.",
-)
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@json_option
-@_migrations
-def retry(
-    *,
-    mapping: tuple[str, ...],
-    migration: int | None,
-    target: str | None,
-    reason: tuple[str, ...],
-    key: tuple[str, ...],
-    everything: bool,
-    accept_mapping: bool,
-    discard_gone: bool,
-    wait: bool,
-    retry_for: float,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """Judge rows anew, as they are now in the source, and move those that pass.
-
-    Mend the row, or the mapping, first. Rows that were refused only because of a row that is moved by this, the events
-    of an execution, come along. Each batch is one transaction, so it can be stopped, killed and run again.
-    """
-    from spine_migrate.backfill.quarantine import Selected
-    from spine_migrate.backfill.retry import Options
-    from spine_migrate.backfill.retry import retry as retry_rows
-    from spine_migrate.cli.signals import stopping
-    from spine_migrate.errors import Interrupted
-    from spine_migrate.mapping.load import load
-    from spine_migrate.report import quarantine as report
-    from spine_migrate.report.progress import shown
-
-    if not everything and not reason and not key:
-        raise click.UsageError("Say which rows: --reason, --key, or --all.")
-    if everything and (reason or key):
-        raise click.UsageError("--all is all rows; leave out --reason and --key.")
-    with stopping() as (stop, _), shown(quiet=quiet) as progress:
-        outcome = retry_rows(
-            target,
-            Selected(list(reason) or None, list(key) or None),
-            mappings=[load(name) for name in mapping],
-            migration_id=migration,
-            options=Options(accept_mapping, discard_gone, wait, retry_for),
-            stop=stop,
-            report=progress,
-        )
-    click.echo(json.dumps(report.retried_json(outcome), indent=2) if as_json else report.retried_text(outcome))
-    if outcome.interrupted:
-        raise click.exceptions.Exit(Interrupted.exit_code)
-    if not outcome.clean:
-        raise click.exceptions.Exit(1)
-
-
 @quarantine.command(epilog=_EPILOGS["discard"], help=f"Settle rows that will not be carried.\n\n{_DISCARDING}")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@_reasons
+@reasons_option
 @yes_option
 @json_option
-@_migrations
+@migrations_options
 def discard(
     *,
     keys: tuple[str, ...],
@@ -277,17 +170,20 @@ def discard(
         click.echo(f"{sum(discarded.values()):,} rows discarded{f': {reasons}' if reasons else ''}. {_DISCARDING}")
 
 
+quarantine.add_command(retry)
+
+
 @contextmanager
 def _opened(
     target: str | None, names: Sequence[str], migration: int | None
 ) -> Iterator[tuple[Connection, list[Migration], list[Mapping]]]:
     """The migrations that the options name, and the mappings behind the names."""
     from spine_migrate.backfill.known import chosen
-    from spine_migrate.db.connect import connect
+    from spine_migrate.db.connect import PINNED, connect
     from spine_migrate.mapping.load import load
 
     mappings = [load(name) for name in names]
-    with connect(target) as connection:
+    with connect(target, settings=PINNED) as connection:
         found = chosen(connection, mappings=[one.name for one in mappings], migration_id=migration)
         yield connection, found, mappings
 

@@ -50,7 +50,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     STATUS: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ, "deferred_ddl": _READ},
     QUARANTINE: {
         "migration": ("SELECT", "UPDATE"),
-        "checkpoint": ("SELECT", "INSERT", "UPDATE"),
+        "checkpoint": ("SELECT", "UPDATE"),
         "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": _READ,
@@ -60,7 +60,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "migration": ("SELECT", "UPDATE"),
         "checkpoint": ("SELECT", "UPDATE", "DELETE"),
         "quarantine": ("SELECT", "DELETE"),
-        "link": ("SELECT", "DELETE"),
+        "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": ("SELECT", "DELETE"),
         "audit": ("INSERT",),
     },
@@ -179,9 +179,9 @@ def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
 
 def _further(command: str, move: Tables) -> Iterator[Grant]:
     """What some commands need on the target beside its rows."""
+    if command in (*_INSERTS, UNDO) and move.links:
+        yield Grant("TABLE", (move.target.schema, move.target.table), ("UPDATE",), move.links)
     if command in _INSERTS:
-        if move.links:
-            yield Grant("TABLE", (move.target.schema, move.target.table), ("UPDATE",), move.links)
         for sequence in move.sequences:
             yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
             yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))

@@ -1,0 +1,110 @@
+"""``spine-migrate undo``: what a migration moved is taken off the target again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from spine_migrate.cli.options import json_option, target_option, yes_option
+
+if TYPE_CHECKING:
+    from spine_migrate.mapping.model import Mapping
+
+_EPILOG = """\b
+What is left, and why:
+  changed             some field is not as the migration made it
+  source_gone         the source row is not there any more
+  in_quarantine       the source row is in quarantine
+  has_foreign_events  events belong to it that the migration did not move, or
+                      that stay themselves
+  referenced          a row that stays points to it
+
+\b
+Examples:
+  spine-migrate undo --all --dry-run
+  spine-migrate undo --mapping capture-spine/jobs
+  spine-migrate undo --all --yes --json
+
+Exit codes: 0 all is undone, 1 rows are left, 3 refused, 4 stopped; the same command goes on."""
+
+
+@click.command(epilog=_EPILOG)
+@click.option(
+    "--mapping",
+    multiple=True,
+    metavar="NAME_OR_FILE",
+    help="Undo this migration, by its mapping's name or .toml file; more than once for several.",
+)
+@click.option("--all", "everything", is_flag=True, help="Undo all migrations, events before the runs they belong to.")
+@click.option("--dry-run", is_flag=True, help="Say what would go and what would be left, change nothing.")
+@click.option("--leave", is_flag=True, help="End the undo although rows are left.")
+@click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
+@click.option(
+    "--retry-for",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to outlive a lost server before giving up with exit code 5.",
+)
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@yes_option
+@json_option
+@target_option
+def undo(
+    *,
+    mapping: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    leave: bool,
+    wait: bool,
+    retry_for: float,
+    quiet: bool,
+    yes: bool,
+    as_json: bool,
+    target: str | None,
+) -> None:
+    """Remove exactly what a migration moved, as long as nothing else has touched it.
+
+    A row goes if it carries the migration's mark and is as the mapping made it. Others are left as they are, and named.
+    The legacy tables are only read. Ctrl-C and SIGTERM stop after the current batch.
+    """
+    from spine_migrate.backfill.undo import Options
+    from spine_migrate.backfill.undo import undo as take_back
+    from spine_migrate.backfill.undo_plan import plan
+    from spine_migrate.cli.signals import stopping
+    from spine_migrate.errors import Interrupted
+    from spine_migrate.mapping.load import load
+    from spine_migrate.report import undo as report
+    from spine_migrate.report.progress import shown
+
+    if everything == bool(mapping):
+        raise click.UsageError("Say what to undo: --mapping for one or more migrations, or --all.")
+    mappings = [load(name) for name in mapping]
+    if dry_run:
+        planned = plan(target, mappings=mappings)
+        click.echo(json.dumps(report.as_json(planned), indent=2) if as_json else report.as_text(planned))
+        return
+    if not yes:
+        _ask(target, mappings)
+    with stopping() as (stop, _), shown(quiet=quiet) as progress:
+        options = Options(leave=leave, wait=wait, retry_seconds=retry_for)
+        results = take_back(target, mappings=mappings, options=options, stop=stop, report=progress)
+    click.echo(json.dumps(report.as_json(results), indent=2) if as_json else report.as_text(results))
+    if any(one.state == "interrupted" for one in results):
+        raise click.exceptions.Exit(Interrupted.exit_code)
+    if not all(one.clean for one in results):
+        raise click.exceptions.Exit(1)
+
+
+def _ask(target: str | None, mappings: list[Mapping]) -> None:
+    """Show the plan first; aborts on anything but yes."""
+    from spine_migrate.backfill.undo_plan import plan
+    from spine_migrate.report import undo as report
+
+    planned = plan(target, mappings=mappings)
+    click.echo(report.as_text(planned), err=True)
+    if planned:
+        click.confirm(f"Remove {sum(one.rows for one in planned):,} rows from the target?", abort=True, err=True)
