@@ -8,6 +8,7 @@ up, forward(inverse(forward(row))) == forward(row) for every rule that can be wo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -282,3 +283,51 @@ def test_shipped_mappings(name: str, connection: Connection) -> None:
             connection.rollback()
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("live", "literals"),
+    [
+        ("jsonb", ['"a"', "null", "1.50", '{"a": [null]}', '"null"']),
+        ("json", ['"a"', "null", "[1, 2]"]),
+        ("text", ["", "null", " a ", '"', "\u00e4"]),
+        ("character(5)", ["ab"]),
+        ("uuid", ["7e12bde6-6ba7-434c-82f7-5ef61313fec3"]),
+        ("boolean", ["true", "false"]),
+        ("smallint", ["-32768"]),
+        ("bigint", ["-9223372036854775808", "9223372036854775807"]),
+        ("numeric", ["1.500", "NaN", "-123456789012345678901234567890.5"]),
+        ("real", ["0.1", "NaN", "-Infinity", "1e-30"]),
+        ("double precision", ["0.1", "Infinity", "1.7976931348623157e308", "5e-324"]),
+        ("bytea", ["\\x00ff"]),
+        ("inet", ["10.0.0.1", "10.0.0.1/8", "::1"]),
+        ("cidr", ["10.0.0.0/8"]),
+        ("date", ["infinity", "4713-01-01 BC", "5874897-12-31"]),
+        ("timestamp without time zone", ["infinity", "4713-01-01 00:00:00 BC", "294276-12-31 23:59:59.999999"]),
+        ("timestamp with time zone", ["-infinity", "4713-01-01 00:00:00+00 BC", "2020-01-01 00:00:00.5+00"]),
+    ],
+)
+def test_an_undeclared_column_comes_back(
+    live: str, literals: list[str], connection: Connection, tmp_path: Path
+) -> None:
+    """Whatever a column of type any really is, it goes into a JSON path and comes back, and NULL is not JSON's null."""
+    columns = {"id": {"type": "bigint", "not_null": True}, "it": {"type": "any"}}
+    fields = {"key": {"copy": "id"}, '"meta"."it"': {"copy": "it"}, '"meta"."mark"': {"origin": True}}
+    types = {"key": {"type": "bigint", "not_null": True}, "meta": {"type": "jsonb"}}
+    write(tmp_path, "target", {"table": "new", "key": "key", "columns": types})
+    source = {"table": "old", "key": "id", "columns": columns}
+    mapping = load_file(write(tmp_path, "any", {"source": source, "target": {"file": "target.toml"}, "fields": fields}))
+    try:
+        _create(connection, "old", {"id": ("bigint", True), "it": (live, False)})
+        _create(connection, "new", {"key": ("bigint", True), "meta": ("jsonb", False)})
+        statement = sql.SQL("INSERT INTO old SELECT n, t::{} FROM unnest($1::text[]) WITH ORDINALITY AS u(t, n)")
+        execute(connection, statement.format(sql.SQL(live)), [*literals, None])
+        tables = (catalog.find(connection, table, None) for table in ("old", "new"))
+        binding = bind(mapping, *tables)
+        _move(connection, binding, sql.SQL("true"))
+        back = _select(connection, inverse(binding, "t"), sql.SQL("FROM new AS t ORDER BY key"))
+        old = _select(connection, {"it": sql.SQL("it")}, sql.SQL("FROM old ORDER BY id"))
+        assert [row["it"] for row in back] == [row["it"] for row in old]
+        assert old[-1]["it"] is None
+    finally:
+        connection.rollback()

@@ -112,6 +112,21 @@ def test_help_lists_the_commands_in_the_order_of_a_migration() -> None:
     assert "Exit codes:" in shown.stdout
 
 
+def test_the_help_of_every_command_loads_no_driver() -> None:
+    """One fresh interpreter asks each for its help."""
+    script = """
+import contextlib, io, sys
+from spine_migrate.cli import main
+for name in main.list_commands(None):
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        main([name, "--help"], prog_name="spine-migrate")
+    assert shown.getvalue().startswith(f"Usage: spine-migrate {name} "), name
+print(*sorted({module.partition(".")[0] for module in sys.modules}))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert {"psycopg", "sqlalchemy", "alembic", "rich"}.isdisjoint(ended.stdout.split())
+
+
 def test_the_module_is_the_command() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "spine_migrate", "--version"], check=True, capture_output=True, text=True
