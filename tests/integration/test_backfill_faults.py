@@ -364,3 +364,25 @@ def test_a_full_disk_ends_the_run_resumable_and_blames_no_row(legacy: Legacy) ->
     legacy.execute("DROP TRIGGER full_disk ON runs")
     assert legacy.move().moved == 50
     legacy.prove()
+
+
+def test_rows_that_change_in_the_middle_of_a_batch(legacy: Legacy) -> None:
+    """What was judged is what is inserted, whatever is committed between the two; the sweep sees to what is new."""
+    legacy.many_executions(30)
+    legacy.executions(31, status="zombie")
+    # SHARE lets the batch read and judge, and holds up its insert.
+    with held(legacy, "LOCK TABLE runs IN SHARE MODE") as application:
+        going = Background(legacy.move)
+        wait_for(legacy, "EXISTS (SELECT" + _WORKERS + " AND wait_event_type = 'Lock')")
+        legacy.execute("UPDATE executions SET status = 'zombie' WHERE execution_id = %s", uuid(5))
+        legacy.execute("UPDATE executions SET status = 'failed' WHERE execution_id = %s", uuid(31))
+        legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(6))
+        legacy.executions(32)
+        application.rollback()
+
+    outcome = going.result()
+
+    assert outcome.state == "done"
+    assert legacy.rows("SELECT status FROM runs WHERE run_id IN (%s, %s)", uuid(5), uuid(6)) == [("completed",)] * 2
+    assert legacy.value("SELECT count(*) FROM runs") == 31
+    assert legacy.quarantine() == [(uuid(31), "unknown_value", "status", None, None)]

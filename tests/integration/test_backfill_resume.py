@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 
@@ -28,11 +29,20 @@ def half(legacy: Legacy) -> Legacy:
     return legacy
 
 
-@pytest.mark.parametrize("rewrite", ["VACUUM FULL executions", "CLUSTER executions USING executions_pkey"])
-def test_a_rewrite_between_two_runs(half: Legacy, rewrite: str) -> None:
+# CLUSTER mixes the rows: as many that were moved come to stand ahead of the scan as others behind it, so that no count
+# tells; their versions are as old as before.
+REWRITES = pytest.mark.parametrize("rewrite", ["VACUUM FULL executions", "CLUSTER executions USING shuffle"])
+
+
+def shuffle(legacy: Legacy) -> None:
+    legacy.execute("CREATE INDEX shuffle ON executions (md5(execution_id::text))")
+
+
+@REWRITES
+def test_a_rewrite_between_two_runs(half: Legacy, rewrite: LiteralString) -> None:
+    shuffle(half)
     half.execute("DELETE FROM executions WHERE execution_id = %s", uuid(3))
-    with half.connect() as connection:
-        connection.execute(rewrite.encode())
+    half.execute(rewrite)
 
     outcome = half.move(workers=2, batch_rows=50)
 
@@ -42,18 +52,20 @@ def test_a_rewrite_between_two_runs(half: Legacy, rewrite: str) -> None:
     half.prove()
 
 
+@REWRITES
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_rewrite_during_a_run(legacy: Legacy, workers: int) -> None:
+def test_a_rewrite_during_a_run(legacy: Legacy, workers: int, rewrite: LiteralString) -> None:
     legacy.many_executions(2000)
+    shuffle(legacy)
     rewritten = threading.Event()
 
-    def rewrite(progress: Progress) -> None:
+    def interfere(progress: Progress) -> None:
         if progress.rows > 500 and not rewritten.is_set():
             rewritten.set()
-            legacy.execute("VACUUM FULL executions")
+            legacy.execute(rewrite)
 
     # The report is called between two batches of one worker; the batches of others hold up the rewrite till they end.
-    outcome = legacy.move(batch_rows=40, workers=workers, report=rewrite)
+    outcome = legacy.move(batch_rows=40, workers=workers, report=interfere)
 
     assert rewritten.is_set()
     assert (outcome.state, outcome.moved) == ("done", 2000)
