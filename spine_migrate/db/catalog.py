@@ -31,7 +31,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Column:
-    """``type`` is the base name as format_type prints it, or ``enum``; ``length`` is in characters, None for no limit."""
+    """``type`` is the base name as format_type prints it, or ``enum``; ``length`` in characters, None for no limit."""
 
     name: str
     type: str

@@ -225,8 +225,10 @@ def test_dropped_columns_leave_no_hole(legacy: Legacy) -> None:
 @pytest.mark.parametrize(
     "alter",
     [
-        "CREATE TYPE \"St'ate %\" AS ENUM ('pending', 'queued', 'running', 'completed', 'failed', 'zombie');"
-        'ALTER TABLE executions ALTER status DROP DEFAULT, ALTER status TYPE "St\'ate %" USING status::"St\'ate %"',
+        (
+            "CREATE TYPE \"St'ate %\" AS ENUM ('pending', 'queued', 'running', 'completed', 'failed', 'zombie');"
+            'ALTER TABLE executions ALTER status DROP DEFAULT, ALTER status TYPE "St\'ate %" USING status::"St\'ate %"'
+        ),
         "ALTER TABLE executions ALTER status TYPE varchar(9), ALTER pipeline_name TYPE varchar(200)",
         "ALTER TABLE executions ALTER status TYPE char(9), ALTER retry_count TYPE smallint",
     ],
@@ -269,7 +271,7 @@ def test_json_that_jsonb_cannot_hold(legacy: Legacy, batch_rows: int | None) -> 
 
 
 def test_lone_surrogates_among_collisions(legacy: Legacy) -> None:
-    """The row's value fails wherever it is looked at: when it is inserted, and when it is compared with the target's."""
+    """The row's value fails wherever it is looked at: when it is inserted, and when compared with the target's."""
     legacy.execute("ALTER TABLE executions ALTER params DROP DEFAULT, ALTER params TYPE json")
     legacy.executions(1, 2, idempotency_key="k")
     legacy.executions(3, params='{"a": "\\ud800"}')
