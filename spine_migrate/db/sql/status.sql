@@ -1,7 +1,8 @@
 -- name: migrations
 -- Every migration with what its checkpoints, its quarantine and its links add up to.
 SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool_version, m.started_by, m.started_at,
-       m.finished_at, c.rows_moved, c.rows_adopted, c.last_batch_at, c.blocks_done, c.blocks_total,
+       m.finished_at, coalesce(c.rows_moved, 0) AS rows_moved, coalesce(c.rows_adopted, 0) AS rows_adopted,
+       c.last_batch_at, c.blocks_done, c.blocks_total,
        coalesce(q.quarantined, '{}') AS quarantined, coalesce(q.discarded, 0) AS discarded,
        coalesce(l.waiting, 0) AS links_waiting, coalesce(l.broken, 0) AS links_broken,
        EXISTS (SELECT FROM pg_locks k
