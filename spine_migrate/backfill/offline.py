@@ -25,7 +25,7 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
-from spine_migrate.mapping.emit.sql import key
+from spine_migrate.mapping.emit.sql import is_ours, key
 
 UNIQUE = "23505"
 
@@ -129,7 +129,9 @@ def _index(facts: dict[str, Any]) -> UniqueIndex:
 
 
 def _evict_losers(connection: Connection, setting: Setting, index: UniqueIndex) -> None:
-    """Of the rows that want one place in an index, all but the first go to quarantine."""
+    """Of the rows that want one place in an index, all but the first go to quarantine. A row that is not ours, written
+    while the index was gone, comes before all of ours.
+    """
     parts = [sql.SQL("({})").format(sql.SQL(part)) for part in index.expressions]
     conditions = [sql.SQL("({})").format(sql.SQL(index.predicate or "true"))]
     if index.nulls_distinct:
@@ -138,9 +140,10 @@ def _evict_losers(connection: Connection, setting: Setting, index: UniqueIndex) 
     losers = sql.SQL(
         "SELECT loser, winner FROM (SELECT {table}.{key} AS loser, first_value({table}.{key}) OVER place AS winner,"
         " row_number() OVER place AS number FROM {target} AS {table} WHERE {conditions}"
-        " WINDOW place AS (PARTITION BY {parts} ORDER BY {table}.ctid)) AS ranked WHERE number > 1"
+        " WINDOW place AS (PARTITION BY {parts} ORDER BY {ours} IS TRUE, {table}.ctid)) AS ranked WHERE number > 1"
     ).format(
         table=table,
+        ours=is_ours(setting.tables.binding, setting.tables.target.name.table),
         key=_key(setting),
         target=setting.tables.target.name.identifier,
         conditions=sql.SQL(" AND ").join(conditions),
@@ -196,19 +199,23 @@ def _evict(
     detail: sql.Composed,
     constraint: str | None,
 ) -> None:
-    """Take rows out of the target again and into quarantine, with the row that keeps the place beside them."""
+    """Take rows out of the target again and into quarantine, with the row that keeps the place beside them.
+
+    Only rows of ours: another's stay, and the object that they stand in the way of is not built.
+    """
     binding = setting.tables.binding
     statement = sql.SQL(
-        "WITH l AS MATERIALIZED ({losers}),"
+        "WITH l AS MATERIALIZED (SELECT x.* FROM ({losers}) AS x JOIN {target} AS t ON t.{key} = x.loser WHERE {ours}),"
         " put AS (INSERT INTO spine_migrate.quarantine (migration_id, source_key, source_row, reason, field, detail,"
         " sqlstate, constraint_name, colliding_row)"
         " SELECT $1, s.{source_key}::text, row_to_json(s.*), $2, $3, {detail}, $4, $5,"
         " (SELECT row_to_json(w.*) FROM {target} AS w WHERE w.{key} = l.winner)"
         " FROM l JOIN {source} AS s ON {forward_key} = l.loser RETURNING 1),"
-        " gone AS (DELETE FROM {target} AS t USING l WHERE t.{key} = l.loser)"
+        " gone AS (DELETE FROM {target} AS t USING l WHERE t.{key} = l.loser AND {ours})"
         " SELECT count(*) FROM put"
     ).format(
         losers=losers,
+        ours=is_ours(binding, "t"),
         source_key=sql.Identifier(binding.mapping.key),
         detail=detail,
         target=setting.tables.target.name.identifier,
@@ -236,11 +243,17 @@ def _cut_links(connection: Connection, setting: Setting) -> None:
     for name in setting.batches.statements.links:
         statement = sql.SQL(
             "WITH nowhere AS MATERIALIZED (SELECT t.{key} AS target_key, t.{column} AS wanted FROM {target} AS t"
-            " WHERE t.{column} IS NOT NULL AND NOT EXISTS (SELECT FROM {target} AS r WHERE r.{key} = t.{column})),"
+            " WHERE {ours} AND t.{column} IS NOT NULL"
+            " AND NOT EXISTS (SELECT FROM {target} AS r WHERE r.{key} = t.{column})),"
             " cut AS (UPDATE {target} AS t SET {column} = NULL FROM nowhere AS n WHERE t.{key} = n.target_key)"
             " INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
             " SELECT $1, target_key::text, $2, wanted::text FROM nowhere"
-        ).format(key=_key(setting), column=sql.Identifier(name), target=setting.tables.target.name.identifier)
+        ).format(
+            key=_key(setting),
+            column=sql.Identifier(name),
+            target=setting.tables.target.name.identifier,
+            ours=is_ours(setting.tables.binding, "t"),
+        )
         execute(connection, statement, setting.migration_id, name)
 
 
