@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 
@@ -155,21 +154,21 @@ class _Retrying:
         results: list[Retried] = []
         for one, setting in zip(involved, settings, strict=True):
             if setting.migration_id in taken:
-                values: dict[str, Any] = {
-                    "migration_id": setting.migration_id,
-                    "reasons": self.selected.reasons,
-                    "keys": self.selected.keys,
-                }
-                ((count, last),) = connection.execute(query("quarantine", "selection"), values).fetchall()
-                result = Retried(one.mapping.name, setting.migration_id, follows=False)
-                self._entries(setting, result, pages_of(values, last), count)
-                results.append(_audited(connection, result))
+                results.append(self._selected(setting))
             for parent in involved:
                 if one.needs(parent):
                     result = Retried(one.mapping.name, setting.migration_id, follows=True)
-                    self._entries(setting, result, pages_released(setting, parent), None)
-                    results.append(_audited(connection, result))
+                    results.append(self._entries(setting, result, pages_released(setting, parent), None))
         return results, self.stop.is_set()
+
+    def _selected(self, setting: Setting) -> Retried:
+        migration_id = setting.migration_id
+        values = {"migration_id": migration_id, "reasons": self.selected.reasons, "keys": self.selected.keys}
+        ((count, last),) = self.controls[migration_id].retried(
+            lambda connection: connection.execute(query("quarantine", "selection"), values).fetchall()
+        )
+        result = Retried(setting.tables.binding.mapping.name, migration_id, follows=False)
+        return self._entries(setting, result, pages_of(values, last), count)
 
     def _open(self, connection: Connection, one: Known) -> Setting:
         setting = open_setting(connection, one.tables, parts=1, options={}, also=lambda _: None)
@@ -181,7 +180,7 @@ class _Retrying:
             )
         return setting
 
-    def _entries(self, setting: Setting, result: Retried, pages: Pages, count: int | None) -> None:
+    def _entries(self, setting: Setting, result: Retried, pages: Pages, count: int | None) -> Retried:
         """Batch by batch; then the links that the moved rows complete."""
         control = self.controls[setting.migration_id]
         after = 0
@@ -201,6 +200,8 @@ class _Retrying:
                     everything_moved=setting.step == "done",
                 )
             )
+        control.retried(lambda connection: _audit(connection, result))
+        return result
 
     def _batch(self, control: Control, setting: Setting, result: Retried, keys: list[str]) -> None:
         def move(part: list[str], care: Care) -> Done:
@@ -237,7 +238,7 @@ def _progress(result: Retried, count: int | None) -> Progress:
     )
 
 
-def _audited(connection: Connection, result: Retried) -> Retried:
+def _audit(connection: Connection, result: Retried) -> None:
     if result.selected:
         ledger.audit(
             connection,
@@ -250,4 +251,3 @@ def _audited(connection: Connection, result: Retried) -> Retried:
             gone=result.gone,
             discarded=result.discarded,
         )
-    return result

@@ -40,6 +40,11 @@ def again(legacy: Legacy, *keys: str, reasons: list[str] | None = None, **option
     )
 
 
+KILL: LiteralString = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'spine-migrate'"
+)
+
 # An undocumented status becomes known; what it was is kept for the way back.
 ZOMBIE = {
     'failed = "failed"': 'failed = "failed"\nzombie = "failed"',
@@ -380,6 +385,31 @@ def test_two_retries_at_once_move_each_row_once(legacy: Legacy, monkeypatch: pyt
 
     assert sorted(outcome.migrations[0].moved for outcome in outcomes) == [0, 200]
     legacy.prove()
+
+
+def test_a_lost_connection_is_outlived(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every session of the tool is ended in the middle; the rows and the figures are right all the same."""
+    monkeypatch.setattr(release, "BATCH", 10)
+    legacy.many_executions(60)
+    legacy.execute("UPDATE executions SET status = 'zombie'")
+    legacy.execute(EVENTS, uuid(101), uuid(60))
+    legacy.move()
+    legacy.move("execution_events")
+    legacy.execute("UPDATE executions SET status = 'failed'")
+    killed: list[bool] = []
+
+    def report(progress: Progress) -> None:
+        if progress.rows == 30:
+            killed.extend(row[0] for row in legacy.rows(KILL))
+
+    outcome = retry.retry(
+        legacy.url, Selected(), options=retry.Options(retry_seconds=30), stop=threading.Event(), report=report
+    )
+
+    assert len(killed) > 1
+    assert [(one.follows, one.moved) for one in outcome.migrations] == [(False, 60), (False, 1), (True, 0)]
+    assert account(legacy) == [(60, 60), (1, 1)]
+    legacy.prove("executions", "execution_events")
 
 
 def test_a_retry_of_the_demonstration_changes_nothing_that_was_moved(database: Database) -> None:

@@ -358,6 +358,30 @@ def test_a_row_that_comes_to_point_there_meanwhile_is_respected(
     assert (result.rows, result.left, runs(legacy)) == (299, {"has_foreign_events": 1}, [uuid(300)])
 
 
+def test_a_lost_connection_is_outlived(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was worked out in a temporary table is gone with the session, and worked out again."""
+    monkeypatch.setattr(undo, "BLOCKS", 1)
+    legacy.many_executions(300)
+    legacy.move()
+    legacy.execute("UPDATE runs SET lane = 'touched' WHERE run_id = %s", uuid(300))
+    killed: list[bool] = []
+
+    def report(progress: Progress) -> None:
+        if progress.rows and not killed:
+            killed.extend(
+                row[0]
+                for row in legacy.rows(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'spine-migrate'"
+                )
+            )
+
+    (result,) = back(legacy, report=report, retry_seconds=30)
+
+    assert len(killed) > 1
+    assert (result.rows, result.left) == (299, {"changed": 1})
+
+
 def test_rows_of_another_source_with_the_same_mark_are_not_ours(legacy: Legacy, database: Database) -> None:
     """Two schemas of one application, moved into one target by one mapping."""
     legacy.executions(1)
