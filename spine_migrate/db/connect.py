@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -29,6 +30,8 @@ SETTINGS = {
     # Text comes and goes as UTF-8, and NULL in an array of it is a NULL.
     "client_encoding": "UTF8",
     "array_nulls": "on",
+    # Types are compared with what format_type prints, "uuid" is not uuid.
+    "quote_all_identifiers": "off",
 }
 
 # For sessions that evaluate a mapping's expressions. Otherwise a function or operator that somebody has put into a
@@ -40,8 +43,16 @@ PINNED = {"search_path": "pg_catalog, pg_temp"}
 def conninfo(url: str | None) -> str:
     """A libpq URL or key=value string, completed with our defaults; None leaves everything to the PG* environment.
 
-    Raises ConfigurationError where libpq cannot parse it; the text is not repeated, it may hold a password.
+    Raises ConfigurationError where libpq cannot parse it, or would take part of a password for a host or a database and
+    name it in a message; the text is not repeated.
     """
+    # libpq's login ends at the first @, unless a / comes before it.
+    place = re.sub(r"^[^@/]*@", "", (url or "").partition("://")[2]).partition("?")[0]
+    if "@" in place:
+        raise ConfigurationError(
+            "The connection URL has an @ too many, or a / before it; in a password, user or database name write "
+            "@ as %40, / as %2F and : as %3A."
+        )
     try:
         given = conninfo_to_dict(url or "")
     except psycopg.ProgrammingError:

@@ -42,6 +42,7 @@ def configure(database: Database, setting: LiteralString) -> None:
         "default_transaction_isolation = 'serializable'",
         "enable_tidscan = off",
         "array_nulls = off",
+        "quote_all_identifiers = on",
         "client_encoding = 'LATIN1'",
         "standard_conforming_strings = off",
         "synchronize_seqscans = on",
