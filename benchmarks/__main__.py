@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import move
+from benchmarks import events, move, order, pgloader, scale, spent, startup
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
 
@@ -14,6 +14,12 @@ _BENCHMARKS = {
     "move": move.online,
     "awkward": move.awkward,
     "offline": move.offline,
+    "scale": scale.scale,
+    "events": events.events,
+    "pgloader": pgloader.pgloader,
+    "startup": startup.startup,
+    "order": order.order,
+    "spent": spent.spent,
 }
 
 

@@ -48,7 +48,12 @@ class Taken(dict[str, list[float]]):
 
 
 def alternate(
-    sides: Mapping[str, Side], rounds: int, *, warm_up: bool = True, meter: Callable[[], float] | None = None
+    sides: Mapping[str, Side],
+    rounds: int,
+    *,
+    warm_up: bool = True,
+    meter: Callable[[], float] | None = None,
+    quiet: bool = False,
 ) -> Taken:
     """Do all sides in every round, each round starting with another one; one round before them is not counted.
 
@@ -67,7 +72,7 @@ def alternate(
                 taken[name].append(took)
                 if meter:
                     taken.cpu[name].append(meter() - before)
-        if number >= 0:
+        if number >= 0 and not quiet:
             print(f"  round {number + 1}:", *(f"{name} {taken[name][-1]:.2f} s," for name in names), load(), flush=True)
     return taken
 
