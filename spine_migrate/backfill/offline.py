@@ -32,7 +32,7 @@ UNIQUE = "23505"
 
 def check(connection: Connection, tables: Tables) -> None:
     """Raises Refused: ``target-not-empty``, ``not-a-plain-table``, ``not-the-owner``, ``replica-identity``,
-    ``writers``.
+    ``index-attributes``, ``writers``.
     """
     target = tables.target
     name = target.name
@@ -44,6 +44,12 @@ def check(connection: Connection, tables: Tables) -> None:
         raise Refused("not-the-owner", f"--offline drops and builds the indexes of {name}, which only its owner may.")
     if facts["identity"]:
         raise Refused("replica-identity", f"An index of {name} is its replica identity; --offline would lose that.")
+    if facts["special"]:
+        raise Refused(
+            "index-attributes",
+            f"--offline would lose what is set on {', '.join(facts['special'])} (a comment, a tablespace, a statistics "
+            f"target or the CLUSTER mark); take it off for the load, or leave the option out.",
+        )
     row = execute(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name.identifier)).fetchone()
     if row is not None and row[0]:
         raise Refused("target-not-empty", f"{name} has rows; --offline needs an empty target, leave the option out.")
@@ -99,10 +105,11 @@ def build(connection: Connection, setting: Setting, report: Callable[[str], None
             with connection.transaction():
                 _create(connection, setting, found)
         except psycopg.errors.UniqueViolation:
-            if not found["facts"]:
-                raise
             with connection.transaction():
-                _evict_losers(connection, setting, _index(found["facts"]))
+                if found["kind"] == "primary key":
+                    _take_out_doubles(connection, setting)
+                else:
+                    _evict_losers(connection, setting, _index(found["facts"]))
                 _create(connection, setting, found)
     setting.batches.statements.offline = False
     if waiting:
@@ -126,6 +133,28 @@ def _index(facts: dict[str, Any]) -> UniqueIndex:
         columns=tuple(facts["columns"]),
         valid=facts["valid"],
     )
+
+
+def _take_out_doubles(connection: Connection, setting: Setting) -> None:
+    """Our rows whose key stands more than once: a source row that was changed and so met again, or a key that somebody
+    else has used meanwhile. They count as not moved; the sweep moves them, with every care, as they are then.
+    """
+    statement = sql.SQL(
+        "WITH doubled AS MATERIALIZED (SELECT {key} AS key FROM {target} GROUP BY {key} HAVING count(*) > 1),"
+        " gone AS (DELETE FROM {target} AS t USING doubled AS d WHERE t.{key} = d.key AND {ours} RETURNING 1)"
+        " SELECT count(*) FROM gone"
+    ).format(
+        key=_key(setting),
+        target=setting.tables.target.name.identifier,
+        ours=is_ours(setting.tables.binding, "t"),
+    )
+    ((count,),) = execute(connection, statement).fetchall()
+    _count_out(connection, setting, moved=count, quarantined=0)
+
+
+def _count_out(connection: Connection, setting: Setting, *, moved: int, quarantined: int) -> None:
+    values = {"migration_id": setting.migration_id, "segment": REPAIRS, "moved": -moved, "adopted": 0}
+    connection.execute(query("backfill", "count_repairs"), {**values, "quarantined": quarantined})
 
 
 def _evict_losers(connection: Connection, setting: Setting, index: UniqueIndex) -> None:
@@ -226,16 +255,7 @@ def _evict(
     sqlstate = UNIQUE if constraint else None
     row = execute(connection, statement, setting.migration_id, reason, field, sqlstate, constraint).fetchone()
     count = int(row[0]) if row else 0
-    connection.execute(
-        query("backfill", "count_repairs"),
-        {
-            "migration_id": setting.migration_id,
-            "segment": REPAIRS,
-            "moved": -count,
-            "adopted": 0,
-            "quarantined": count,
-        },
-    )
+    _count_out(connection, setting, moved=count, quarantined=count)
 
 
 def _cut_links(connection: Connection, setting: Setting) -> None:

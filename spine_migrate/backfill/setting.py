@@ -47,6 +47,12 @@ def find_tables(
 
     Raises Refused (a table is missing or no table, row security, no privilege) and Drift.
     """
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        raise Refused(
+            "encoding-unknown",
+            "The database has the encoding SQL_ASCII, so the server does not know what its text means; "
+            "move it to a database in UTF8 first.",
+        )
     source = catalog.find(connection, mapping.source_table, source_schema or mapping.source_schema)
     schema = target_schema or mapping.target_schema or recorded_target(connection)
     try:
@@ -88,7 +94,8 @@ def open_setting(
 ) -> Setting:
     """Find the migration, or start it with its segments, and with what ``also`` does, in one transaction.
 
-    Raises Refused: ``mapping-changed``, ``undo-unfinished``, ``parent-missing``, ``key-not-unique``.
+    Raises Refused: ``mapping-changed``, ``undo-unfinished``, ``parent-missing``, ``key-not-unique``,
+    ``offline-load-under-way``, ``mapping-in-use``.
     """
     binding = tables.binding
     found = _live(connection, tables)
@@ -104,6 +111,7 @@ def open_setting(
         raise Refused(
             "undo-unfinished", f"Migration {found.migration_id} is being undone; finish spine-migrate undo first."
         )
+    _check_company(connection, tables)
     parent = _parent(connection, tables)
     if found is None:
         _check_key(connection, tables)
@@ -175,6 +183,25 @@ def _parent(connection: Connection, tables: Tables) -> Parent | None:
         )
     row = connection.execute(query("backfill", "has_quarantine"), {"migration_id": found.migration_id}).fetchone()
     return Parent(field, bind(mapping, source, target), found.migration_id, has_quarantine=bool(row and row[0]))
+
+
+def _check_company(connection: Connection, tables: Tables) -> None:
+    """Whether other migrations leave room for this one on its target."""
+    name, target = tables.binding.mapping.name, str(tables.target.name)
+    names = {"mapping": name, "target_table": target}
+    for (other,) in connection.execute(query("offline", "under_way"), names).fetchall():
+        raise Refused(
+            "offline-load-under-way",
+            f"The indexes of {target} are away for the offline load of {other}; finish that one first.",
+        )
+    for other in ledger.migrations(connection):
+        if (other.mapping, other.target_table) == (name, target) and other.source_table != str(tables.source.name):
+            raise Refused(
+                "mapping-in-use",
+                f"Migration {other.migration_id} has moved {other.source_table} into {target} with the mapping {name}, "
+                f"and rows tell only by the mapping where they come from; "
+                f"give this source a copy of the mapping in a folder or file of another name.",
+            )
 
 
 def _check_key(connection: Connection, tables: Tables) -> None:

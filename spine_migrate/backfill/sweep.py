@@ -21,7 +21,7 @@ from spine_migrate.db.faults import blames_row
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.bind import Binding
-from spine_migrate.mapping.emit.sql import key
+from spine_migrate.mapping.emit.sql import is_ours, key
 
 BATCH = 5_000
 # Finding reads both tables, so as many keys as memory bears are found at a time.
@@ -125,9 +125,10 @@ def _count(binding: Binding) -> sql.Composed:
 
 
 def _missing(binding: Binding) -> sql.Composed:
+    """Keys of source rows that are neither on the target, as rows of ours, nor in quarantine."""
     return sql.SQL(
         "SELECT {key}::text FROM {source} AS s"
-        " WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.{target_key} = {forward_key})"
+        " WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.{target_key} = {forward_key} AND {ours})"
         " AND NOT EXISTS (SELECT FROM spine_migrate.quarantine AS q"
         " WHERE q.migration_id = $1 AND q.source_key = {key}::text) LIMIT $2"
     ).format(
@@ -136,4 +137,5 @@ def _missing(binding: Binding) -> sql.Composed:
         target=binding.target.identifier,
         target_key=sql.Identifier(binding.mapping.target.key),
         forward_key=key(binding, "s"),
+        ours=is_ours(binding, "t"),
     )

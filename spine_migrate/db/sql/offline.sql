@@ -1,7 +1,18 @@
 -- name: table_facts
--- Whether a table is a plain one, the role's own, and without an index as its replica identity.
+-- Whether a table is a plain one, the role's own, without an index as its replica identity, and which of its indexes and
+-- constraints carry what their definition does not tell.
 SELECT c.relkind = 'r' AND NOT c.relispartition AS plain, pg_has_role(c.relowner, 'USAGE') AS owned,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) AS identity
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) AS identity,
+       ARRAY(SELECT DISTINCT x.relname::text
+               FROM pg_index i
+               JOIN pg_class x ON x.oid = i.indexrelid
+               LEFT JOIN pg_constraint k ON k.conindid = x.oid AND k.conrelid = c.oid
+              WHERE i.indrelid = c.oid
+                AND (i.indisclustered OR x.reltablespace <> 0 OR obj_description(x.oid, 'pg_class') IS NOT NULL
+                     OR obj_description(k.oid, 'pg_constraint') IS NOT NULL
+                     OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0
+                                   AND a.attnum > 0))
+              ORDER BY 1) AS special
   FROM pg_class c
  WHERE c.oid = %(oid)s::oid;
 
@@ -37,6 +48,13 @@ SELECT kind, object, drop_sql, create_sql, index_oid
        AND NOT EXISTS (SELECT FROM pg_constraint con WHERE con.conindid = i.indexrelid AND con.contype IN ('p', 'u', 'x'))
   ) AS found
  ORDER BY place, object;
+
+-- name: under_way
+-- Other migrations that have taken the indexes of a target away and not built them again.
+SELECT DISTINCT m.mapping
+  FROM spine_migrate.deferred_ddl d
+  JOIN spine_migrate.migration m USING (migration_id)
+ WHERE d.built_at IS NULL AND m.target_table = %(target_table)s AND m.mapping <> %(mapping)s;
 
 -- name: defer
 -- Remember how to build an object again.
