@@ -58,7 +58,7 @@ class Edge:
 
 class Takeback:
     """``followers`` are the migrations whose rows point to these and are taken back in the same go; ``foreseen`` says
-    that this has not happened yet, for a plan. ``shared``: rows of other source tables carry the same mark.
+    that this has not happened yet, for a plan.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class Takeback:
         found: Sequence[Reference],
         *,
         event_tables: frozenset[str],
-        shared: bool,
         foreseen: Sequence[Takeback] = (),
     ) -> None:
         self.known = known
@@ -76,7 +75,6 @@ class Takeback:
         self.moved: Moved = moved(known.tables.binding, known.tables.target.columns)
         self._unwritten = changed(unwritten(connection, known.tables, self.moved.produced), "t")
         self._event_tables = event_tables
-        self._shared = shared
         self._foreseen = {one.target: one for one in foreseen}
         key = known.mapping.target.key
         edges = [Edge(one.table, tuple(one.columns), tuple(one.referenced), one.own) for one in found]
@@ -116,18 +114,14 @@ class Takeback:
         ((ours,),) = execute(connection, statement).fetchall()
         statement = sql.SQL("SELECT reason, count(*) FROM {} GROUP BY reason ORDER BY reason").format(self.left)
         left = dict(execute(connection, statement).fetchall())
-        going = ours - sum(left.values())
-        if self._shared:
-            left.pop("source_gone", None)
-        return going, left
+        return ours - sum(left.values()), left
 
     def examples(self, connection: Connection, limit: int) -> list[Left]:
         """Some of the rows that stay, each reason before any comes twice."""
         statement = sql.SQL(
             "SELECT target_key::text AS target_key, reason, detail FROM (SELECT *, row_number() OVER"
-            " (PARTITION BY reason ORDER BY target_key) AS place FROM {left} WHERE NOT ({shared} AND reason ="
-            " 'source_gone')) AS x ORDER BY place, reason LIMIT $1"
-        ).format(left=self.left, shared=sql.Literal(self._shared))
+            " (PARTITION BY reason ORDER BY target_key) AS place FROM {}) AS x ORDER BY place, reason LIMIT $1"
+        ).format(self.left)
         cursor = psycopg.RawCursor(connection, row_factory=class_row(Left))
         return cursor.execute(statement, (limit,)).fetchall()
 

@@ -118,13 +118,7 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
 def takeback_of(
     connection: Connection, one: Known, found: Sequence[Reference], *, foreseen: Sequence[Takeback] = ()
 ) -> Takeback:
-    shared = any(
-        other.mapping == one.mapping.name
-        and other.target_table == one.migration.target_table
-        and other.source_table != one.migration.source_table
-        for other in ledger.migrations(connection)
-    )
-    return Takeback(connection, one, found, event_tables=_event_tables(one.mapping), shared=shared, foreseen=foreseen)
+    return Takeback(connection, one, found, event_tables=_event_tables(one.mapping), foreseen=foreseen)
 
 
 def _event_tables(mapping: Mapping) -> frozenset[str]:

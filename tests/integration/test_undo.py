@@ -382,23 +382,6 @@ def test_a_lost_connection_is_outlived(legacy: Legacy, monkeypatch: pytest.Monke
     assert (result.rows, result.left) == (299, {"changed": 1})
 
 
-def test_rows_of_another_source_with_the_same_mark_are_not_ours(legacy: Legacy, database: Database) -> None:
-    """Two schemas of one application, moved into one target by one mapping."""
-    legacy.executions(1)
-    legacy.move()
-    with database.connect() as connection:
-        from spine_migrate.demo.generate import create_legacy
-
-        create_legacy(connection, schema="second")
-    second = Legacy(database.url, source_schema="second")
-    second.executions(2)
-    second.move()
-
-    planned = undo_plan.plan(legacy.url)
-    assert [(one.rows, one.left) for one in planned] == [(1, {}), (1, {})]
-    assert [(one.state, one.rows) for one in back(legacy)] == [("undone", 1), ("undone", 1)]
-
-
 def test_odd_names_and_partitions(database: Database) -> None:
     """Schemas that need quoting; a partitioned source."""
     odd = build(database.url, source_schema='old "%s" {x}', target_schema="new%% 'y'")
