@@ -19,7 +19,7 @@ from typing import Protocol
 import pytest
 
 from spine_migrate.db.embedded import EmbeddedServer
-from spine_migrate.errors import Refused
+from spine_migrate.errors import ConfigurationError, Refused
 from tests.database import Database, Role, create_role, drop_role, fresh_database
 
 _VERSION = int(os.environ.get("SPINE_TEST_PG_VERSION", "18"))
@@ -45,7 +45,8 @@ def pytest_sessionstart() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     for cluster in _FOLDERS.glob(f"{_PREFIX}*/cluster"):
-        with suppress(Refused, PermissionError):
+        # Another session may be removing it at this moment.
+        with suppress(Refused, ConfigurationError, PermissionError, FileNotFoundError):
             EmbeddedServer.discard(cluster.parent)
 
 

@@ -55,6 +55,7 @@ def test_many_blocks(legacy: Legacy, batch_rows: int | None, workers: int) -> No
     assert (outcome.state, outcome.rows, outcome.moved) == ("done", 3000, 3000)
     if batch_rows is not None:
         assert outcome.batches >= 3000 / batch_rows
+    assert {progress.stage for progress in legacy.progress} == {"backfill", "links"}, "the scan alone met every row"
     legacy.prove()
 
 
@@ -75,6 +76,7 @@ def test_blocks_without_live_rows_are_passed_over(legacy: Legacy) -> None:
     outcome = legacy.move(batch_rows=10)
 
     assert (outcome.state, outcome.moved) == ("done", 1)
+    assert "sweep" not in {progress.stage for progress in legacy.progress}
     legacy.prove()
 
 

@@ -98,6 +98,17 @@ def test_workers_together_use_the_limit_up_exactly(limit: int) -> None:
         assert sum(pool.map(work, range(4))) == limit
 
 
+def test_who_finds_nothing_left_waits_for_what_others_give_back() -> None:
+    pace = Pace(START, limit=10, rows_per_second=None, stop=threading.Event(), report=lambda _: None)
+    assert pace.take(10) == 10
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(pace.take, 5)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        pace.settle(10, used=7)
+        assert waiting.result(timeout=30) == 3
+
+
 def test_who_waits_for_a_grant_stops_when_the_run_stops() -> None:
     stop = threading.Event()
     pace = Pace(START, limit=10, rows_per_second=None, stop=stop, report=lambda _: None)
