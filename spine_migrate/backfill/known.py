@@ -7,15 +7,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import psycopg
+
 from spine_migrate.backfill.control import Control
 from spine_migrate.backfill.setting import Tables, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection, pin
 from spine_migrate.db.ledger import Migration
-from spine_migrate.errors import ConfigurationError, Refused
+from spine_migrate.errors import ConfigurationError, Interrupted, Refused
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
+
+# Seconds between two looks at the wish to cancel.
+_GLANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,18 @@ def _mapping(migration: Migration, given: Iterable[Mapping]) -> Mapping | None:
 
 @contextmanager
 def held(
-    url: str | None, members: Iterable[Known], *, stop: threading.Event, retry_seconds: float, wait: bool
+    url: str | None,
+    members: Iterable[Known],
+    *,
+    stop: threading.Event,
+    cancel: threading.Event,
+    retry_seconds: float,
+    wait: bool,
 ) -> Iterator[dict[int, Control]]:
     """The locks of some migrations, each on a session of its own, by number; taken in one order by everybody.
 
-    Raises Refused (``already-running``) before anything was done, Interrupted.
+    ``cancel`` cancels the statement in flight on any of them, which then raises Interrupted. Raises Refused
+    (``already-running``) before anything was done.
     """
     with ExitStack() as locks:
         controls: dict[int, Control] = {}
@@ -88,7 +100,27 @@ def held(
             pin(control.connection)
             control.hold(one.lock, wait=wait)
             controls[one.migration.migration_id] = control
-        yield controls
+        over = threading.Event()
+        watcher = threading.Thread(target=_cancel_on, args=(cancel, over, controls.values()), daemon=True)
+        watcher.start()
+        try:
+            yield controls
+        except psycopg.errors.QueryCanceled as error:
+            if not cancel.is_set():
+                raise
+            raise Interrupted("Cancelled; what was committed stays, run the same command to go on.") from error
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _cancel_on(cancel: threading.Event, over: threading.Event, controls: Iterable[Control]) -> None:
+    while not over.wait(_GLANCE):
+        if cancel.is_set():
+            for control in controls:
+                if not control.connection.closed:
+                    control.connection.cancel_safe(timeout=5)
+            return
 
 
 def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:

@@ -95,11 +95,12 @@ def retry(
     options: Options,
     stop: threading.Event,
     report: Callable[[Progress], None],
+    cancel: threading.Event | None = None,
 ) -> Outcome:
     """Retry entries of the migrations of ``mappings``, or of all, and then what follows from them.
 
-    Everything is found and locked before the first row is touched. ``stop`` ends it after the batch in flight. Raises
-    ConfigurationError, Refused, Drift, ServerFault.
+    Everything is found and locked before the first row is touched. ``stop`` ends it after the batch in flight,
+    ``cancel`` cancels that too. Raises ConfigurationError, Refused, Drift, Interrupted, ServerFault.
     """
     names = [one.name for one in mappings]
     try:
@@ -107,7 +108,14 @@ def retry(
             connection = stack.enter_context(connect(url, settings=PINNED))
             first = _involved(connection, names, migration_id, mappings)
             controls = stack.enter_context(
-                held(url, first, stop=stop, retry_seconds=options.retry_seconds, wait=options.wait)
+                held(
+                    url,
+                    first,
+                    stop=stop,
+                    cancel=cancel or threading.Event(),
+                    retry_seconds=options.retry_seconds,
+                    wait=options.wait,
+                )
             )
             # Read anew: while we waited for a lock, its holder may have done anything.
             involved = [

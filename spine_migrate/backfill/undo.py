@@ -55,11 +55,13 @@ def undo(
     options: Options,
     stop: threading.Event,
     report: Callable[[Progress], None],
+    cancel: threading.Event | None = None,
 ) -> list[Undone]:
     """Undo the migrations of ``mappings``, or all; those whose rows point to others first.
 
-    ``stop`` ends it after the batch in flight. Raises ConfigurationError; Refused: ``children-first``,
-    ``mapping-changed``, ``offline-unfinished``, ``index-missing``, ``already-running``; Drift, ServerFault.
+    ``stop`` ends it after the batch in flight, ``cancel`` cancels that too. Raises ConfigurationError; Refused:
+    ``children-first``, ``mapping-changed``, ``offline-unfinished``, ``index-missing``, ``already-running``; Drift,
+    Interrupted, ServerFault.
     """
     results: list[Undone] = []
     try:
@@ -67,7 +69,14 @@ def undo(
             connection = stack.enter_context(connect(url, settings=PINNED))
             first = members_of(connection, mappings)
             controls = stack.enter_context(
-                held(url, first, stop=stop, retry_seconds=options.retry_seconds, wait=options.wait)
+                held(
+                    url,
+                    first,
+                    stop=stop,
+                    cancel=cancel or threading.Event(),
+                    retry_seconds=options.retry_seconds,
+                    wait=options.wait,
+                )
             )
             # Read anew: while we waited for a lock, its holder may have done anything.
             for one in members_of(connection, mappings):

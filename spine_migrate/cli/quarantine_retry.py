@@ -74,7 +74,7 @@ def retry(
         raise click.UsageError("Say which rows: --reason, --key, or --all.")
     if everything and (reason or key):
         raise click.UsageError("--all is all rows; leave out --reason and --key.")
-    with stopping() as (stop, _), shown(quiet=quiet) as progress:
+    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
         outcome = retry_rows(
             target,
             Selected(list(reason) or None, list(key) or None),
@@ -82,6 +82,7 @@ def retry(
             migration_id=migration,
             options=Options(accept_mapping, discard_gone, wait, retry_for),
             stop=stop,
+            cancel=cancel,
             report=progress,
         )
     click.echo(json.dumps(report.retried_json(outcome), indent=2) if as_json else report.retried_text(outcome))

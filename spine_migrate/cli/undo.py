@@ -89,9 +89,9 @@ def undo(
         return
     if not yes:
         _ask(target, mappings)
-    with stopping() as (stop, _), shown(quiet=quiet) as progress:
+    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
         options = Options(leave=leave, wait=wait, retry_seconds=retry_for)
-        results = take_back(target, mappings=mappings, options=options, stop=stop, report=progress)
+        results = take_back(target, mappings=mappings, options=options, stop=stop, cancel=cancel, report=progress)
     click.echo(json.dumps(report.as_json(results), indent=2) if as_json else report.as_text(results))
     if any(one.state == "interrupted" for one in results):
         raise click.exceptions.Exit(Interrupted.exit_code)

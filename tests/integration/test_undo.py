@@ -14,7 +14,7 @@ from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.undo_plan import Undone
 from spine_migrate.db import schema
 from spine_migrate.demo.generate import generate
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Interrupted, Refused
 from spine_migrate.mapping.load import load
 from tests.database import Database
 from tests.legacy import Legacy, build, prove, uuid
@@ -380,6 +380,31 @@ def test_a_lost_connection_is_outlived(legacy: Legacy, monkeypatch: pytest.Monke
 
     assert len(killed) > 1
     assert (result.rows, result.left) == (299, {"changed": 1})
+
+
+def test_cancelling_ends_the_batch_in_flight(legacy: Legacy) -> None:
+    """It waits for a row that somebody holds; nothing of the batch is done, and the same call goes on."""
+    legacy.executions(1, 2)
+    legacy.move()
+    cancel = threading.Event()
+    waits: LiteralString = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM%'"
+
+    def cancel_when_it_waits() -> None:
+        while not legacy.rows(waits):
+            pass
+        cancel.set()
+
+    watcher = threading.Thread(target=cancel_when_it_waits)
+    options, stop = undo.Options(), threading.Event()
+    with psycopg.connect(legacy.url) as other:
+        other.execute("SELECT FROM runs FOR UPDATE")
+        watcher.start()
+        with pytest.raises(Interrupted):
+            undo.undo(legacy.url, options=options, stop=stop, cancel=cancel, report=lambda _: None)
+    watcher.join()
+    assert runs(legacy) == [uuid(1), uuid(2)]
+    (result,) = back(legacy)
+    assert (result.state, result.rows) == ("undone", 2)
 
 
 def test_odd_names_and_partitions(database: Database) -> None:
