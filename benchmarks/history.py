@@ -36,7 +36,7 @@ class History:
 
     def connect(self) -> Connection:
         """A session with the settings that the tool's own workers have, so that neither side has better ones."""
-        return connect(self.url, settings=WORKER_SETTINGS)
+        return connect(self.url, settings=WORKER_SETTINGS | {"search_path": "public"})
 
     def empty_target(self) -> None:
         """New, empty files for all that a migration writes; then a checkpoint, so that none falls into the work."""

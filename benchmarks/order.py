@@ -32,7 +32,7 @@ def _insert(connection: Connection) -> sql.Composed:
     binding = find_tables(connection, load(EXECUTIONS), source_schema=None, target_schema=None).binding
     links = {field.target for field in binding.mapping.links}
     values = {name: value for name, value in forward(binding, "s").items() if name not in links}
-    return sql.SQL("INSERT INTO runs ({}) SELECT {} FROM executions AS s").format(
+    return sql.SQL("INSERT INTO public.runs ({}) SELECT {} FROM public.executions AS s").format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(values.values())
     )
 
@@ -45,7 +45,7 @@ def _whole(clean: History) -> None:
 def _by_blocks(clean: History) -> None:
     with clean.connect() as connection:
         ((blocks, rows),) = connection.execute(
-            "SELECT pg_relation_size('executions') / 8192, count(*) FROM executions"
+            "SELECT pg_relation_size('public.executions') / 8192, count(*) FROM public.executions"
         ).fetchall()
         step = max(1, blocks * _ROWS // rows)
         batch = _insert(connection) + sql.SQL(" WHERE s.ctid >= $1::tid AND s.ctid < $2::tid")
@@ -57,7 +57,8 @@ def _by_key(clean: History) -> None:
     with clean.connect() as connection:
         batch = _insert(connection) + sql.SQL(" WHERE s.execution_id > $1::uuid AND s.execution_id <= $2::uuid")
         end = sql.SQL(
-            "SELECT execution_id FROM executions WHERE execution_id > $1::uuid ORDER BY execution_id OFFSET $2 LIMIT 1"
+            "SELECT execution_id FROM public.executions WHERE execution_id > $1::uuid"
+            " ORDER BY execution_id OFFSET $2 LIMIT 1"
         )
         after, last = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
         while after != last:

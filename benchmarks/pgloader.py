@@ -78,7 +78,7 @@ def _run(program: str, clean: History, folder: Path) -> None:
         [program, "--root-dir", str(folder), str(commands)], check=True, capture_output=True, text=True
     ).stdout
     with clean.connect() as connection:
-        ((rows,),) = connection.execute("SELECT count(*) FROM runs").fetchall()
+        ((rows,),) = connection.execute("SELECT count(*) FROM public.runs").fetchall()
     assert rows == clean.rows["executions"], said
 
 

@@ -44,12 +44,12 @@ def spent(setup: Setup) -> None:
 
 def _ablation(clean: History) -> dict[str, Side]:
     """The same rows into copies of the target that lack more and more of what costs time."""
-    like = "CREATE TABLE ablation (LIKE runs INCLUDING DEFAULTS)"
-    key = "ALTER TABLE ablation ADD PRIMARY KEY (run_id)"
-    indexes = "CREATE TABLE ablation (LIKE runs INCLUDING DEFAULTS INCLUDING INDEXES)"
+    like = "CREATE TABLE public.ablation (LIKE public.runs INCLUDING DEFAULTS)"
+    key = "ALTER TABLE public.ablation ADD PRIMARY KEY (run_id)"
+    indexes = "CREATE TABLE public.ablation (LIKE public.runs INCLUDING DEFAULTS INCLUDING INDEXES)"
     links = [
-        "ALTER TABLE ablation ADD FOREIGN KEY (parent_run_id) REFERENCES ablation",
-        "ALTER TABLE ablation ADD FOREIGN KEY (retry_of_run_id) REFERENCES ablation",
+        "ALTER TABLE public.ablation ADD FOREIGN KEY (parent_run_id) REFERENCES public.ablation",
+        "ALTER TABLE public.ablation ADD FOREIGN KEY (retry_of_run_id) REFERENCES public.ablation",
     ]
     return {
         "expressions alone": _into(clean, [], evaluate=True),
@@ -65,7 +65,7 @@ def _ablation(clean: History) -> dict[str, Side]:
 def _into(clean: History, create: list[str], *, evaluate: bool = False, conflict: bool = False) -> Side:
     def prepare() -> None:
         with clean.connect() as connection:
-            for statement in ("DROP TABLE IF EXISTS ablation", *create, "CHECKPOINT"):
+            for statement in ("DROP TABLE IF EXISTS public.ablation", *create, "CHECKPOINT"):
                 connection.execute(statement.encode())
 
     def work() -> None:
@@ -80,7 +80,7 @@ def _into(clean: History, create: list[str], *, evaluate: bool = False, conflict
                 return
             names = sql.SQL(", ").join(map(sql.Identifier, values))
             tail = sql.SQL("ON CONFLICT (run_id) DO NOTHING" if conflict else "")
-            execute(connection, sql.SQL("INSERT INTO ablation ({}) {} {}").format(names, query, tail))
+            execute(connection, sql.SQL("INSERT INTO public.ablation ({}) {} {}").format(names, query, tail))
 
     return Side(prepare, work)
 

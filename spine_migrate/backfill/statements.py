@@ -84,6 +84,12 @@ class Statements:
         self.judged = list(judgements(binding, "s"))
         self.links = {f.target: f for f in binding.mapping.links if f.column in binding.live}
 
+    @property
+    def _sorted_by(self) -> str:
+        """A reference to a parent is looked up for every row and indexed; else it is the key that is."""
+        required = self.binding.mapping.required
+        return self.binding.mapping.target.key if required is None else required.target
+
     def judge(self, leaf_scope: Blocks, before: str, limit: int, *, orphans: bool, unjudged: bool = False) -> Statement:
         """Count the rows of a block range, find its end and its rejects.
 
@@ -132,6 +138,9 @@ class Statements:
         """Move the rows of a scope but for the rejects. No ON CONFLICT: a collision must fail, never be skipped.
 
         ``waiting``: by column, the handles of rows whose link is NULL until it can be completed.
+
+        Rows go in sorted by the column that costs most to index and check: where keys are random, neighbours in an
+        index are then written one after another, which makes up for the rest of a batch (benchmarks/RESULTS.md).
         """
         parameters = Parameters()
         rows = scope.without("s", rejects, parameters)
@@ -143,12 +152,14 @@ class Statements:
             else value
             for name, value in self.columns.items()
         ]
-        query = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}").format(
+        query = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {}{}").format(
             self.binding.target.identifier,
             sql.SQL(", ").join(map(sql.Identifier, self.columns)),
             sql.SQL(", ").join(values),
             scope.table("s"),
             rows,
+            # Offline there is no index to write.
+            sql.SQL("") if self.offline else sql.SQL(" ORDER BY {}").format(self.columns[self._sorted_by]),
         )
         return query, parameters.values
 
