@@ -27,4 +27,5 @@ class Setup:
             yield server
 
     def alternate(self, sides: dict[str, Side]) -> Taken:
-        return alternate(sides, self.rounds, meter=lambda: server_cpu(self.folder / self.profile))
+        """Without a round to warm up: it would take as long as the others, and medians do without."""
+        return alternate(sides, self.rounds, warm_up=False, meter=lambda: server_cpu(self.folder / self.profile))

@@ -17,8 +17,8 @@ from spine_migrate.errors import Interrupted, Refused
 
 Result = TypeVar("Result")
 
-# Sorts and hashes of a batch stay in memory (100,000 rows of 1 kB); compiling a plan costs more than it saves. "Done" is
-# told once it is on disk, and with it everything that was committed before.
+# Sorts and hashes of a batch stay in memory (100,000 rows of 1 kB); compiling a plan costs more than it saves. "Done"
+# is told once it is on disk, and with it everything that was committed before.
 SETTINGS = {"synchronous_commit": "on", "work_mem": "128MB", "jit": "off", "statement_timeout": "0"}
 # A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
 WORKER_SETTINGS = {**SETTINGS, **PINNED, "synchronous_commit": "off"}
