@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import events, move, order, pgloader, scale, spent, startup
+from benchmarks import compare, events, move, order, pgloader, scale, spent, startup
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
 
@@ -16,6 +16,7 @@ _BENCHMARKS = {
     "offline": move.offline,
     "scale": scale.scale,
     "events": events.events,
+    "compare": compare.compare,
     "pgloader": pgloader.pgloader,
     "startup": startup.startup,
     "order": order.order,

@@ -4,22 +4,19 @@ The bare side is one ``SELECT count(*)`` over forward(source) FULL JOIN target w
 Ours is all that ``spine-migrate compare`` does but for printing: the classified join, both tables counted a second
 time, quarantine, links and checkpoints. The bare side cannot read awkward rows (it fails on a value out of range), so
 there are none.
-
-    python -m benchmarks.compare --folder DIR --rows 1000000
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 from functools import partial
-from pathlib import Path
 
 from psycopg import sql
 
 from benchmarks.history import EXECUTIONS, History, history
-from benchmarks.rounds import Side, alternate, compare
-from benchmarks.server import PROFILES, running
+from benchmarks.rounds import Side
+from benchmarks.rounds import compare as show
+from benchmarks.setup import Setup
 from spine_migrate.db import catalog
 from spine_migrate.db.connect import connect
 from spine_migrate.db.raw import execute
@@ -59,28 +56,18 @@ def ours(moved: History) -> None:
     assert report.verdict is Verdict.EQUAL, report.comparisons[0].reasons
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--folder", type=Path, required=True, help="where the server's data are, or are made")
-    arguments.add_argument("--rows", type=int, default=1_000_000)
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--profile", choices=PROFILES, default="production")
-    given = arguments.parse_args()
-    with running(given.folder, given.profile) as server:
-        moved = history(server, executions=given.rows, name=f"compare_{given.rows}")
+def compare(setup: Setup) -> None:
+    with setup.server() as server:
+        moved = history(server, executions=setup.rows)
         moved.empty_target()
         moved.move(EXECUTIONS)
-        with connect(moved.url) as connection:
+        with moved.connect() as connection:
             connection.execute("VACUUM ANALYZE runs")
-        print(f"compare, {given.rows:,} executions")
+        print(f"{setup.rows:,} executions, all moved")
         sides = {name: Side(lambda: None, partial(side, moved)) for name, side in _SIDES.items()}
-        seconds = alternate(sides, given.rounds)
-        ratio = compare(seconds, "bare FULL JOIN", rows=given.rows)["spine-migrate compare"]
-        print(f"  time against the bare FULL JOIN: {1 / ratio.median:.2f}")
-        print(f"  most memory of this client: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        ratio = show(setup.alternate(sides), "bare FULL JOIN", rows=setup.rows)["spine-migrate compare"]
+        print(f"  compare takes {1 / ratio.median:.2f} ({1 / ratio.high:.2f} to {1 / ratio.low:.2f}) times as long")
+        print(f"  most memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 _SIDES = {"bare FULL JOIN": bare, "spine-migrate compare": ours}
-
-if __name__ == "__main__":
-    main()
