@@ -90,6 +90,15 @@ class Moved(Parity):
         """Whether a target row carries the mark: true or false, never NULL."""
         return sql.SQL("({} IS TRUE)").format(is_ours(self.binding, alias))
 
+    def _held(self) -> Sql:
+        """A hashed look-up, whatever the planner believes of a quarantine that was never analyzed: for a batch it would
+        go through all of it once per row.
+        """
+        return sql.SQL(
+            "CROSS JOIN LATERAL (SELECT CASE WHEN s.{key} IN (SELECT source_key::{type} FROM spine_migrate.quarantine"
+            " WHERE migration_id = $1) THEN s.{key} END AS key) AS q"
+        ).format(type=self._key_type, key=sql.Identifier(self.binding.mapping.key))
+
     def _differences(self) -> list[Sql]:
         """Conditions of which one holds where a pair differs at all; cheaper than the checks, which name the field."""
         hidden: list[Sql] = [sql.Identifier("o", f"r{number}") for number in range(len(self.guards.hidden))]

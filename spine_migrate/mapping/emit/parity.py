@@ -71,16 +71,21 @@ class Parity:
             for number, condition in enumerate(self.guards.hidden.values())
         ]
         return sql.SQL(
-            "(SELECT s.{key} AS key, q.key AS held, {columns} FROM {source} AS s LEFT JOIN"
-            " (SELECT source_key::{type} AS key FROM spine_migrate.quarantine WHERE migration_id = $1) AS q"
-            " ON q.key = s.{key} WHERE {rows})"
+            "(SELECT s.{key} AS key, q.key AS held, {columns} FROM {source} AS s {held} WHERE {rows})"
         ).format(
             key=sql.Identifier(self.binding.mapping.key),
             columns=sql.SQL(", ").join([*columns, *flags]),
             source=self.binding.source.identifier,
-            type=self._key_type,
+            held=self._held(),
             rows=rows,
         )
+
+    def _held(self) -> Sql:
+        """Joins ``q`` to a legacy row ``s``: its ``key`` is that of the row where it is in quarantine, else NULL."""
+        return sql.SQL(
+            "LEFT JOIN (SELECT source_key::{type} AS key FROM spine_migrate.quarantine WHERE migration_id = $1) AS q"
+            " ON q.key = s.{key}"
+        ).format(type=self._key_type, key=sql.Identifier(self.binding.mapping.key))
 
     def _guarded(self, name: str, value: Sql) -> Sql:
         """A column's expression, not evaluated where one of its rules would fail."""
