@@ -37,7 +37,7 @@ _INSERTS = (MOVE, OFFLINE, QUARANTINE)
 _MOVED = {
     "migration": ("SELECT", "INSERT", "UPDATE"),
     "checkpoint": ("SELECT", "INSERT", "UPDATE"),
-    "quarantine": ("SELECT", "INSERT", "UPDATE"),
+    "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "deferred_ddl": _READ,
     "audit": ("INSERT",),
@@ -119,8 +119,11 @@ class Tables:
     """What privileges are about, for one mapping.
 
     ``leaves`` are the source's, itself left out; ``links`` are the target's columns that are completed after the load;
-    ``sequences`` feed defaults of the target; ``reads`` are the targets of mappings that must have moved before.
+    ``sequences`` feed defaults of the target; ``reads`` are the targets of mappings that must have moved before;
+    ``pointing`` are tables that have a foreign key to the target, the runtime's and the application's, by their owner.
     """
+
+    database: str
 
     source: Name
     leaves: tuple[Name, ...]
@@ -129,6 +132,7 @@ class Tables:
     links: tuple[str, ...]
     sequences: tuple[Name, ...]
     reads: tuple[Name, ...]
+    pointing: tuple[tuple[Name, Owner], ...]
 
 
 def tables(
@@ -142,12 +146,14 @@ def tables(
     """Look up what belongs to the two tables; one that is not there yet is given as its name alone."""
     source_name = source if isinstance(source, Name) else source.name
     parts = [] if isinstance(source, Name) else [leaf.name for leaf in leaves(connection, source.oid)]
-    owner, sequences = None, []
+    owner, sequences, pointing = None, [], []
     if isinstance(target, Relation):
-        owner = _owner(connection, "owner", oid=target.oid)
+        owner = owner_of(connection, target)
         found = connection.execute(query("privileges", "default_sequences"), {"oid": target.oid}).fetchall()
         sequences = [Name(*row) for row in found]
+        pointing = pointing_to(connection, target)
     return Tables(
+        database=here(connection)[0],
         source=source_name,
         leaves=tuple(leaf for leaf in parts if leaf != source_name),
         target=target if isinstance(target, Name) else target.name,
@@ -155,12 +161,23 @@ def tables(
         links=tuple(links),
         sequences=tuple(sequences),
         reads=tuple(reads),
+        pointing=tuple(pointing),
     )
+
+
+def owner_of(connection: Connection, table: Relation) -> Owner | None:
+    return _owner(connection, "owner", oid=table.oid)
+
+
+def pointing_to(connection: Connection, table: Relation) -> list[tuple[Name, Owner]]:
+    """Tables that have a foreign key to it, by their owner."""
+    found = connection.execute(query("privileges", "pointing"), {"oid": table.oid}).fetchall()
+    return [(Name(schema, name), Owner(*held)) for schema, name, *held in found]
 
 
 def needed(command: str, moves: Iterable[Tables]) -> list[Grant]:
     """The grants for one of ``COMMANDS`` but ``db upgrade``, over the tables of some mappings, each object once."""
-    return _merged(_needed(command, moves))
+    return merged(_needed(command, moves))
 
 
 def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
@@ -185,11 +202,20 @@ def _further(command: str, move: Tables) -> Iterator[Grant]:
         for sequence in move.sequences:
             yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
             yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))
+    if command == UNDO:
+        # What must stay is worked out in a temporary table, and a row that others point to is among it.
+        yield Grant("DATABASE", (move.database,), ("TEMPORARY",))
+        for name, _ in move.pointing:
+            yield from _on_table(name, _READ)
     if command == OFFLINE:
-        # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table.
+        # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table. A foreign key
+        # is taken away and built again by the owner of the table that has it.
         yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
-        if move.target_owner is not None:
-            yield Grant("ROLE", (move.target_owner.name,), superuser=move.target_owner.superuser)
+        for owner in (move.target_owner, *(owner for _, owner in move.pointing)):
+            if owner is not None:
+                yield Grant("ROLE", (owner.name,), superuser=owner.superuser)
+        for name, _ in move.pointing:
+            yield Grant("SCHEMA", (name.schema,), ("USAGE",))
 
 
 def _on_table(name: Name, privileges: tuple[str, ...]) -> Iterator[Grant]:
@@ -220,10 +246,10 @@ def for_upgrade(connection: Connection, target_schema: str | None) -> list[Grant
     owner = _owner(connection, "version_table_owner")
     if owner is not None:
         found.append(Grant("ROLE", (owner.name,), superuser=owner.superuser))
-    return _merged(found)
+    return merged(found)
 
 
-def _merged(grants: Iterable[Grant]) -> list[Grant]:
+def merged(grants: Iterable[Grant]) -> list[Grant]:
     """One grant per object (and per list of columns), in the order of first mention."""
     merged: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Grant] = {}
     for grant in grants:
