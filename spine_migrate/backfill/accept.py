@@ -63,7 +63,7 @@ def accept(connection: Connection, known: Known) -> Accepted | None:
 def _prove(connection: Connection, known: Known, compiled: Parity) -> int:
     migration_id = known.migration.migration_id
     doubled = 0
-    for row in rows(connection, compiled.suspects(), migration_id, 1):
+    for row in rows(connection, compiled.suspects(finished=False), migration_id, 1):
         if row["kind"] == "doubled":
             doubled += row["count"] or 0
         elif row["kind"] in ("differing", "extra") and row["count"] is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -22,8 +23,9 @@ Result = TypeVar("Result")
 SETTINGS = {"synchronous_commit": "on", "work_mem": "128MB", "jit": "off", "statement_timeout": "0"}
 # A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
 WORKER_SETTINGS = {**SETTINGS, **PINNED, "synchronous_commit": "off"}
-# Seconds between two looks at a lock that another session holds.
+# Seconds between two looks at a lock that another session holds, and at the wish to cancel.
 _GLANCE = 0.5
+_CANCEL_GLANCE = 0.2
 
 
 class Control:
@@ -107,3 +109,29 @@ class Control:
                     self.connection.close()
                     raise
         return self.connection
+
+
+@contextmanager
+def cancelled_by(cancel: threading.Event, controls: Iterable[Control]) -> Iterator[None]:
+    """While the block runs, ``cancel`` cancels the statement in flight on any of them; that raises Interrupted."""
+    over = threading.Event()
+    watcher = threading.Thread(target=_cancel_on, args=(cancel, over, controls), daemon=True)
+    watcher.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        if not cancel.is_set():
+            raise
+        raise Interrupted("Cancelled; what was committed stays, run the same command to go on.") from error
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _cancel_on(cancel: threading.Event, over: threading.Event, controls: Iterable[Control]) -> None:
+    while not over.wait(_CANCEL_GLANCE):
+        if cancel.is_set():
+            for control in controls:
+                if not control.connection.closed:
+                    control.connection.cancel_safe(timeout=5)
+            return

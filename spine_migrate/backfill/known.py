@@ -7,20 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import psycopg
-
-from spine_migrate.backfill.control import Control
+from spine_migrate.backfill.control import Control, cancelled_by
 from spine_migrate.backfill.setting import Tables, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection, pin
 from spine_migrate.db.ledger import Migration
-from spine_migrate.errors import ConfigurationError, Interrupted, Refused
+from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
-
-# Seconds between two looks at the wish to cancel.
-_GLANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -100,27 +95,8 @@ def held(
             pin(control.connection)
             control.hold(one.lock, wait=wait)
             controls[one.migration.migration_id] = control
-        over = threading.Event()
-        watcher = threading.Thread(target=_cancel_on, args=(cancel, over, controls.values()), daemon=True)
-        watcher.start()
-        try:
+        with cancelled_by(cancel, controls.values()):
             yield controls
-        except psycopg.errors.QueryCanceled as error:
-            if not cancel.is_set():
-                raise
-            raise Interrupted("Cancelled; what was committed stays, run the same command to go on.") from error
-        finally:
-            over.set()
-            watcher.join()
-
-
-def _cancel_on(cancel: threading.Event, over: threading.Event, controls: Iterable[Control]) -> None:
-    while not over.wait(_GLANCE):
-        if cancel.is_set():
-            for control in controls:
-                if not control.connection.closed:
-                    control.connection.cancel_safe(timeout=5)
-            return
 
 
 def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:

@@ -8,7 +8,9 @@ foreign key is.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from typing import Any
 
@@ -19,8 +21,9 @@ from psycopg.types.json import Jsonb
 
 from spine_migrate.backfill.batch import REPAIRS
 from spine_migrate.backfill.setting import Setting, Tables
+from spine_migrate.backfill.statements import AGAIN
 from spine_migrate.db import catalog, ledger
-from spine_migrate.db.catalog import UniqueIndex
+from spine_migrate.db.catalog import Name, UniqueIndex
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
@@ -32,7 +35,7 @@ UNIQUE = "23505"
 
 def check(connection: Connection, tables: Tables) -> None:
     """Raises Refused: ``target-not-empty``, ``not-a-plain-table``, ``not-the-owner``, ``replica-identity``,
-    ``index-attributes``, ``writers``.
+    ``published``, ``index-attributes``, ``writers``.
     """
     target = tables.target
     name = target.name
@@ -44,11 +47,18 @@ def check(connection: Connection, tables: Tables) -> None:
         raise Refused("not-the-owner", f"--offline drops and builds the indexes of {name}, which only its owner may.")
     if facts["identity"]:
         raise Refused("replica-identity", f"An index of {name} is its replica identity; --offline would lose that.")
+    if facts["published"]:
+        raise Refused(
+            "published",
+            f"The publication {facts['published']} publishes updates or deletes of {name}, which the server refuses "
+            f"while the table has no key; take the table out of it for the load, or leave --offline out.",
+        )
     if facts["special"]:
         raise Refused(
             "index-attributes",
             f"--offline would lose what is set on {', '.join(facts['special'])} (a comment, a tablespace, a statistics "
-            f"target or the CLUSTER mark); take it off for the load, or leave the option out.",
+            f"target, a key's storage parameters or the CLUSTER mark); take it off for the load, or leave the option "
+            f"out.",
         )
     row = execute(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(name.identifier)).fetchone()
     if row is not None and row[0]:
@@ -66,6 +76,8 @@ def check(connection: Connection, tables: Tables) -> None:
 def take_away(connection: Connection, tables: Tables, migration_id: int) -> None:
     """Drop keys, indexes and foreign keys of the target, and those of others that point to it, in the caller's
     transaction, which also starts the migration: there is no moment at which they are gone and nobody knows.
+
+    Raises Refused (``depended-on``).
     """
     oid = tables.target.oid
     unique = {index.name: index for index in catalog.unique_indexes(connection, oid)}
@@ -73,6 +85,7 @@ def take_away(connection: Connection, tables: Tables, migration_id: int) -> None
         objects = cursor.execute(query("offline", "objects"), {"oid": oid}).fetchall()
     for ordinal, found in enumerate(objects):
         index = unique.get(found["object"]) if found["index_oid"] else None
+        facts = asdict(index) if index else {"proves": found["proves"]}
         values = {
             "migration_id": migration_id,
             "ordinal": ordinal,
@@ -80,41 +93,85 @@ def take_away(connection: Connection, tables: Tables, migration_id: int) -> None
             "kind": found["kind"],
             "drop_sql": found["drop_sql"],
             "create_sql": found["create_sql"],
-            "facts": Jsonb(asdict(index) if index else {}),
+            "facts": Jsonb(facts),
         }
         connection.execute(query("offline", "defer"), values)
     for found in reversed(objects):
-        execute(connection, sql.SQL(found["drop_sql"]))
+        try:
+            execute(connection, sql.SQL(found["drop_sql"]))
+        except psycopg.errors.DependentObjectsStillExist as error:
+            words = " ".join((error.diag.message_detail or str(error)).split())
+            raise Refused(
+                "depended-on",
+                f"--offline cannot take {found['object']} away ({words}); drop what depends on it for the load, or "
+                f"leave the option out.",
+            ) from error
     names = [found["object"] for found in objects]
     ledger.audit(connection, "offline: objects dropped", migration_id=migration_id, objects=names)
 
 
-def build(connection: Connection, setting: Setting, report: Callable[[str], None]) -> None:
-    """Build what was taken away, each object in a transaction of its own; goes on where a killed run left off."""
+def build(connection: Connection, setting: Setting, report: Callable[[str], None], stop: threading.Event) -> bool:
+    """Build what was taken away, each object in a transaction of its own; goes on where a killed run left off.
+
+    Whether all of it stands; ``stop`` ends it after the object at hand.
+
+    That rows are in order is left to the building, which has to look at them anyway; only what it refuses is mended.
+    """
+    of_migration = {"migration_id": setting.migration_id}
     with connection.cursor(row_factory=dict_row) as cursor:
-        waiting = cursor.execute(query("offline", "deferred"), {"migration_id": setting.migration_id}).fetchall()
+        waiting = cursor.execute(query("offline", "deferred"), of_migration).fetchall()
+    proven = {name for (name,) in connection.execute(query("offline", "proven_links"), of_migration).fetchall()}
     for found in waiting:
+        if stop.is_set():
+            return False
         report(f"building {found['object']}")
-        if found["kind"] == "foreign key":
-            with connection.transaction():
-                _cut_links(connection, setting)
-                _evict_orphans(connection, setting)
-                _create(connection, setting, found)
-            continue
+        unproven = setting.batches.statements.links.keys() - proven if found is waiting[-1] else set[str]()
         try:
             with connection.transaction():
+                _cut_links(connection, setting, unproven)
                 _create(connection, setting, found)
-        except psycopg.errors.UniqueViolation:
-            with connection.transaction():
-                if found["kind"] == "primary key":
-                    _take_out_doubles(connection, setting)
-                else:
-                    _evict_losers(connection, setting, _index(found["facts"]))
-                _create(connection, setting, found)
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation):
+            _build_mended(connection, setting, found, unproven)
     setting.batches.statements.offline = False
     if waiting:
         execute(connection, sql.SQL("ANALYZE {}").format(setting.tables.target.name.identifier))
         ledger.audit(connection, "offline: objects built", migration_id=setting.migration_id)
+    return True
+
+
+def _build_mended(connection: Connection, setting: Setting, found: dict[str, Any], unproven: AbstractSet[str]) -> None:
+    """Raises Refused (``rows-of-others``) where what is in the way is not ours to take out."""
+    try:
+        with connection.transaction():
+            _mend(connection, setting, found)
+            # After the mending, which may take away what a link leads to.
+            _cut_links(connection, setting, unproven)
+            _create(connection, setting, found)
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise Refused(
+            "rows-of-others",
+            f"{found['object']} cannot be built again: while it was away, rows of "
+            f"{Name(error.diag.schema_name or '', error.diag.table_name or '')} were written that point to none of "
+            f"{setting.tables.target.name}; delete or mend them, then run the same command.",
+        ) from error
+    except psycopg.errors.UniqueViolation as error:
+        raise Refused(
+            "rows-of-others",
+            f"{found['object']} cannot be built again: while it was away, others wrote rows of "
+            f"{setting.tables.target.name} that exclude each other; delete or mend them, then run the same command.",
+        ) from error
+
+
+def _mend(connection: Connection, setting: Setting, found: dict[str, Any]) -> None:
+    """Take out what keeps an object from being built."""
+    match found["kind"]:
+        case "primary key":
+            _take_out_doubles(connection, setting)
+        case "foreign key":
+            _cut_links(connection, setting, setting.batches.statements.links.keys())
+            _evict_orphans(connection, setting)
+        case _:
+            _evict_losers(connection, setting, _index(found["facts"]))
 
 
 def _create(connection: Connection, setting: Setting, found: dict[str, Any]) -> None:
@@ -239,9 +296,9 @@ def _evict(
         " sqlstate, constraint_name, colliding_row)"
         " SELECT $1, s.{source_key}::text, row_to_json(s.*), $2, $3, {detail}, $4, $5,"
         " (SELECT row_to_json(w.*) FROM {target} AS w WHERE w.{key} = l.winner)"
-        " FROM l JOIN {source} AS s ON {forward_key} = l.loser RETURNING 1),"
-        " gone AS (DELETE FROM {target} AS t USING l WHERE t.{key} = l.loser AND {ours})"
-        " SELECT count(*) FROM put"
+        " FROM l JOIN {source} AS s ON {forward_key} = l.loser{again} RETURNING xmax::text = '0' AS new),"
+        " gone AS (DELETE FROM {target} AS t USING l WHERE t.{key} = l.loser AND {ours} RETURNING 1)"
+        " SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM put WHERE new)"
     ).format(
         losers=losers,
         ours=is_ours(binding, "t"),
@@ -251,16 +308,18 @@ def _evict(
         key=_key(setting),
         source=setting.tables.source.name.identifier,
         forward_key=key(binding, "s"),
+        # Refused once, then changed in the source and met again: it is in there already.
+        again=sql.SQL(AGAIN),
     )
     sqlstate = UNIQUE if constraint else None
-    row = execute(connection, statement, setting.migration_id, reason, field, sqlstate, constraint).fetchone()
-    count = int(row[0]) if row else 0
-    _count_out(connection, setting, moved=count, quarantined=count)
+    values = (setting.migration_id, reason, field, sqlstate, constraint)
+    ((gone, put),) = execute(connection, statement, *values).fetchall()
+    _count_out(connection, setting, moved=gone, quarantined=put)
 
 
-def _cut_links(connection: Connection, setting: Setting) -> None:
+def _cut_links(connection: Connection, setting: Setting, names: AbstractSet[str]) -> None:
     """Links that lead nowhere become NULL and are recorded, as the online load does it."""
-    for name in setting.batches.statements.links:
+    for name in sorted(names):
         statement = sql.SQL(
             "WITH nowhere AS MATERIALIZED (SELECT t.{key} AS target_key, t.{column} AS wanted FROM {target} AS t"
             " WHERE {ours} AND t.{column} IS NOT NULL"

@@ -6,9 +6,11 @@ scan, which makes a million deletions impossible. The target's own links have no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
@@ -20,11 +22,16 @@ from spine_migrate.errors import Refused
 
 # A table of this size is scanned faster than an index would pay.
 SMALL_BYTES = 1 << 20
+_PREFIX = "spine_undo_"
+# NAMEDATALEN less the closing NUL: the server cuts longer names off.
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A foreign key. ``own``: of the target itself; ``owned``: the role may build indexes; ``bytes`` of its table."""
+    """A foreign key. ``own``: of the target itself; ``acts``: it deletes or changes rows that point to a deleted one
+    instead of refusing; ``owned``: the role may build indexes; ``bytes`` of its table.
+    """
 
     schema: str
     table_name: str
@@ -32,6 +39,7 @@ class Reference:
     columns: list[str]
     referenced: list[str]
     own: bool
+    acts: bool
     indexed: bool
     owned: bool
     partitioned: bool
@@ -44,7 +52,10 @@ class Reference:
     @property
     def index(self) -> Name:
         """Of ours, for as long as an undo takes."""
-        return Name(self.schema, f"spine_undo_{self.columns[0]}")
+        name = _PREFIX + self.columns[0]
+        if len(name.encode()) > _LONGEST_NAME:
+            name = _PREFIX + hashlib.sha256(self.columns[0].encode()).hexdigest()[:32]
+        return Name(self.schema, name)
 
     def build(self) -> sql.Composed:
         """Without blocking writers, and only over rows that point anywhere."""
@@ -87,7 +98,7 @@ def build(connection: Connection, found: Sequence[Reference]) -> None:
         names = {"schema": one.index.schema, "name": one.index.table}
         state = connection.execute(query("undo", "index_state"), names).fetchone()
         if state is not None:
-            execute(connection, _drop(one))
+            execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(one.index.identifier))
         # It waits for transactions that are older, without holding up anybody; a lock_timeout would break it off and
         # leave an index that is not valid.
         connection.execute("SET lock_timeout = 0")
@@ -95,15 +106,20 @@ def build(connection: Connection, found: Sequence[Reference]) -> None:
         connection.execute("RESET lock_timeout")
 
 
-def drop(connection: Connection, found: Sequence[Reference]) -> None:
-    """Remove the indexes of ours, whoever built them."""
-    for one in _own(found):
-        execute(connection, _drop(one))
+def drop(connection: Connection, oid: int, migration_id: int | None = None) -> None:
+    """Remove the indexes that an undo has built on a target, this one or one that was killed.
+
+    Those of another migration's undo that is at work stay, and those that are not the role's.
+    """
+    values = {"oid": oid, "migration_id": migration_id}
+    for schema, name in connection.execute(query("undo", "leftovers"), values).fetchall():
+        execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Name(schema, name).identifier))
 
 
-def _own(found: Sequence[Reference]) -> Iterator[Reference]:
-    return (one for one in found if one.own and one.owned and not one.partitioned)
-
-
-def _drop(one: Reference) -> sql.Composed:
-    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(one.index.identifier)
+def clear(connection: Connection, oid: int) -> None:
+    """``drop`` where it is not what the command is for: each write pays for such an index, yet none fails by it."""
+    try:
+        drop(connection, oid)
+    except psycopg.errors.LockNotAvailable:
+        # A transaction that has read the table is still open. ``status`` goes on naming the index.
+        return

@@ -13,15 +13,15 @@ import psycopg
 
 from spine_migrate.backfill import links, offline, sweep
 from spine_migrate.backfill.batch import tid
-from spine_migrate.backfill.control import Control
+from spine_migrate.backfill.control import Control, cancelled_by
 from spine_migrate.backfill.pace import Pace, Progress
 from spine_migrate.backfill.setting import Setting, Tables, find_tables, is_started, lock_name, open_setting
 from spine_migrate.backfill.worker import Worker
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import explained
+from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.queries import query
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Interrupted, Refused
 from spine_migrate.mapping.model import Mapping
 
 _NOT_RECORDED = ("wait", "retry_seconds")
@@ -84,7 +84,7 @@ def run(
     """Move all rows of a mapping that are not moved yet.
 
     ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
-    batch. Raises Refused, Drift, ServerFault.
+    batch. Raises Refused, Drift, Interrupted, ServerFault.
     """
     control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
     try:
@@ -98,6 +98,8 @@ def run(
             control.hold(lock_name(tables), wait=options.wait)
             return _Run(control, tables, options, stop, cancel or threading.Event(), report).outcome()
     except psycopg.Error as error:
+        if stop.is_set() and is_transient(error):
+            raise Interrupted("Stopped; what was committed stays, run the same command to go on.") from error
         raise explained(error) from error
 
 
@@ -125,7 +127,8 @@ class _Run:
             if setting.step == "backfill":
                 self._scan(setting, pace)
             # All of it can be done twice, so a server that is lost meanwhile costs a repetition and nothing else.
-            outcome = self.control.retried(lambda connection: self._finish(connection, setting, pace))
+            with cancelled_by(self.cancel, [self.control]):
+                outcome = self.control.retried(lambda connection: self._finish(connection, setting, pace))
             if outcome is not None:
                 return outcome
 
@@ -147,7 +150,8 @@ class _Run:
             options=recorded | {"since_xid": since},
             also=take_away,
         )
-        if options.offline and setting.step == "backfill" and not setting.batches.statements.offline:
+        ((begun,),) = connection.execute(query("offline", "begun"), {"migration_id": setting.migration_id}).fetchall()
+        if options.offline and setting.step == "backfill" and not begun:
             raise Refused(
                 "begun-online", f"Migration {setting.migration_id} was begun without --offline; leave the option out."
             )
@@ -192,7 +196,7 @@ class _Run:
             return None
         complete = scanned and not self.stop.is_set()
         if complete and setting.batches.statements.offline:
-            offline.build(connection, setting, pace.stage)
+            complete = offline.build(connection, setting, pace.stage, self.stop)
         found = sweep.account(connection, binding, migration)
         if complete and not found.proven:
             pace.stage("sweep")

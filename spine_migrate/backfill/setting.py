@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from spine_migrate.backfill import references
 from spine_migrate.backfill.batch import REPAIRS, Batches, segments
 from spine_migrate.backfill.collisions import Guard
 from spine_migrate.backfill.statements import Parent, Statements
@@ -113,6 +114,7 @@ def open_setting(
         )
     _check_company(connection, tables)
     parent = _parent(connection, tables)
+    references.clear(connection, tables.target.oid)
     if found is None:
         _check_key(connection, tables)
         with connection.transaction():

@@ -16,7 +16,7 @@ from spine_migrate.mapping.transforms.base import Sql
 Statement = tuple[sql.Composed, list[Any]]
 
 # A row that is refused once more keeps its number and the time of its first refusal.
-_AGAIN: LiteralString = (
+AGAIN: LiteralString = (
     " ON CONFLICT (migration_id, source_key) DO UPDATE SET source_row = EXCLUDED.source_row, reason = EXCLUDED.reason,"
     " field = EXCLUDED.field, detail = EXCLUDED.detail, sqlstate = EXCLUDED.sqlstate,"
     " constraint_name = EXCLUDED.constraint_name, colliding_row = EXCLUDED.colliding_row,"
@@ -194,7 +194,7 @@ class Statements:
             " (handle, reason, field, detail, sqlstate, constraint_name, colliding_row, rival)"
             " JOIN {table} ON {handle} = x.handle WHERE {rows}{again}"
         ).format(
-            again=sql.SQL(_AGAIN),
+            again=sql.SQL(AGAIN),
             source=self.binding.source.identifier,
             target=self.binding.target.identifier,
             target_key=sql.Identifier(self.binding.mapping.target.key),

@@ -18,7 +18,8 @@ from spine_migrate.db.queries import query
 @dataclass(frozen=True)
 class Status:
     """One migration. ``quarantined`` counts by reason, discarded rows included. ``at_work``: a run, a retry or an undo
-    holds its lock now. Blocks are of 8 kB and of the source; all of them done is 100 percent.
+    holds its lock now. Blocks are of 8 kB and of the source; all of them done is 100 percent. ``undo_indexes`` are on
+    the target because an undo has built them, of this migration or of another one.
     """
 
     migration_id: int
@@ -39,6 +40,7 @@ class Status:
     discarded: int
     links_waiting: int
     links_broken: int
+    undo_indexes: list[str]
     at_work: bool
 
     @property

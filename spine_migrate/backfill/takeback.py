@@ -2,8 +2,9 @@
 
 A row goes if it carries our mark and is as we made it. It stays if something has touched it, or if a row that stays
 points to it, through as many links as it takes. What stays is worked out in one snapshot, into a temporary table; a
-batch looks at its rows once more before it removes them. Rows that go in different batches may point to each other:
-such a link is cut and recorded in the ledger, so that a kill in between leaves nothing that looks touched.
+batch looks at its rows once more before it removes them, and for rows that ON DELETE CASCADE would take along. Rows
+that go in different batches may point to each other: such a link is cut and recorded in the ledger, so that a kill in
+between leaves nothing that looks touched.
 """
 
 from __future__ import annotations
@@ -38,12 +39,16 @@ class Left:
 
 @dataclass(frozen=True)
 class Edge:
-    """Rows of ``table`` that point to rows of the target: ``columns`` hold what is in ``referenced`` there."""
+    """Rows of ``table`` that point to rows of the target: ``columns`` hold what is in ``referenced`` there.
+
+    ``acts``: they would be deleted or changed along with what they point to.
+    """
 
     table: Name
     columns: tuple[str, ...]
     referenced: tuple[str, ...]
     own: bool
+    acts: bool = False
 
     def joins(self, pointing: str, pointed: str) -> Sql:
         return sql.SQL(" AND ").join(
@@ -77,7 +82,7 @@ class Takeback:
         self._event_tables = event_tables
         self._foreseen = {one.target: one for one in foreseen}
         key = known.mapping.target.key
-        edges = [Edge(one.table, tuple(one.columns), tuple(one.referenced), one.own) for one in found]
+        edges = [Edge(one.table, tuple(one.columns), tuple(one.referenced), one.own, one.acts) for one in found]
         edges += [Edge(self.target, (link.target,), (key,), own=True) for link in known.mapping.links]
         self._edges = list(dict.fromkeys(edges))
         self.key = sql.Identifier(key)
@@ -138,6 +143,10 @@ class Takeback:
             )
             intact = self.moved.intact(leaf, apart)
             keys = [key for (key,) in execute(connection, intact, self.migration_id, after, up_to)]
+            for edge in self._edges:
+                if keys and edge.acts:
+                    come = {key for (key,) in execute(connection, self._come_to(edge), keys)}
+                    keys = [key for key in keys if key not in come]
             if not keys:
                 return 0
             for link in self.known.mapping.links:
@@ -168,10 +177,8 @@ class Takeback:
     def _pointed_to(self, edge: Edge) -> sql.Composed:
         """Rows that a row points to which is not ours, and so stays."""
         reason = "has_foreign_events" if edge.table.table in self._event_tables else "referenced"
-        stays: Sql = sql.SQL("true")
-        if edge.own:
-            stays = sql.SQL("NOT {}").format(self.moved.ours("r"))
-        elif edge.table in self._foreseen:
+        stays = self._not_ours(edge)
+        if not edge.own and edge.table in self._foreseen:
             follower = self._foreseen[edge.table]
             stays = sql.SQL("NOT ({} AND NOT EXISTS (SELECT FROM {} AS l WHERE l.target_key = r.{}))").format(
                 follower.moved.ours("r"), follower.left, follower.key
@@ -210,6 +217,27 @@ class Takeback:
             )
             found += self._stays(connection, number + 1, rows)
         return found
+
+    def _come_to(self, edge: Edge) -> sql.Composed:
+        """Those of some keys that a row points to which is not ours and would be deleted or changed along with them.
+
+        A row that comes after the batch's snapshot makes the deletion a serialization failure (ri_triggers.c,
+        ri_PerformCheck: the cascade sees it, the snapshot does not), so that the batch is done again and sees it.
+        """
+        return sql.SQL(
+            "SELECT t.{key}::text FROM unnest($1::text[]::{type}[]) AS g (key) JOIN {target} AS t ON t.{key} = g.key"
+            " WHERE EXISTS (SELECT FROM {table} AS r WHERE {joins} AND {stays})"
+        ).format(
+            key=self.key,
+            type=self.moved.key_type,
+            target=self.target.identifier,
+            table=edge.table.identifier,
+            joins=edge.joins("r", "t"),
+            stays=self._not_ours(edge),
+        )
+
+    def _not_ours(self, edge: Edge) -> Sql:
+        return sql.SQL("NOT {}").format(self.moved.ours("r")) if edge.own else sql.SQL("true")
 
     def _cut(self, column: str) -> sql.Composed:
         """Links from rows that go later to rows that go now."""

@@ -150,7 +150,7 @@ class _Undoing:
         return built
 
     def _unserve(self, connection: Connection) -> None:
-        references.drop(connection, self._found(connection))
+        references.drop(connection, self.known.tables.target.oid, self.known.migration.migration_id)
 
     def _judge(self, connection: Connection) -> tuple[int, dict[str, int], list[Left]]:
         found = self._found(connection)

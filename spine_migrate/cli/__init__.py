@@ -5,14 +5,17 @@ module is imported when the command is called, and what it works with inside its
 from __future__ import annotations
 
 import errno
+import os
+import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
 from spine_migrate import __version__
-from spine_migrate.errors import Interrupted, ServerFault, SpineMigrateError
+from spine_migrate.errors import ConfigurationError, Interrupted, ServerFault, SpineMigrateError
 
 # In the order in which a migration meets them: where the command is, and its line in the list of commands.
 _COMMANDS = {
@@ -29,6 +32,11 @@ _COMMANDS = {
     "quarantine": ("spine_migrate.cli.quarantine:quarantine", "List, show, export, retry or discard rejected rows."),
     "compare": ("spine_migrate.cli.compare:compare", "Prove that source and target agree, or list where they differ."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
+    "worker-relay": (
+        "spine_migrate.cli.worker_relay:worker_relay",
+        "Bring runs to workers where one was lost on the way.",
+    ),
+    "runs": ("spine_migrate.cli.runs:runs", "List, show, cancel, retry, reprocess, purge and index runs."),
 }
 
 _EPILOG = """\b
@@ -79,11 +87,21 @@ class LazyGroup(click.Group):
                 traceback.print_exc()
             known = _known(error)
             _say(known.sentence)
+            if isinstance(error, OSError) and error.filename is None:
+                _discard_output()
             raise click.exceptions.Exit(known.exit_code) from error
 
 
 def _say(sentence: str) -> None:
     click.echo(f"spine-migrate: {sentence}", err=True)
+
+
+def _discard_output() -> None:
+    """What the buffer still holds would be refused once more when the interpreter ends, with a traceback and exit code
+    120 (Python manual, "Note on SIGPIPE").
+    """
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _known(error: Exception) -> SpineMigrateError:
@@ -96,6 +114,9 @@ def _known(error: Exception) -> SpineMigrateError:
 
     if isinstance(error, psycopg.Error):
         return faults.explained(error)
+    if isinstance(error, OSError):
+        about = f" {error.filename}" if error.filename else " the output"
+        return ConfigurationError(f"The system refuses{about}: {error.strerror or error}; what was committed stays.")
     return ServerFault(
         f"An unexpected {type(error).__name__} ended the command; what was committed stays. "
         f"Run it again with --debug before the command's name to see where."

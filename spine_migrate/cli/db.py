@@ -1,4 +1,4 @@
-"""``spine-migrate db``: the target tables and the ledger, as revisions."""
+"""``spine-migrate db``: the target tables, the ledger and the runtime's tables, as revisions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _place(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def db() -> None:
-    """Create, remove or report the target tables and the ledger."""
+    """Create, remove or report the target tables, the ledger and the runtime's tables."""
 
 
 @db.command(epilog=_UPGRADE_EXAMPLES)
@@ -58,7 +58,7 @@ def db() -> None:
 def upgrade(
     revision: str, target: str | None, target_schema: str | None, lock_timeout: str, *, sql_only: bool, as_json: bool
 ) -> None:
-    """Create runs, run_events and the ledger, up to REVISION (head)."""
+    """Create runs, run_events, the ledger and the runtime's tables, up to REVISION (head)."""
     from spine_migrate.db import schema
 
     if sql_only:

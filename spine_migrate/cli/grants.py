@@ -33,6 +33,7 @@ Examples:
   spine-migrate grants executions-to-runs --dry-run --role planner
   spine-migrate grants executions-to-runs --offline --role mover | psql -d app
   spine-migrate grants db upgrade --role mover
+  spine-migrate grants runs purge --role janitor
   spine-migrate grants --missing"""
 
 
@@ -62,26 +63,30 @@ def grants(
 ) -> None:
     """Print the GRANT statements that a role needs for COMMAND, or for all of them; changes nothing.
 
-    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, status, quarantine or undo. The tables are looked
-    up in the database, so that partitions and sequences are named too. Ownership cannot be granted: where a command
-    needs it, membership in the owner is printed.
+    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, status, quarantine, undo, worker-relay, or runs
+    with one of its own commands. The tables are looked up in the database, so that partitions and sequences are named
+    too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.
     """
-    from spine_migrate.db import privileges
+    from spine_migrate.db import privileges, run_privileges
     from spine_migrate.db.connect import connect
 
     wanted = " ".join(command)
-    if wanted and wanted not in _COMMANDS:
-        raise click.UsageError(f"There is no command {wanted!r} to grant for; it is one of: {', '.join(_COMMANDS)}.")
+    wanted = run_privileges.ALIKE.get(wanted, wanted)
+    commands = (*_COMMANDS, *run_privileges.COMMANDS)
+    if wanted and wanted not in commands:
+        raise click.UsageError(f"There is no command {wanted!r} to grant for; it is one of: {', '.join(commands)}.")
     if (dry_run or offline) and (wanted not in _MOVES or (dry_run and offline)):
         raise click.UsageError("--dry-run and --offline go, one of them, with executions-to-runs or jobs-to-runs.")
     sections: dict[str, list[Grant]] = {}
     with connect(target) as connection:
         who = privileges.acting_role(connection, role)
         # Once installed, only its owner upgrades it further: nothing to hand out along with the rest.
-        everything = [name for name in _COMMANDS if name != "db upgrade" or not privileges.installed(connection)]
+        everything = [name for name in commands if name != "db upgrade" or not privileges.installed(connection)]
         for name in [wanted] if wanted else everything:
             if name == "db upgrade":
                 found = privileges.for_upgrade(connection, target_schema)
+            elif name in run_privileges.COMMANDS:
+                found = run_privileges.needed(connection, name, target_schema)
             else:
                 kind = privileges.MOVE if name in _MOVES else name
                 kind = privileges.DRY_RUN if dry_run else privileges.OFFLINE if offline else kind

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spine_migrate.cli.options import database_options, json_option, one_database
+from spine_migrate.cli.options import database_options, json_option, one_database, retry_option
 from spine_migrate.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,7 +52,13 @@ def _moving(command: Command) -> Command:
             show_default=True,
             help="Rows of a batch; auto makes batches of about a second.",
         ),
-        click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Parallel workers."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 64),
+            default=2,
+            show_default=True,
+            help="Parallel workers, each with a session; 1 goes easier on a busy server.",
+        ),
         click.option(
             "--limit", type=click.IntRange(1), metavar="N", help="Stop after N rows; go on with a later call."
         ),
@@ -65,14 +71,7 @@ def _moving(command: Command) -> Command:
             help="Target empty, no writers: build indexes and foreign keys after the load.",
         ),
         click.option("--wait", is_flag=True, help="Wait for another run of the same migration instead of refusing."),
-        click.option(
-            "--retry-for",
-            type=click.FloatRange(0),
-            default=60.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to outlive a lost server before giving up with exit code 5.",
-        ),
+        retry_option,
         click.option("--quiet", is_flag=True, help="No progress on stderr."),
         json_option,
         database_options,

@@ -80,6 +80,18 @@ def yes_option(command: Command) -> Command:
     return click.option("--yes", is_flag=True, help="Do not ask.")(command)
 
 
+def retry_option(command: Command) -> Command:
+    """``retry_for: float``, in seconds."""
+    return click.option(
+        "--retry-for",
+        type=click.FloatRange(0),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to outlive a lost server before giving up with exit code 5.",
+    )(command)
+
+
 def mapping_option(command: Command) -> Command:
     """``mapping: str | None``: a shipped mapping's name or a path that ends in .toml; see ``mapping.load.load``."""
     return click.option(

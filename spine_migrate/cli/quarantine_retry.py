@@ -6,7 +6,7 @@ import json
 
 import click
 
-from spine_migrate.cli.options import json_option
+from spine_migrate.cli.options import json_option, retry_option
 from spine_migrate.cli.quarantine_options import migrations_options, reasons_option
 
 _EPILOG = """\b
@@ -30,14 +30,7 @@ same command goes on."""
 )
 @click.option("--discard-gone", is_flag=True, help="Discard rows whose source row is gone.")
 @click.option("--wait", is_flag=True, help="Wait for a run on the same migration instead of refusing.")
-@click.option(
-    "--retry-for",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to outlive a lost server before giving up with exit code 5.",
-)
+@retry_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 @migrations_options

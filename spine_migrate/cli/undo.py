@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spine_migrate.cli.options import json_option, target_option, yes_option
+from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
 
 if TYPE_CHECKING:
     from spine_migrate.mapping.model import Mapping
@@ -19,7 +19,8 @@ What is left, and why:
   in_quarantine       the source row is in quarantine
   has_foreign_events  events belong to it that the migration did not move, or
                       that stay themselves
-  referenced          a row that stays points to it
+  referenced          a row that stays points to it, or one of another table:
+                      the runtime's run_handoff, or the application's own
 
 \b
 Examples:
@@ -41,14 +42,7 @@ Exit codes: 0 all is undone, 1 rows are left, 3 refused, 4 stopped; the same com
 @click.option("--dry-run", is_flag=True, help="Say what would go and what would be left, change nothing.")
 @click.option("--leave", is_flag=True, help="End the undo although rows are left.")
 @click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
-@click.option(
-    "--retry-for",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to outlive a lost server before giving up with exit code 5.",
-)
+@retry_option
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @yes_option
 @json_option

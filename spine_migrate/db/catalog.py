@@ -81,7 +81,8 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S"
 def find(connection: psycopg.Connection[Any], table: str, schema: str | None) -> Relation:
     """The table, by search_path where no schema is named.
 
-    Raises Refused: ``table-missing`` where there is none, ``not-a-table`` for a view, a foreign table and the like.
+    Raises Refused: ``table-missing`` where there is none, ``not-a-table`` for a view, a foreign table and the like,
+    ``foreign-partition`` where one of its partitions or children is a foreign table.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(query("catalog", "relation"), {"schema": schema, "table": table}).fetchone()
@@ -91,6 +92,13 @@ def find(connection: psycopg.Connection[Any], table: str, schema: str | None) ->
         if found["relkind"] not in ("r", "p"):
             kind = _KINDS.get(found["relkind"], f"of kind {found['relkind']!r}")
             raise Refused("not-a-table", f"{found['nspname']}.{table} is {kind}, not a table.")
+        foreign = cursor.execute(query("catalog", "foreign_child"), {"oid": found["oid"]}).fetchone()
+        if foreign is not None:
+            raise Refused(
+                "foreign-partition",
+                f"{found['nspname']}.{table} has a part that is a foreign table ({foreign['name']}), whose rows are on "
+                f"another server; detach it, and move it by itself there.",
+            )
         columns = cursor.execute(query("catalog", "columns"), {"oid": found["oid"]}).fetchall()
     return Relation(
         name=Name(found["nspname"], found["relname"]),

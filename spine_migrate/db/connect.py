@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from spine_migrate.db.refusal import sqlstate
 from spine_migrate.errors import ConfigurationError, ServerFault, SpineMigrateError
 
 Connection = psycopg.Connection[Any]
@@ -24,6 +25,7 @@ SETTINGS = {
     "client_min_messages": "warning",
     "lock_timeout": "5s",
     # What a role or database may set for its applications would cut a long run short.
+    "statement_timeout": "0",
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
@@ -87,6 +89,8 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
         connection = psycopg.connect(conninfo(url), autocommit=True)
     except psycopg.OperationalError as error:
         raise _refused(error, url) from None
+    except psycopg.ProgrammingError as error:
+        raise _unusable(masked(" ".join(str(error).split()), url)) from None
     # One round trip; set_config with parameters, so a value is never part of the statement.
     names = {**SETTINGS, **(settings or {})}
     connection.execute(
@@ -105,11 +109,39 @@ def pin(connection: Connection) -> None:
         connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
+# What libpq and the server say in English, and the code behind it.
+_STATES = {
+    "password": "28P01",
+    "authentication": "28P01",
+    "no pg_hba.conf entry": "28000",
+    "does not exist": "3D000",
+    "connection is bad: invalid ": "22023",
+    "definition of service": "22023",
+    "Connection refused": "",
+    "No such file or directory": "",
+}
+
+
+def _unusable(words: str) -> ConfigurationError:
+    return ConfigurationError(f"The connection settings cannot be used ({words}).")
+
+
 def _refused(error: psycopg.OperationalError, url: str | None) -> SpineMigrateError:
-    """A failed connection has no SQLSTATE, only words."""
+    """A failed connection has no SQLSTATE, only words; where they are not English, the server is asked for its code."""
     words = masked(" ".join(str(error).split()), url)
-    if "password" in words or "authentication" in words or "no pg_hba.conf entry" in words:
+    state = _STATES.get(next((sign for sign in _STATES if sign in words), ""))
+    if state is None and error.pgconn is not None and error.pgconn.needs_password:
+        state = "28P01"
+    if state is None and not isinstance(error, psycopg.errors.ConnectionTimeout):
+        state = sqlstate(conninfo(url)) or ""
+    # invalid_authorization_specification and invalid_password; invalid_catalog_name
+    if state and state.startswith("28"):
         return ConfigurationError(f"Cannot log in to {describe(url)}; check the user and the password ({words}).")
-    if "does not exist" in words:
+    if state == "3D000":
         return ConfigurationError(f"Cannot open {describe(url)}; check the names in the URL ({words}).")
+    # A setting in the URL that libpq or the server does not take: data exceptions, undefined_object and its class.
+    if state and state != "42501" and state.startswith(("22", "42")):
+        return _unusable(words)
+    if state == "42501":
+        return ConfigurationError(f"The role may not connect to {describe(url)} ({words}); GRANT it CONNECT.")
     return ServerFault(f"No server answers for {describe(url)}; check that it runs and can be reached ({words}).")

@@ -21,8 +21,11 @@ TRANSIENT = frozenset({
     "57P03",  # cannot_connect_now
     "53300",  # too_many_connections
 })  # fmt: skip
-# data exceptions, integrity violations, and values too large for an index entry or a field
-ROW_CLASSES = ("22", "23", "54")
+# data exceptions, integrity violations, values too large for an index entry or a field, and raise_exception: a trigger
+# of the target that says no without a code of its own
+ROW_CLASSES = ("22", "23", "54", "P0001")
+# The server's own function behind an error (PQresultErrorField, PG_DIAG_SOURCE_FUNCTION); its words may be translated.
+_ROW_SECURITY = "check_enable_rls"
 
 
 def is_lost(error: BaseException) -> bool:
@@ -49,9 +52,7 @@ def explained(error: psycopg.Error) -> SpineMigrateError:
     words = " ".join((error.diag.message_primary or str(error)).split())
     match error.sqlstate:
         case "42501":
-            return Refused(
-                "privilege-missing", f"The role lacks a privilege ({words}); spine-migrate grants lists them."
-            )
+            return _not_allowed(error, words)
         case "25006":
             return Refused("read-only", f"The server takes no writes ({words}); connect to the primary.")
         case "42P01" | "42883" | "42704" if error.diag.context and "function" in error.diag.context:
@@ -73,14 +74,36 @@ def explained(error: psycopg.Error) -> SpineMigrateError:
             )
 
 
+def _not_allowed(error: psycopg.Error, words: str) -> Refused:
+    if error.diag.source_function == _ROW_SECURITY:
+        return Refused(
+            "row-security",
+            f"Row security would hide rows from the role ({words}); run as the table's owner, without FORCE ROW LEVEL "
+            f"SECURITY, or as a role with BYPASSRLS.",
+        )
+    return Refused("privilege-missing", f"The role lacks a privilege ({words}); spine-migrate grants lists them.")
+
+
 def retrying(*, seconds: float, stop: threading.Event) -> tenacity.Retrying:
-    """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` in all or until ``stop``
-    is set; then it re-raises.
+    """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` after the first or until
+    ``stop`` is set; then it re-raises. How long the work itself went well before does not count.
     """
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
         wait=tenacity.wait_exponential(multiplier=0.1, max=10) + tenacity.wait_random(0, 0.5),
-        stop=tenacity.stop_any(tenacity.stop_after_delay(seconds), tenacity.stop_when_event_set(stop)),
+        stop=tenacity.stop_any(_AfterFirstFailure(seconds), tenacity.stop_when_event_set(stop)),
         sleep=tenacity.sleep_using_event(stop),
         reraise=True,
     )
+
+
+class _AfterFirstFailure(tenacity.stop.stop_base):
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._first = 0.0
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        failed_at = retry_state.outcome_timestamp or 0.0
+        if retry_state.attempt_number == 1:
+            self._first = failed_at
+        return failed_at - self._first >= self._seconds

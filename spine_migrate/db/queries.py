@@ -1,31 +1,12 @@
-"""Named queries: static SQL kept in ``.sql`` files beside this module.
-
-A file holds blocks that start with ``-- name: some_name`` and a comment line that describes the query; what follows, up
-to the next such line, is its text. Parameters are psycopg's ``%(name)s``.
-"""
+"""The named queries of this package."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
-_NAME = re.compile(r"^-- name: (?P<name>[a-z_]+)\n", re.MULTILINE)
-
-
-@cache
-def load(module: str) -> dict[str, LiteralString]:
-    """All queries of ``sql/<module>.sql`` by name. Raises KeyError on a name that stands twice."""
-    parts = _NAME.split((files("spine_migrate.db") / "sql" / f"{module}.sql").read_text(encoding="utf-8"))
-    queries: dict[str, LiteralString] = {}
-    for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        if name in queries:
-            raise KeyError(f"{module}.sql names {name} twice")
-        queries[name] = cast("LiteralString", text.strip())
-    return queries
+from spine_migrate.named_queries import load
 
 
 def query(module: str, name: str) -> LiteralString:
     """One query, for example ``query("catalog", "columns")``."""
-    return load(module)[name]
+    return load("spine_migrate.db", module)[name]

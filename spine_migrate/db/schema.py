@@ -38,7 +38,9 @@ _TABLES: dict[str, tuple[tuple[str | None, str], ...]] = {
         (version_table.SCHEMA, table)
         for table in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
     ),
+    "spine_0004": ((None, "run_handoff"), (None, "run_guard")),
 }
+_SEQUENCES: dict[str, tuple[tuple[str | None, str], ...]] = {"spine_0004": ((None, "run_fence"),)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SchemaState:
     """Where a database stands.
 
     ``revision`` is None before the first upgrade, ``head`` the newest revision of this version of the tool;
-    ``target_schema`` holds runs and run_events and is None as long as they are not there.
+    ``target_schema`` holds runs and what stands beside it, and is None as long as they are not there.
     """
 
     revision: str | None
@@ -82,7 +84,8 @@ def upgrade(
     """
 
     def precondition(connection: psycopg.Connection[Any], applied: list[str], wanted: list[str], schema: str) -> None:
-        _refuse_taken(connection, _tables(wanted[len(applied) :], schema))
+        coming = wanted[len(applied) :]
+        _refuse_taken(connection, [*_names(_TABLES, coming, schema), *_names(_SEQUENCES, coming, schema)])
 
     return _change(
         command.upgrade,
@@ -115,7 +118,7 @@ def downgrade(
                 f"there is nothing to downgrade.",
             )
         if not force:
-            _refuse_rows(connection, _tables(applied[len(wanted) :], schema))
+            _refuse_rows(connection, _names(_TABLES, applied[len(wanted) :], schema))
 
     return _change(
         command.downgrade,
@@ -248,17 +251,19 @@ def _state(connection: sa.Connection, script: ScriptDirectory) -> SchemaState:
     )
 
 
-def _tables(revisions: list[str], target_schema: str) -> list[tuple[str, str]]:
-    return [(schema or target_schema, table) for name in revisions for schema, table in _TABLES[name]]
+def _names(
+    created: dict[str, tuple[tuple[str | None, str], ...]], revisions: list[str], target_schema: str
+) -> list[tuple[str, str]]:
+    return [(schema or target_schema, name) for one in revisions for schema, name in created.get(one, ())]
 
 
-def _refuse_taken(connection: psycopg.Connection[Any], tables: list[tuple[str, str]]) -> None:
-    for schema, table in tables:
-        kind = connection.execute(query("schema", "taken_by"), {"schema": schema, "name": table}).fetchone()
+def _refuse_taken(connection: psycopg.Connection[Any], names: list[tuple[str, str]]) -> None:
+    for schema, name in names:
+        kind = connection.execute(query("schema", "taken_by"), {"schema": schema, "name": name}).fetchone()
         if kind is not None:
             raise Refused(
                 "target-name-free",
-                f'The {kind[0]} "{schema}"."{table}" exists and was not made by spine-migrate: '
+                f'The {kind[0]} "{schema}"."{name}" exists and was not made by spine-migrate: '
                 f"rename it, or name another --target-schema; nothing was changed.",
             )
 
@@ -306,6 +311,10 @@ def _explained(error: psycopg.Error) -> SpineMigrateError:
             return Refused(
                 "lock-in-time",
                 f"{said}: another session holds the lock; run it again, or with a longer --lock-timeout.",
+            )
+        case psycopg.errors.InvalidForeignKey():
+            return Refused(
+                "keys-there", f"{said}: an offline load has taken it away; run the command that began it again first."
             )
         case psycopg.errors.DependentObjectsStillExist():
             return Refused("nothing-depends-on-it", f"{said}: drop or repoint that first.")

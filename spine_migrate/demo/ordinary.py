@@ -35,6 +35,8 @@ FAILURES = (
     "TimeoutError", "ConnectionError", "BackendError", "ValueError", "httpx.ReadTimeout",
     "sqlalchemy.exc.OperationalError", "app.pipelines.errors.FeedGone", "app.pipelines.errors.ParseFailed",
 )  # fmt: skip
+# Executions among which a parent is looked for: what a workflow starts in a few hours.
+_NEAR = 2_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def insert_ordinary_rows(
             "step": shape.execution_step_us,
             "pipelines": list(PIPELINES),
             "pipeline_count": len(PIPELINES),
+            "near": _NEAR,
         }
         connection.execute(statement("ordinary_executions"), parameters)
         parameters = {"seed": str(draw.seed), "salt": _salt(draw, "events"), "mean": round(events_per_execution * 1000)}

@@ -1,5 +1,7 @@
 -- Row i of %(rows)s, oldest first. Every draw is hashint8extended(i, salt + n) cut to some bits: the function is the same
 -- in all server versions (hash partitions depend on it), and a draw does not depend on the rows before it.
+-- Four parents of five are among the %(near)s executions before; the others may lie anywhere, also further on in the table,
+-- where a row goes that was updated late.
 -- The newest %(active)s rows are the active ones, one per feed; the feeds of active jobs are others.
 INSERT INTO executions (
     execution_id, pipeline_name, params, lane, trigger_source, status, backend_task_id, feed_id, retry_count,
@@ -32,9 +34,13 @@ SELECT
     CASE WHEN status = 'failed' THEN 1 + d.retries %% 3 WHEN d.retries %% 20 = 0 THEN 1 ELSE 0 END,
     CASE WHEN d.retries %% 7 = 0 THEN 5 ELSE 3 END,
     CASE WHEN d.parent %% 100 < 5 AND total > 1
-        THEN spine_demo.uuid_of(%(seed)s || ':execution:' || (i + 1 + d.parent_offset %% (total - 1)) %% total) END,
+        THEN spine_demo.uuid_of(%(seed)s || ':execution:' || CASE WHEN d.parent %% 100 < 4 AND i > 0
+            THEN i - 1 - d.parent_offset %% least(i, %(near)s::bigint)
+            ELSE (i + 1 + d.parent_offset %% (total - 1)) %% total END) END,
     CASE WHEN d.retried %% 100 < 2 AND total > 1
-        THEN spine_demo.uuid_of(%(seed)s || ':execution:' || (i + 1 + d.retried_offset %% (total - 1)) %% total) END,
+        THEN spine_demo.uuid_of(%(seed)s || ':execution:' || CASE WHEN d.retried %% 1000 < 800 AND i > 0
+            THEN i - 1 - d.retried_offset %% least(i, %(near)s::bigint)
+            ELSE (i + 1 + d.retried_offset %% (total - 1)) %% total END) END,
     CASE WHEN d.idempotency %% 10 < 3
         THEN pipeline || ':' || to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') || ':' || i END,
     CASE WHEN status = 'completed' THEN jsonb_build_object(

@@ -43,15 +43,18 @@ class Comparer:
     def run(self) -> Comparison:
         migration_id = self.migration.migration_id
         duplicate_keys, differences = self._duplicates()
-        found = rows.look(self.connection, self.parity, migration_id, self.named)
-        differences.extend(rows.differences(self.connection, self.parity, migration_id, found))
         unfinished = self.migration.step != "done"
-        counts = self._counts(found, duplicate_keys, unfinished=unfinished)
+        found = rows.look(self.connection, self.parity, migration_id, self.named, finished=not unfinished)
+        differences.extend(rows.differences(self.connection, self.parity, migration_id, found))
+        gone = rows.gone(self.connection, self.parity, migration_id, self.named)
+        differences.extend(gone.differences)
+        counts = self._counts(found, duplicate_keys, gone, unfinished=unfinished)
         if unfinished:
             differences = [one for one in differences if one.kind != "missing"]
         links = self._links(found)
-        equations = self._equations(counts, links)
+        equations = self._equations(counts, links, gone)
         total = counts.missing + counts.extra + counts.doubled + counts.duplicate_keys + found.fields_differing
+        total += counts.gone
         reasons = list(_reasons(counts, equations, found.fields_differing))
         verdict = Verdict.DIFFERENT if reasons else Verdict.EQUAL
         if unfinished:
@@ -94,7 +97,7 @@ class Comparer:
             listed.extend(some)
         return keys, listed
 
-    def _counts(self, found: rows.Found, duplicate_keys: int, *, unfinished: bool) -> Counts:
+    def _counts(self, found: rows.Found, duplicate_keys: int, gone: rows.Gone, *, unfinished: bool) -> Counts:
         source, ours, others = rows.sizes(self.connection, self.parity)
         kinds = found.kinds
         return Counts(
@@ -109,9 +112,10 @@ class Comparer:
             doubled=kinds["doubled"],
             quarantined=kinds["quarantined"],
             duplicate_keys=duplicate_keys,
+            gone=gone.open,
         )
 
-    def _equations(self, counts: Counts, links: list[Links]) -> list[Equation]:
+    def _equations(self, counts: Counts, links: list[Links], gone: rows.Gone) -> list[Equation]:
         """What must add up.
 
         Matching rows are what the join leaves of the target's own count, so that the first equation sets the two
@@ -119,6 +123,7 @@ class Comparer:
         """
         names = {"migration_id": self.migration.migration_id}
         moved, adopted = self.connection.execute(query("parity", "counters"), names).fetchall()[0]
+        entries = sum(held.open + held.discarded for held in self._quarantine())
         return [
             Equation(
                 "source",
@@ -147,16 +152,30 @@ class Comparer:
                 {"target rows of this mapping": counts.target_rows},
             ),
             Equation(
+                "quarantine",
+                {"entries in quarantine": entries},
+                {
+                    "legacy rows in quarantine": counts.quarantined + counts.doubled,
+                    "whose legacy row is gone": counts.gone,
+                    "whose legacy row is gone, discarded": gone.discarded,
+                },
+            ),
+            Equation(
                 "links",
                 {"links recorded as open": sum(one.waiting + one.broken for one in links)},
-                {"links open on the target": sum(one.found for one in links)},
+                {
+                    "links open on the target": sum(one.found for one in links),
+                    "whose row is there by now": sum(one.stale for one in links),
+                },
             ),
         ]
 
     def _links(self, found: rows.Found) -> list[Links]:
         names = {"migration_id": self.migration.migration_id}
         recorded = self.connection.execute(query("parity", "links"), names).fetchall()
-        return [Links(name, waiting, broken, found.linked[name]) for name, waiting, broken in recorded]
+        return [
+            Links(name, waiting, broken, found.linked[name], found.stale[name]) for name, waiting, broken in recorded
+        ]
 
     def _quarantine(self) -> list[Quarantined]:
         names = {"migration_id": self.migration.migration_id}
@@ -171,6 +190,7 @@ def _reasons(counts: Counts, equations: list[Equation], fields: int) -> Iterator
         "differing": (counts.differing, f"Rows that differ, in {fields} places altogether"),
         "doubled": (counts.doubled, "Rows that are in quarantine and on the target as well"),
         "duplicates": (counts.duplicate_keys, "Keys that are in use more than once"),
+        "gone": (counts.gone, "Rows in quarantine, not discarded, whose legacy row is gone"),
     }
     for code, (number, words) in sentences.items():
         if number:

@@ -41,8 +41,9 @@ class Difference:
     """One thing that is not as it should be.
 
     ``kind``: ``field``, ``missing`` (no target row), ``extra`` (a target row of ours without a legacy row), ``doubled``
-    (in quarantine, yet on the target), ``duplicate`` (several rows of one side share a key). ``old`` is what the legacy
-    row becomes under the mapping, ``new`` what the target has, as the server writes them; None is SQL NULL or, inside
+    (in quarantine, yet on the target), ``duplicate`` (several rows of one side share a key), ``gone`` (in quarantine,
+    not discarded, and without a legacy row). ``old`` is what the legacy row becomes under the mapping,
+    ``new`` what the target has, as the server writes them; None is SQL NULL or, inside
     JSON, an absent key. ``type`` is the logical type of both. ``rule`` is None where no rule writes the field.
     """
 
@@ -72,7 +73,8 @@ class Counts:
 
     ``matching`` are pairs that agree, those that wait for a recorded link included. ``not_reached`` are legacy rows
     without a target row while the migration is unfinished; afterwards the same rows are ``missing``. ``duplicate_keys``
-    are keys that more than one row of a side has.
+    are keys that more than one row of a side has. ``gone`` are entries of the quarantine, not discarded, whose legacy
+    row was deleted; they are among no other number.
     """
 
     source_rows: int
@@ -86,6 +88,7 @@ class Counts:
     doubled: int
     quarantined: int
     duplicate_keys: int
+    gone: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,15 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Links:
-    """References that are still NULL: ``waiting`` and ``broken`` by the ledger, ``found`` on the target."""
+    """References that are still NULL: ``waiting`` and ``broken`` by the ledger, ``found`` on the target; ``stale`` ones
+    are recorded as open although the row that they name is there by now.
+    """
 
     field: str
     waiting: int
     broken: int
     found: int
+    stale: int
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,26 @@ from spine_migrate.parity.model import Difference, FieldCount, Rule
 
 @dataclass(frozen=True)
 class Pair:
-    """A named pair that is not as it should be; ``differs`` has a flag per check."""
+    """A named pair that is not as it should be; ``differs`` has a flag per check, ``stale`` one per link."""
 
     kind: str
     differs: list[bool] | None
+    stale: list[bool] | None
     source_key: str | None
     target_key: str | None
 
 
 @dataclass
 class Found:
-    """What one pass over both tables gave. ``kinds`` counts rows by kind, ``fields`` by the name of the check."""
+    """What one pass over both tables gave. ``kinds`` counts rows by kind, ``fields`` by the number of the check,
+    ``linked`` and ``stale`` links by name: those that are open as recorded, and those that are recorded so and need not
+    be.
+    """
 
     kinds: Counter[str] = field(default_factory=Counter)
     fields: Counter[int] = field(default_factory=Counter)
     linked: Counter[str] = field(default_factory=Counter)
+    stale: Counter[str] = field(default_factory=Counter)
     pairs: list[Pair] = field(default_factory=list)
 
     @property
@@ -38,12 +43,25 @@ class Found:
         return sum(self.fields.values())
 
 
-def look(connection: Connection, parity: Parity, migration_id: int, named: int) -> Found:
+@dataclass(frozen=True)
+class Gone:
+    """Entries of the quarantine without a legacy row; ``differences`` are the first of those that are not discarded."""
+
+    entries: int
+    discarded: int
+    differences: list[Difference]
+
+    @property
+    def open(self) -> int:
+        return self.entries - self.discarded
+
+
+def look(connection: Connection, parity: Parity, migration_id: int, named: int, *, finished: bool) -> Found:
     """One pass. At most ``named`` pairs are named, the counts are exact."""
     found = Found()
-    for row in rows(connection, parity.suspects(), migration_id, named):
+    for row in rows(connection, parity.suspects(finished=finished), migration_id, named):
         if row["count"] is None:
-            found.pairs.append(Pair(row["kind"], row["differs"], row["source_key"], row["target_key"]))
+            found.pairs.append(Pair(row["kind"], row["differs"], row["stale"], row["source_key"], row["target_key"]))
             continue
         found.kinds[row["kind"]] += row["count"]
         for number, differs in enumerate(row["differs"] or []):
@@ -52,7 +70,18 @@ def look(connection: Connection, parity: Parity, migration_id: int, named: int) 
         for check, linked in zip(parity.links, row["linked"] or [], strict=False):
             if linked:
                 found.linked[check.name] += row["count"]
+        for check, stale in zip(parity.links, row["stale"] or [], strict=False):
+            if stale:
+                found.stale[check.name] += row["count"]
     return found
+
+
+def gone(connection: Connection, parity: Parity, migration_id: int, named: int) -> Gone:
+    """Legacy rows that were deleted after they had gone to quarantine."""
+    counted, *listed = rows(connection, parity.gone(), migration_id, named)
+    note = "the entry in quarantine is all that is left of it; discard it, or bring the row back"
+    differences = [Difference("gone", row["source_key"], None, note=note) for row in listed]
+    return Gone(counted["entries"], counted["discarded"], differences)
 
 
 def sizes(connection: Connection, parity: Parity) -> tuple[int, int, int]:
@@ -108,7 +137,9 @@ def differences(connection: Connection, parity: Parity, migration_id: int, found
             yield Difference(pair.kind, pair.source_key, pair.target_key, note=note)
         for row in values.get((pair.source_key, pair.target_key), ()):
             if pair.differs is not None and pair.differs[row["number"]]:
-                yield _field_difference(parity.checks[row["number"]], pair, row)
+                check = parity.checks[row["number"]]
+                stale = check.link and (pair.stale or [False] * len(parity.links))[parity.links.index(check)]
+                yield _field_difference(check, pair, row, stale=stale)
 
 
 def _values(
@@ -129,9 +160,11 @@ def _unmarked(connection: Connection, parity: Parity, keys: list[str | None]) ->
     return {key for (key,) in execute(connection, parity.unmarked(), keys)}
 
 
-def _field_difference(check: Check, pair: Pair, row: dict[str, Any]) -> Difference:
+def _field_difference(check: Check, pair: Pair, row: dict[str, Any], *, stale: bool) -> Difference:
     name, note = check.name, None
-    if row["refused"]:
+    if stale:
+        note = "recorded as open, but the row that it names is there by now; run the move again"
+    elif row["refused"]:
         note = "the rule cannot carry the legacy value any more"
     elif check.rule is None:
         note = "no rule writes this"

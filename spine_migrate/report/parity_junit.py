@@ -15,6 +15,7 @@ _ROW_CHECKS = {
     "extra": {"extra"},
     "fields": {"field"},
     "keys": {"doubled", "duplicate"},
+    "quarantine": {"gone"},
 }
 
 
@@ -53,6 +54,7 @@ def _cases(one: Comparison) -> Iterator[ET.Element]:
         "extra": one.counts.extra,
         "fields": sum(count.rows for count in one.fields),
         "keys": one.counts.doubled + one.counts.duplicate_keys,
+        "quarantine": one.counts.gone,
     }
     for name, number in numbers.items():
         listed = [difference for difference in one.differences if difference.kind in _ROW_CHECKS[name]]

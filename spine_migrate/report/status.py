@@ -11,10 +11,16 @@ NOTHING = "No migration has been started in this database."
 
 
 def as_text(found: Sequence[Status], paces: Mapping[int, Pace]) -> str:
-    return "\n".join(line for status in found for line in _lines(status, paces.get(status.migration_id))) or NOTHING
+    undoing = {status.target_table for status in found if status.at_work and status.step == "undoing"}
+    lines = (
+        line
+        for status in found
+        for line in _lines(status, paces.get(status.migration_id), undone_now=status.target_table in undoing)
+    )
+    return "\n".join(lines) or NOTHING
 
 
-def _lines(status: Status, pace: Pace | None) -> Iterator[str]:
+def _lines(status: Status, pace: Pace | None, *, undone_now: bool) -> Iterator[str]:
     yield (
         f"migration {status.migration_id}  {status.mapping}: {status.step}, {status.percent:.1f}%"
         f"  ({status.source_table} to {status.target_table})"
@@ -27,6 +33,8 @@ def _lines(status: Status, pace: Pace | None) -> Iterator[str]:
     yield f"  quarantined   {status.rows_quarantined:>12,}{f'  {reasons}{discarded}' if reasons else ''}"
     if status.links_waiting or status.links_broken:
         yield f"  links         {status.links_waiting:>12,}  waiting, {status.links_broken:,} broken"
+    if status.undo_indexes and not undone_now:
+        yield f"  left by an undo on {status.target_table}: {', '.join(status.undo_indexes)}; the next run drops it"
     yield f"  {_activity(status, pace)}"
     ended = f", ended {status.finished_at:%Y-%m-%d %H:%M:%S %Z}" if status.finished_at else ""
     yield (

@@ -23,7 +23,7 @@ _WHY = {
     "source_gone": "their source row is gone",
     "in_quarantine": "their source row is in quarantine",
     "has_foreign_events": "have events that stay",
-    "referenced": "a row that stays points to them",
+    "referenced": "a row that stays, or one of another table, points to them",
 }
 _LEFT = (
     "What is left stays accounted for: the migration remains in step undoing, and no run begins it anew. Settle those\n"

@@ -10,6 +10,7 @@ _KINDS = {
     "extra": "no legacy row",
     "doubled": "in quarantine and on the target",
     "duplicate": "duplicate key",
+    "gone": "in quarantine, legacy row gone",
 }
 HEADINGS = ("key", "field", "old", "new", "rule")
 

@@ -15,20 +15,22 @@ from psycopg import sql
 
 from spine_migrate.db.embedded import EmbeddedServer
 from tests.chaos.conftest import FULL, tell
+from tests.chaos.moments import moments
 from tests.chaos.patient import Patient, admit
 from tests.conftest import StartServer
 from tests.database import create_role, url_for
 
 CRASHES = 10 if FULL else 2
+OFFLINE_CRASHES = 10 if FULL else 1
 SETTINGS = {"wal_writer_delay": "5s", "wal_writer_flush_after": "64MB"}
 
 
-def admitted(server: EmbeddedServer, executions: int, seed: int) -> Patient:
+def admitted(server: EmbeddedServer, executions: int, seed: int, *, offline: bool = False) -> Patient:
     """A database of an ordinary role's; it goes with the server."""
     role = create_role(server.url(), "dba")
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE spine OWNER {}").format(sql.Identifier(role.name)))
-    return admit(url_for(server.url(), "spine", role), executions=executions, seed=seed)
+    return admit(url_for(server.url(), "spine", role), executions=executions, seed=seed, offline=offline)
 
 
 def crash(server: EmbeddedServer, patient: Patient, moment: int, tool: subprocess.Popen[str]) -> int:
@@ -69,6 +71,35 @@ def test_a_tool_that_gives_up_is_started_again(start_server: StartServer, chance
         server.start()
         patient.consistent()
     patient.finish()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("retry_for", ["120", "0"], ids=["outlives", "gives-up"])
+def test_an_offline_load(start_server: StartServer, chance: random.Random, retry_for: str) -> None:
+    """Struck in the load, and with an index or a foreign key just built and not committed."""
+    server = start_server(settings=SETTINGS)
+    patient = admitted(server, 1000 if FULL else 300, chance.randrange(1000), offline=True)
+    in_building = 0
+    gives_up = retry_for == "0"
+    tool = patient.start("--retry-for", retry_for)
+    for moment in moments(chance, OFFLINE_CRASHES):
+        with moment.reached(patient, tool):
+            assert tool.poll() is None, moment
+            in_building += moment.building and patient.in_transaction() > 0
+            server.crash()
+        if gives_up:
+            _, errors = tool.communicate(timeout=60)
+            assert tool.returncode == 5, errors
+        server.start()
+        if gives_up:
+            patient.consistent()
+            tool = patient.start("--retry-for", retry_for)
+    _, errors = tool.communicate(timeout=240)
+
+    tell(f"{in_building} of {OFFLINE_CRASHES} crashes were in a building")
+    assert in_building >= OFFLINE_CRASHES // 2
+    assert tool.returncode == 1, errors
+    patient.prove()
 
 
 def test_what_was_said_to_be_done_is_done_after_a_crash(start_server: StartServer) -> None:

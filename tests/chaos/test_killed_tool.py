@@ -7,10 +7,12 @@ import random
 import pytest
 
 from tests.chaos.conftest import FULL, tell
+from tests.chaos.moments import moments
 from tests.chaos.patient import admit
 from tests.database import Database
 
 KILLS = 50 if FULL else 5
+OFFLINE_KILLS = 20 if FULL else 3
 
 
 @pytest.mark.timeout(900)
@@ -33,4 +35,25 @@ def test_killed_again_and_again(database: Database, chance: random.Random) -> No
     # Of a tool that has just come to its end nothing is left to kill; that must stay the exception.
     assert killed > KILLS * 0.8
     assert in_batch > 0
+    patient.finish()
+
+
+@pytest.mark.timeout(900)
+def test_an_offline_load_killed_again_and_again(database: Database, chance: random.Random) -> None:
+    """In the load, and with an index or a foreign key just built and not committed."""
+    patient = admit(database.url, executions=1500 if FULL else 300, seed=chance.randrange(1000), offline=True)
+    killed = in_building = 0
+    for moment in moments(chance, OFFLINE_KILLS):
+        tool = patient.start("--wait")
+        with moment.reached(patient, tool):
+            inside = patient.in_transaction()
+            tool.kill()
+            tool.communicate()
+        killed += tool.returncode == -9
+        in_building += tool.returncode == -9 and moment.building and inside > 0
+        patient.consistent()
+
+    tell(f"{killed} of {OFFLINE_KILLS} kills found the tool at work, {in_building} of them in a building")
+    assert killed > OFFLINE_KILLS * 0.8
+    assert in_building >= OFFLINE_KILLS // 2
     patient.finish()

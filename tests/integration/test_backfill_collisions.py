@@ -182,7 +182,7 @@ def trigger(legacy: Legacy, body: LiteralString) -> None:
     legacy.execute("CREATE TRIGGER on_run BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION on_run()")
 
 
-@pytest.mark.parametrize("sqlstate", ["23514", "22000", "22P02"])
+@pytest.mark.parametrize("sqlstate", ["23514", "22000", "22P02", "P0001"])
 def test_a_trigger_that_refuses_one_row(legacy: Legacy, sqlstate: LiteralString) -> None:
     trigger(legacy, f"IF NEW.name = 'bad' THEN RAISE 'not here' USING ERRCODE = '{sqlstate}'; END IF;")
     legacy.many_executions(50)

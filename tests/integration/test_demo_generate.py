@@ -22,7 +22,7 @@ TABLES = {"executions": "execution_id", "execution_events": "event_id", "jobs": 
 # Of generate(executions=700, jobs=150, seed=20260101, awkward=1.0). They hold on every server version; a change of the
 # generator changes them, and with them every figure that was measured on its rows.
 DIGESTS = {
-    "executions": "bd725bf4e19f290095aff3e8367c23a85519242393ba289e4fc0203d0955983c",
+    "executions": "16a1b3d8016e0fb0e830501fc91ca51ae2e19e0c05a843310328765da36edbdf",
     "execution_events": "71d39271fd7630b0ea14f710388d69784fa24b912a5030851c141245a9312f37",
     "jobs": "2122137812fd936089b72ece4519e676f6a0c432cdbe907d652d30f86cd33a97",
 }
@@ -175,6 +175,20 @@ def test_ordinary_links_point_both_ways_in_key_order(database: Database) -> None
     assert min(forward, backward) > 25
     assert 70 < forward + backward < 140
     assert 20 < retried < 65
+
+
+def test_most_parents_are_among_the_executions_shortly_before(database: Database) -> None:
+    with database.connect() as connection:
+        generate(connection, executions=12_000, events_per_execution=0, jobs=0, seed=2, awkward=0)
+        near, later, parents = connection.execute("""
+            WITH aged AS (SELECT *, row_number() OVER (ORDER BY created_at) AS age FROM executions)
+            SELECT count(*) FILTER (WHERE e.age - p.age BETWEEN 1 AND 2000), count(*) FILTER (WHERE p.age > e.age),
+                   count(*)
+              FROM aged e JOIN aged p ON p.execution_id = e.parent_execution_id
+        """).fetchall()[0]
+    assert 500 < parents < 700
+    assert 0.75 < near / parents < 0.9
+    assert 0.05 < later / parents < 0.15
 
 
 def test_ordinary_events_are_in_legal_order(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import psycopg
 import pytest
@@ -29,6 +30,7 @@ from spine_migrate.errors import ConfigurationError, Refused, ServerFault
         (errors.CheckViolation(), False, True, False),
         (errors.NumericValueOutOfRange(), False, True, False),
         (errors.ProgramLimitExceeded(), False, True, False),
+        (errors.RaiseException(), False, True, False),
         (errors.QueryCanceled(), False, False, False),
         (errors.DiskFull(), False, False, False),
         (errors.OutOfMemory(), False, False, False),
@@ -80,6 +82,19 @@ def test_no_more_tries_once_the_run_is_to_stop() -> None:
     with pytest.raises(errors.AdminShutdown):
         retrying(seconds=3600, stop=stop)(work)
     assert len(tries) == 1
+
+
+def test_how_long_it_went_well_before_does_not_count() -> None:
+    tries: list[int] = []
+
+    def work() -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            time.sleep(0.3)
+            raise errors.AdminShutdown
+        return "done"
+
+    assert retrying(seconds=0.2, stop=threading.Event())(work) == "done"
 
 
 def test_no_second_try_without_any_seconds() -> None:

@@ -120,7 +120,7 @@ def test_junit_has_a_case_per_check_and_the_facts_in_its_failures() -> None:
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("4", "0")
     failed = {name for name, case in cases.items() if case.find("failure") is not None}
     assert failed == {"missing", "extra", "fields", "counts: checkpoints"}
-    assert set(cases) - failed == {"keys", "counts: source"}
+    assert set(cases) - failed == {"keys", "quarantine", "counts: source"}
     assert "k2" in (cases["missing"].findtext("failure") or "")
     assert "app/runs.toml:12" in (cases["fields"].findtext("failure") or "")
 

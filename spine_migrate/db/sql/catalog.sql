@@ -30,6 +30,21 @@ SELECT a.attname AS name,
  WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;
 
+-- name: foreign_child
+-- A foreign table among those that inherit from a table.
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT format('%%I.%%I', n.nspname, c.relname) AS name
+  FROM tree t
+  JOIN pg_class c ON c.oid = t.oid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'f'
+ ORDER BY 1
+ LIMIT 1;
+
 -- name: leaves
 -- The table and everything that inherits from it, without those that hold no rows themselves.
 WITH RECURSIVE tree(oid) AS (

@@ -1,8 +1,14 @@
 -- name: table_facts
--- Whether a table is a plain one, the role's own, without an index as its replica identity, and which of its indexes and
--- constraints carry what their definition does not tell.
+-- Whether a table is a plain one, the role's own, without an index as its replica identity, which publication publishes
+-- updates or deletes of it, and which of its indexes and constraints, and of the foreign keys that point to it, carry what
+-- their definition does not tell.
 SELECT c.relkind = 'r' AND NOT c.relispartition AS plain, pg_has_role(c.relowner, 'USAGE') AS owned,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) AS identity,
+       (SELECT min(p.pubname::text)
+          FROM pg_publication_tables t
+          JOIN pg_publication p USING (pubname)
+         WHERE (t.schemaname, t.tablename) = (c.relnamespace::regnamespace::name, c.relname)
+           AND (p.pubupdate OR p.pubdelete)) AS published,
        ARRAY(SELECT DISTINCT x.relname::text
                FROM pg_index i
                JOIN pg_class x ON x.oid = i.indexrelid
@@ -10,22 +16,29 @@ SELECT c.relkind = 'r' AND NOT c.relispartition AS plain, pg_has_role(c.relowner
               WHERE i.indrelid = c.oid
                 AND (i.indisclustered OR x.reltablespace <> 0 OR obj_description(x.oid, 'pg_class') IS NOT NULL
                      OR obj_description(k.oid, 'pg_constraint') IS NOT NULL
+                     OR k.contype IN ('p', 'u') AND x.reloptions IS NOT NULL
                      OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0
                                    AND a.attnum > 0))
+             UNION
+             SELECT f.conname::text
+               FROM pg_constraint f
+              WHERE f.contype = 'f' AND c.oid IN (f.conrelid, f.confrelid)
+                AND obj_description(f.oid, 'pg_constraint') IS NOT NULL
               ORDER BY 1) AS special
   FROM pg_class c
  WHERE c.oid = %(oid)s::oid;
 
 -- name: writers
--- Other sessions that hold a lock on one of the tables that a reader does not take.
+-- Other sessions that hold a lock on one of the tables which neither a reader takes nor VACUUM and ANALYZE do.
 SELECT count(DISTINCT pid)
   FROM pg_locks
  WHERE relation = ANY (%(oids)s::oid[]) AND pid <> pg_backend_pid() AND granted
-   AND mode NOT IN ('AccessShareLock', 'RowShareLock');
+   AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock');
 
 -- name: objects
--- What hangs on a table and is built again after a load, in the order of building: keys, indexes, foreign keys.
-SELECT kind, object, drop_sql, create_sql, index_oid
+-- What hangs on a table and is built again after a load, in the order of building: keys, indexes, foreign keys. A foreign
+-- key of a table to itself proves, once it is built, that its column leads somewhere in every row.
+SELECT kind, object, drop_sql, create_sql, index_oid, proves
   FROM (
     SELECT CASE con.contype WHEN 'p' THEN 1 WHEN 'u' THEN 2 ELSE 4 END AS place,
            CASE con.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint' ELSE 'foreign key' END AS kind,
@@ -33,7 +46,10 @@ SELECT kind, object, drop_sql, create_sql, index_oid
            format('ALTER TABLE %%s DROP CONSTRAINT %%I', con.conrelid::regclass, con.conname) AS drop_sql,
            format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', con.conrelid::regclass, con.conname,
                   pg_get_constraintdef(con.oid)) AS create_sql,
-           CASE WHEN con.contype = 'u' THEN con.conindid END::bigint AS index_oid
+           CASE WHEN con.contype = 'u' THEN con.conindid END::bigint AS index_oid,
+           CASE WHEN con.contype = 'f' AND con.conrelid = con.confrelid AND con.convalidated AND cardinality(con.conkey) = 1
+                THEN (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = con.conrelid AND a.attnum = con.conkey[1])
+            END::text AS proves
       FROM pg_constraint con
      WHERE (con.conrelid = %(oid)s::oid AND con.contype IN ('p', 'u', 'f')
             OR con.confrelid = %(oid)s::oid AND con.contype = 'f')
@@ -41,7 +57,7 @@ SELECT kind, object, drop_sql, create_sql, index_oid
     UNION ALL
     SELECT 3, CASE WHEN i.indisunique THEN 'unique index' ELSE 'index' END, c.relname,
            format('DROP INDEX %%s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid),
-           CASE WHEN i.indisunique THEN i.indexrelid END::bigint
+           CASE WHEN i.indisunique THEN i.indexrelid END::bigint, NULL
       FROM pg_index i
       JOIN pg_class c ON c.oid = i.indexrelid
      WHERE i.indrelid = %(oid)s::oid
@@ -67,6 +83,17 @@ SELECT ordinal, object, kind, create_sql, facts
   FROM spine_migrate.deferred_ddl
  WHERE migration_id = %(migration_id)s AND built_at IS NULL
  ORDER BY ordinal;
+
+-- name: proven_links
+-- Columns whose foreign key was taken away, and is checked for every row when it is built again.
+SELECT facts->>'proves'
+  FROM spine_migrate.deferred_ddl
+ WHERE migration_id = %(migration_id)s AND facts->>'proves' IS NOT NULL;
+
+-- name: begun
+-- Whether a migration was begun offline.
+SELECT coalesce((options ->> 'offline')::boolean, false) FROM spine_migrate.migration
+ WHERE migration_id = %(migration_id)s;
 
 -- name: built
 -- An object is there again.

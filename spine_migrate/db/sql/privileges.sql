@@ -4,6 +4,21 @@ SELECT r.rolname::text AS name, r.rolsuper AS superuser
   FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
  WHERE c.oid = %(oid)s::oid;
 
+-- name: pointing
+-- Tables that have a foreign key to a table or one of its partitions, itself left out, and who owns them.
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT DISTINCT n.nspname AS schema, c.relname AS table, r.rolname::text AS owner, r.rolsuper AS superuser
+  FROM pg_constraint con
+  JOIN pg_class c ON c.oid = con.conrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_roles r ON r.oid = c.relowner
+ WHERE con.contype = 'f' AND con.conparentid = 0 AND con.confrelid IN (TABLE tree) AND con.conrelid NOT IN (TABLE tree)
+ ORDER BY n.nspname, c.relname;
+
 -- name: default_sequences
 -- The sequences that a table's defaults take numbers from; an identity column's needs no privilege.
 SELECT n.nspname, s.relname

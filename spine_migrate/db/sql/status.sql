@@ -5,6 +5,7 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
        c.last_batch_at, c.blocks_done, c.blocks_total,
        coalesce(q.quarantined, '{}') AS quarantined, coalesce(q.discarded, 0) AS discarded,
        coalesce(l.waiting, 0) AS links_waiting, coalesce(l.broken, 0) AS links_broken,
+       coalesce(u.names, '{}') AS undo_indexes,
        EXISTS (SELECT FROM pg_locks k
                 WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND k.granted
                   AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -32,5 +33,14 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
        SELECT count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FILTER (WHERE state = 'broken') AS broken
          FROM spine_migrate.link WHERE migration_id = m.migration_id
        ) l ON true
+  LEFT JOIN LATERAL (
+       SELECT array_agg(x.relname::text ORDER BY x.relname) AS names
+         FROM pg_index i
+         JOIN pg_class x ON x.oid = i.indexrelid
+         JOIN pg_class t ON t.oid = i.indrelid
+         JOIN pg_namespace n ON n.oid = t.relnamespace
+        WHERE x.relname LIKE 'spine\_undo\_%%'
+          AND m.target_table = format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(t.relname, '"', '""'))
+       ) u ON true
  WHERE %(undone)s OR m.step <> 'undone'
  ORDER BY m.migration_id;

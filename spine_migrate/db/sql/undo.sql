@@ -16,7 +16,8 @@ SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, pg_get_e
  ORDER BY a.attnum;
 
 -- name: references
--- Foreign keys that point to a table or one of its partitions, and whether an index serves them.
+-- Foreign keys that point to a table or one of its partitions, whether a deletion there deletes or changes rows here, and
+-- whether an index serves them.
 WITH RECURSIVE tree(oid) AS (
     SELECT %(oid)s::oid
     UNION
@@ -27,7 +28,7 @@ SELECT n.nspname AS schema, c.relname AS table_name, con.conname AS name,
                JOIN pg_attribute a ON a.attrelid = con.conrelid AND a.attnum = k.num ORDER BY k.place) AS columns,
        ARRAY(SELECT a.attname::text FROM unnest(con.confkey) WITH ORDINALITY AS k (num, place)
                JOIN pg_attribute a ON a.attrelid = con.confrelid AND a.attnum = k.num ORDER BY k.place) AS referenced,
-       con.conrelid IN (TABLE tree) AS own,
+       con.conrelid IN (TABLE tree) AS own, con.confdeltype IN ('c', 'n', 'd') AS acts,
        EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                 WHERE i.indrelid = con.conrelid AND i.indisvalid AND i.indkey[0] = con.conkey[1]
                   AND m.amname IN ('btree', 'hash')
@@ -50,6 +51,24 @@ SELECT i.indisvalid
   JOIN pg_class c ON c.oid = i.indexrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
+
+-- name: leftovers
+-- Indexes of a target that an undo has built, as far as the role may drop them; none while the undo of a migration other
+-- than this one is at work on the target.
+SELECT n.nspname, c.relname
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE i.indrelid = %(oid)s::oid AND c.relname LIKE 'spine\_undo\_%%' AND pg_has_role(c.relowner, 'USAGE')
+   AND NOT EXISTS (
+       SELECT FROM spine_migrate.migration m
+         JOIN pg_locks k ON k.locktype = 'advisory' AND k.objsubid = 1 AND k.granted
+          AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND (k.classid::bigint << 32 | k.objid::bigint) =
+              hashtextextended(m.mapping || '|' || m.source_table || '|' || m.target_table, 7741)
+        WHERE m.step = 'undoing' AND m.migration_id IS DISTINCT FROM %(migration_id)s::bigint
+          AND to_regclass(m.target_table) = i.indrelid)
+ ORDER BY c.relname;
 
 -- name: unlink
 -- Links of target rows that are gone.

@@ -123,14 +123,16 @@ class Parity:
             self._old(old_rows), self._new(new_rows), cell("o", self._key), cell("n", self._key)
         )
 
-    def suspects(self) -> sql.Composed:
-        """One pass over both tables. ``$1`` the migration, ``$2`` how many rows to name.
+    def suspects(self, *, finished: bool = True) -> sql.Composed:
+        """One pass over both tables. ``$1`` the migration, ``$2`` how many rows to name. Of a migration that is not
+        ``finished`` a link may be open although the row that it names is there.
 
-        Rows: ``rows, kind, differs, linked, source_key, target_key``. First one per kind of pair with its number of
-        ``rows``, keys NULL; then the named pairs, ``rows`` NULL, so that each kind of pair is named before any is named
-        twice. ``kind`` is missing, extra, differing, doubled (in quarantine, yet on the target), quarantined or waiting
-        (differs only by links that the ledger knows are missing). ``differs`` has a flag per check, ``linked`` one per
-        link that the ledger explains; both are NULL where there is no pair.
+        Rows: ``rows, kind, differs, linked, stale, source_key, target_key``. First one per kind of pair with its number
+        of ``rows``, keys NULL; then the named pairs, ``rows`` NULL, so that each kind of pair is named before any is
+        named twice. ``kind`` is missing, extra, differing, doubled (in quarantine, yet on the target), quarantined or
+        waiting (differs only by links that the ledger knows are missing). ``differs`` has a flag per check,
+        ``linked`` one per link that the ledger explains, ``stale`` one per link that it records as open although the
+        row is there; all are NULL where there is no pair.
         """
         suspicious: list[Sql] = [sql.SQL("n.there IS NULL OR o.held IS NOT NULL")]
         suspicious.extend(sql.Identifier("o", f"r{number}") for number in range(len(self.guards.hidden)))
@@ -140,20 +142,21 @@ class Parity:
         )
         return sql.SQL(
             # The comparison with 1 tells the planner that few rows pass; an OR of IS DISTINCT FROM looks like all rows.
-            "WITH suspect AS MATERIALIZED ("
+            "WITH {open}suspect AS MATERIALIZED ("
             "SELECT o.key, coalesce({new_key}, {old_key}) AS target_key,"
             " CASE WHEN n.there IS NULL THEN CASE WHEN o.held IS NULL THEN 'missing' ELSE 'quarantined' END"
             " WHEN o.key IS NULL THEN 'extra' WHEN o.held IS NOT NULL THEN 'doubled' ELSE 'differing' END AS kind,"
             " n.there IS NOT NULL AND o.key IS NOT NULL AS pair, ARRAY[{differs}]::boolean[] AS differs{wanted}"
             " FROM {pairs} WHERE CASE WHEN {suspicious} THEN 1 ELSE 0 END = 1),"
             " attributed AS (SELECT x.key, x.target_key, x.kind, CASE WHEN x.pair THEN x.differs || {link_differs} END"
-            " AS differs, CASE WHEN x.pair THEN {linked} END AS linked FROM suspect AS x{links}),"
-            " settled AS MATERIALIZED (SELECT key, target_key, differs, linked,"
+            " AS differs, CASE WHEN x.pair THEN {linked} END AS linked, CASE WHEN x.pair THEN {stale} END AS stale"
+            " FROM suspect AS x{links}),"
+            " settled AS MATERIALIZED (SELECT key, target_key, differs, linked, stale,"
             " CASE WHEN kind = 'differing' AND true = ANY(linked) AND true <> ALL(differs) THEN 'waiting' ELSE kind END"
             " AS kind FROM attributed)"
-            " SELECT count(*), kind, differs, linked, NULL AS source_key, NULL AS target_key"
-            " FROM settled GROUP BY kind, differs, linked"
-            " UNION ALL (SELECT NULL, kind, differs, linked, key::text, target_key::text FROM"
+            " SELECT count(*), kind, differs, linked, stale, NULL AS source_key, NULL AS target_key"
+            " FROM settled GROUP BY kind, differs, linked, stale"
+            " UNION ALL (SELECT NULL, kind, differs, linked, stale, key::text, target_key::text FROM"
             " (SELECT *, row_number() OVER (PARTITION BY kind, differs ORDER BY target_key, key) AS rank FROM settled"
             " WHERE kind NOT IN ('quarantined', 'waiting')) AS named"
             " WHERE rank <= $2::bigint ORDER BY rank, kind, target_key, key LIMIT $2::bigint)"
@@ -164,8 +167,10 @@ class Parity:
             wanted=self._wanted(),
             pairs=self._pairs(sql.SQL("true"), sql.SQL("true")),
             suspicious=sql.SQL(" OR ").join(suspicious),
-            link_differs=self._per_link("{differs} AND {link} IS NULL"),
-            linked=self._per_link("{link} IS NOT NULL"),
+            open=self._open_links(finished=finished),
+            link_differs=self._per_link("{differs} AND {stale} IS NOT false"),
+            linked=self._per_link("{stale} IS false"),
+            stale=self._per_link("{stale} IS true"),
             links=self._ledger_links(),
         )
 
@@ -185,16 +190,40 @@ class Parity:
     def _per_link(self, template: str) -> Sql:
         parts = [
             sql.SQL(template).format(
-                differs=sql.Identifier("x", f"d{number}"), link=sql.Identifier(f"l{number}", "wanted")
+                differs=sql.Identifier("x", f"d{number}"), stale=sql.Identifier(f"l{number}", "stale")
             )
             for number in range(len(self.links))
         ]
         return sql.SQL("ARRAY[{}]::boolean[]").format(sql.SQL(", ").join(parts))
 
+    def _open_links(self, *, finished: bool) -> Sql:
+        """What the ledger records as open, and whether it no longer is: the target has the row by now, or the legacy
+        table has one that it had not.
+        """
+        if not self.links:
+            return sql.SQL("")
+        return sql.SQL(
+            "link AS MATERIALIZED (SELECT target_key, field, wanted, wanted::{type} AS key, state"
+            " FROM spine_migrate.link WHERE migration_id = $1),"
+            " here AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {target} AS t ON t.{key} = l.key),"
+            " come AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {old} AS o ON {old_key} = l.key"
+            " WHERE l.state = 'broken'),"
+            " open AS MATERIALIZED (SELECT l.target_key, l.field, l.wanted,"
+            " {finished} AND (h.key IS NOT NULL OR (c.key IS NOT NULL AND l.state = 'broken')) AS stale"
+            " FROM link AS l LEFT JOIN here AS h ON h.key = l.key LEFT JOIN come AS c ON c.key = l.key), "
+        ).format(
+            type=self._target_key_type,
+            target=self.binding.target.identifier,
+            key=sql.Identifier(self.binding.mapping.target.key),
+            old=self._old(sql.SQL("true")),
+            old_key=cell("o", self._key),
+            finished=sql.Literal(finished),
+        )
+
     def _ledger_links(self) -> Sql:
         return sql.SQL("").join(
             sql.SQL(
-                " LEFT JOIN spine_migrate.link AS {l} ON {l}.migration_id = $1 AND {l}.field = {name}"
+                " LEFT JOIN open AS {l} ON {l}.field = {name}"
                 " AND {l}.target_key = x.target_key::text AND {l}.wanted = x.{w}"
             ).format(l=sql.Identifier(f"l{number}"), name=sql.Literal(check.name), w=sql.Identifier(f"w{number}"))
             for number, check in enumerate(self.links)
@@ -249,6 +278,23 @@ class Parity:
             differs=check.differs,
             both=both,
             refused=refused,
+        )
+
+    def gone(self) -> sql.Composed:
+        """Entries of the quarantine whose legacy row is not there any more. ``$1`` the migration, ``$2`` how many to
+        name. Rows: ``source_key, entries, discarded``, of which discarded ones are not named; the last two count.
+        """
+        return sql.SQL(
+            "WITH gone AS MATERIALIZED (SELECT q.source_key, q.discarded_at FROM spine_migrate.quarantine AS q"
+            " WHERE q.migration_id = $1"
+            " AND NOT EXISTS (SELECT FROM {source} AS s WHERE s.{key} = q.source_key::{type}))"
+            " SELECT NULL AS source_key, count(*) AS entries, count(discarded_at) AS discarded FROM gone"
+            " UNION ALL (SELECT source_key, NULL, NULL FROM gone WHERE discarded_at IS NULL"
+            " ORDER BY source_key LIMIT $2::bigint)"
+        ).format(
+            source=self.binding.source.identifier,
+            key=sql.Identifier(self.binding.mapping.key),
+            type=self._key_type,
         )
 
     def counts(self) -> sql.Composed:
