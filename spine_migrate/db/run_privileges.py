@@ -1,0 +1,74 @@
+"""Which privileges the commands about runs need, as GRANT statements; see ``privileges`` for those of a migration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spine_migrate.db import catalog, version_table
+from spine_migrate.db.catalog import Name, Relation
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.privileges import LEDGER, Grant, here, merged, owner_of, pointing_to
+from spine_migrate.errors import Refused
+
+LIST, CANCEL, PURGE, INDEX = "runs list", "runs cancel", "runs purge", "runs index"
+RELAY = "worker-relay"
+COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY)
+#: What needs the same as one of them.
+ALIKE = {"runs show": LIST, "runs retry": CANCEL, "runs reprocess": CANCEL}
+
+_READ = ("SELECT",)
+_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    LIST: {"runs": _READ, "run_events": _READ, "run_handoff": _READ},
+    CANCEL: {
+        "runs": ("SELECT", "INSERT", "UPDATE"),
+        "run_events": ("SELECT", "INSERT"),
+        "run_handoff": ("SELECT", "INSERT", "UPDATE"),
+    },
+    PURGE: {
+        "runs": ("SELECT", "DELETE"),
+        "run_events": ("SELECT", "DELETE"),
+        "run_handoff": ("SELECT", "DELETE"),
+    },
+    INDEX: {},
+    RELAY: {
+        "runs": ("SELECT", "UPDATE"),
+        "run_events": ("INSERT",),
+        "run_handoff": ("SELECT", "UPDATE"),
+    },
+}
+_LEDGER_TABLES = {PURGE: {"migration": _READ, "audit": ("INSERT",)}, INDEX: {"migration": _READ, "deferred_ddl": _READ}}
+# A lock on a row asks for UPDATE of any column; this one nobody changes.
+_LOCKED = ("runs", "run_handoff")
+
+
+def needed(connection: Connection, command: str, target_schema: str | None) -> list[Grant]:
+    """The grants for one of ``COMMANDS``; tables that are not there yet go by the name they will have."""
+    schema = target_schema or version_table.recorded_target(connection)
+    try:
+        runs: Relation | Name = catalog.find(connection, "runs", schema)
+    except Refused:
+        runs = Name(schema or here(connection)[1], "runs")
+    return merged(_needed(connection, command, runs))
+
+
+def _needed(connection: Connection, command: str, runs: Relation | Name) -> Iterator[Grant]:
+    schema = (runs if isinstance(runs, Name) else runs.name).schema
+    yield Grant("SCHEMA", (schema,), ("USAGE",))
+    for table, privileges in _TABLES[command].items():
+        yield Grant("TABLE", (schema, table), privileges)
+    if command == PURGE:
+        for table in _LOCKED:
+            yield Grant("TABLE", (schema, table), ("UPDATE",), ("run_id",))
+        if isinstance(runs, Relation):
+            for name, _ in pointing_to(connection, runs):
+                yield Grant("SCHEMA", (name.schema,), ("USAGE",))
+                yield Grant("TABLE", (name.schema, name.table), _READ)
+    if command == INDEX:
+        yield Grant("SCHEMA", (schema,), ("CREATE",))
+        owner = owner_of(connection, runs) if isinstance(runs, Relation) else None
+        if owner is not None:
+            yield Grant("ROLE", (owner.name,), superuser=owner.superuser)
+    if command in _LEDGER_TABLES:
+        yield Grant("SCHEMA", (LEDGER,), ("USAGE",))
+        for table, privileges in _LEDGER_TABLES[command].items():
+            yield Grant("TABLE", (LEDGER, table), privileges)

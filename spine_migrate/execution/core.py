@@ -1,0 +1,326 @@
+"""The dispatcher without a loop: the one way by which work becomes a run (INV-1)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from spine_migrate.execution import invariants
+from spine_migrate.execution.entity_lock import locked
+from spine_migrate.execution.errors import (
+    BackendError,
+    ExecutionNotFoundError,
+    HandlerFailed,
+    InvalidSpecError,
+    PipelineNotFoundError,
+    TransitionError,
+)
+from spine_migrate.execution.events import EventType, RunEvent
+from spine_migrate.execution.executors.protocol import ExecutesItself, Executor
+from spine_migrate.execution.guards.protocol import ConcurrencyGuard
+from spine_migrate.execution.ledgers.memory import MemoryLedger
+from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, RunFilter
+from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
+from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus, RunSummary
+from spine_migrate.execution.spec import WorkSpec, pipeline_spec
+from spine_migrate.execution.storable import as_json, as_text, describe
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that the relay leaves a run to its submitter, who is about to publish it.
+PUBLISH_GRACE = 30.0
+#: Seconds after which a published run that nobody claimed is published again.
+CLAIM_WITHIN = 300.0
+
+
+class SyncDispatcher:
+    """Thread-safe; what ``Dispatcher`` awaits. ``publish`` False leaves publishing to the relay, which makes submitting
+    one INSERT. ``lane_bound`` is how many runs may wait in a lane.
+
+    Without a ledger it uses the executor's, where that has one, else a ``MemoryLedger`` of its own. ``registry`` None
+    is the default one. Submitting needs no handler; where it is known, ``timeout`` in its metadata (seconds) is the
+    run's unless another is given. With ``check_handlers`` a run without a handler is refused.
+
+    Where another run of its entity is active, or ``concurrency`` says that its entity is locked, a run is not stored
+    and ConcurrencyError is raised. The lock itself is the worker's to take (see ``entity_lock``): an executor that
+    executes runs itself is given this guard where it has none, the workers of another need one of their own.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger | None = None,
+        registry: HandlerRegistry | None = None,
+        concurrency: ConcurrencyGuard | None = None,
+        *,
+        publish: bool = True,
+        lane_bound: int | None = None,
+        check_handlers: bool = False,
+    ) -> None:
+        self.executor = executor
+        self.ledger: Ledger = _ledger_of(executor) if ledger is None else ledger
+        self.registry = registry
+        self.concurrency = concurrency
+        if isinstance(executor, ExecutesItself) and executor.guard is None:
+            executor.guard = concurrency
+        self._publish = publish
+        self._lane_bound = lane_bound
+        self._check_handlers = check_handlers
+
+    def submit(
+        self,
+        spec: WorkSpec | str,
+        params: dict[str, Any] | None = None,
+        *,
+        due_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        timeout_seconds: float | None = None,
+        tags: dict[str, Any] | None = None,
+        connection: Any = None,
+        **fields: Any,
+    ) -> str:
+        """Store a run, hand it to the executor, and give its id.
+
+        ``submit("name", params, lane=..., trigger_source=...)`` is the pipeline of that name (capture-spine's form).
+        With ``connection`` the run is part of the caller's transaction: it vanishes with it, and the relay publishes it
+        once it is committed. Where the executor cannot be reached the run stays pending, for the relay to publish.
+
+        Raises InvalidSpecError, ConcurrencyError, BackpressureError, and PipelineNotFoundError where handlers are
+        checked.
+        """
+        if isinstance(spec, str):
+            spec = pipeline_spec(spec, params, **fields)
+        elif params is not None or fields:
+            raise TypeError("A WorkSpec says it all; give params and fields with a name only.")
+        return self.submit_run(
+            RunRecord(spec, tags=tags or {}),
+            Delivery(due_at, expires_at, timeout_seconds),
+            connection=connection,
+        ).run_id
+
+    def submit_run(self, run: RunRecord, delivery: Delivery = AT_ONCE, *, connection: Any = None) -> RunRecord:
+        """The same for a record; the run that is stored comes back, which may be another one of its idempotency key."""
+        invariants.check(run.spec)
+        invariants.json_object("tags", run.tags)
+        if self._check_handlers and not self._registry.has(run.spec.kind, run.spec.name):
+            known = [name for _, name in self._registry.list_handlers(run.spec.kind)]
+            raise PipelineNotFoundError(run.spec.kind, run.spec.name, known)
+        first = self._of_locked_entity(run, connection)
+        if first is not None:
+            return first
+        publishes = self._publish and connection is None and delivery.due_at is None
+        timeout = delivery.timeout_seconds
+        stored = self.ledger.create(
+            run,
+            replace(
+                delivery,
+                publish_in_seconds=PUBLISH_GRACE if publishes else 0.0,
+                timeout_seconds=self._timeout(run.spec) if timeout is None else timeout,
+            ),
+            lane_bound=self._lane_bound,
+            connection=connection,
+        )
+        if publishes and stored.run_id == run.run_id:
+            self._publish_or_leave(stored)
+        return stored
+
+    def publish(self, run: RunRecord) -> None:
+        """Hand a run to the executor. Raises BackendError; the relay tries again then."""
+        reference = self.executor.submit(run)
+        self.ledger.mark_queued(
+            run.run_id, reference, self.executor.name, claim_within_seconds=CLAIM_WITHIN, attempt=run.attempt
+        )
+
+    def submit_task(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
+        return self._submit_kind("task", name, params, fields)
+
+    def submit_pipeline(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
+        return self._submit_kind("pipeline", name, params, fields)
+
+    def submit_workflow(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
+        return self._submit_kind("workflow", name, params, fields)
+
+    def submit_step(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
+        if fields.get("correlation_id") is None:
+            fields["correlation_id"] = fields.get("parent_run_id")
+        return self._submit_kind("step", name, params, fields)
+
+    def get_run(self, run_id: str) -> RunRecord | None:
+        return self.ledger.get(run_id)
+
+    def get_runs(self, run_ids: Sequence[str]) -> list[RunRecord]:
+        """Those that exist, in the order of ``run_ids``."""
+        return self.ledger.get_many(run_ids)
+
+    def list_runs(  # noqa: PLR0917 as in spine-core
+        self,
+        kind: str | None = None,
+        status: RunStatus | str | None = None,
+        name: str | None = None,
+        parent_run_id: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        *,
+        lane: str | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[RunSummary]:
+        """The newest first; see ``RunFilter``."""
+        wanted = None if status is None else RunStatus(status)
+        filters = RunFilter(kind, wanted, name, parent_run_id, lane, tag, since, until)
+        return self.ledger.list_runs(filters, limit=limit, offset=offset)
+
+    def get_events(self, run_id: str) -> list[RunEvent]:
+        """Raises ExecutionNotFoundError."""
+        return self.ledger.events(run_id)
+
+    def get_children(self, run_id: str, limit: int = 100, offset: int = 0) -> list[RunSummary]:
+        return self.list_runs(parent_run_id=run_id, limit=limit, offset=offset)
+
+    def cancel(self, run_id: str, reason: str = "asked for") -> bool:
+        """Whether the run is cancelled, or its worker is asked to stop, which may come too late: then it completes all
+        the same. False where it has ended already.
+
+        Raises ExecutionNotFoundError.
+        """
+        run = self._require(run_id)
+        if run.status in FINAL:
+            return False
+        try:
+            run = self.ledger.cancel(run_id, as_text(reason))
+        except TransitionError:
+            return False
+        try:
+            # A run that is cancelled while it is published has no reference yet; with most executors it is its id.
+            self.executor.cancel(run.external_ref or run_id)
+        except BackendError as error:
+            # The ledger's word is enough: nobody can claim the run, and its worker hears of it by its lease.
+            self._alert(run_id, "cancelling", error)
+        return True
+
+    def retry(self, run_id: str) -> str:
+        """A new run of the same spec, which names this one; the id of the new run. The idempotency key stays with the
+        first.
+
+        Raises ExecutionNotFoundError, and TransitionError where the run has not failed or been cancelled.
+        """
+        run = self._require(run_id)
+        if run.status not in FINAL - {RunStatus.COMPLETED}:
+            why = "only a run that failed or was cancelled is retried"
+            refused = {"status": str(run.status), "wanted": "retried", "why": why}
+            self.ledger.record(RunEvent(run_id, EventType.TRANSITION_REFUSED, refused))
+            raise TransitionError(run_id, run.status, "retried", why)
+        again = RunRecord(
+            replace(run.spec, idempotency_key=None),
+            attempt=run.attempt + 1,
+            retry_of_run_id=run_id,
+            tags=dict(run.tags),
+        )
+        stored = self.submit_run(again)
+        self.ledger.record(RunEvent(run_id, EventType.RETRIED, {"run_id": stored.run_id}))
+        return stored.run_id
+
+    def reprocess(self, run_id: str) -> RunRecord:
+        """Bring a dead letter back, as the same run. Raises as ``retry``, and ConcurrencyError."""
+        run = self.ledger.reprocess(run_id)
+        if self._publish:
+            self._publish_or_leave(run)
+        return run
+
+    def mark_started(self, run_id: str, external_ref: str | None = None) -> None:
+        """For work that runs elsewhere and reports here; nobody takes it away. Raises TransitionError."""
+        if external_ref is not None:
+            self.ledger.mark_queued(run_id, external_ref, self.executor.name, claim_within_seconds=CLAIM_WITHIN)
+        self.ledger.claim(run_id, "reported", lease_seconds=None)
+
+    def mark_completed(self, run_id: str, result: Any = None) -> None:
+        """Raises TransitionError, ExecutionNotFoundError, and InvalidSpecError where the result is not JSON."""
+        try:
+            stored = as_json(result)
+        except ValueError as error:
+            raise InvalidSpecError("result", f"The result {error}.") from error
+        self.ledger.complete(run_id, stored)
+
+    def mark_failed(self, run_id: str, error: str, error_type: str | None = None) -> None:
+        """Raises TransitionError, ExecutionNotFoundError."""
+        text, kind = describe(HandlerFailed(error, error_type or ""))
+        self.ledger.fail(run_id, text, kind or None)
+
+    def record_progress(self, run_id: str, progress: float, message: str | None = None) -> None:
+        """Raises ExecutionNotFoundError, and ValueError where ``progress`` is not finite."""
+        if not math.isfinite(progress):
+            raise ValueError(f"Progress is a finite number, not {progress!r}.")
+        said = None if message is None else as_text(message)
+        self.ledger.record(RunEvent(run_id, EventType.PROGRESS, {"progress": progress, "message": said}))
+
+    def record_heartbeat(self, run_id: str) -> None:
+        """Raises ExecutionNotFoundError."""
+        self.ledger.record(RunEvent(run_id, EventType.HEARTBEAT))
+
+    def _of_locked_entity(self, run: RunRecord, connection: Any) -> RunRecord | None:
+        """Where the run's entity is locked, the run that has its idempotency key. Raises ConcurrencyError where none
+        has.
+        """
+        about = invariants.entity(run.spec.metadata)
+        if self.concurrency is None or about is None:
+            return None
+        try:
+            held = self.concurrency.held(*about)
+        except BackendError as error:
+            # Nothing is lost: the worker does not start without the lock.
+            _log.warning("Run %s is submitted although the guard is away: %s", run.run_id, error)
+            return None
+        if held is None:
+            return None
+        key = run.spec.idempotency_key
+        first = None if key is None else self.ledger.of_key(key, connection=connection)
+        if first is None:
+            raise locked(about, held.holder)
+        return first
+
+    def _publish_or_leave(self, run: RunRecord) -> None:
+        """The run is stored, so that an error would only make its submitter submit it again."""
+        try:
+            self.publish(run)
+        except BackendError as error:
+            self._alert(run.run_id, "publishing", error)
+
+    def _alert(self, run_id: str, doing: str, error: BackendError) -> None:
+        try:
+            self.ledger.record(RunEvent(run_id, EventType.ALERT_TRIGGERED, {doing: as_text(str(error))}))
+        except BackendError as unrecorded:
+            _log.warning("Run %s: %s failed (%s), and was not recorded: %s", run_id, doing, error, unrecorded)
+
+    def _timeout(self, spec: WorkSpec) -> float | None:
+        try:
+            return self._registry.get_metadata(spec.kind, spec.name).get("timeout")
+        except PipelineNotFoundError:
+            return None
+
+    @property
+    def _registry(self) -> HandlerRegistry:
+        return get_default_registry() if self.registry is None else self.registry
+
+    def _submit_kind(self, kind: str, name: str, params: dict[str, Any] | None, fields: dict[str, Any]) -> str:
+        options = {key: fields.pop(key) for key in _SUBMIT_OPTIONS if key in fields}
+        return self.submit(WorkSpec(kind, name, {} if params is None else params, **fields), **options)
+
+    def _require(self, run_id: str) -> RunRecord:
+        run = self.ledger.get(run_id)
+        if run is None:
+            raise ExecutionNotFoundError(run_id)
+        return run
+
+
+_SUBMIT_OPTIONS: Sequence[str] = ("due_at", "expires_at", "timeout_seconds", "tags", "connection")
+
+
+def _ledger_of(executor: Executor) -> Ledger:
+    """Those that execute what they are given have one; the others only hand over."""
+    found: Ledger | None = getattr(executor, "ledger", None)
+    return MemoryLedger() if found is None else found

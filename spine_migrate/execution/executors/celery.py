@@ -1,0 +1,126 @@
+"""Celery as an executor: a run becomes one message of one task, whose id is the run's and whose body is nothing else.
+
+The worker's side is ``celery_worker.register``. What the ledger knows stays in the ledger: a run with a time in the
+future is not published before it, since Redis delivers a message again once its visibility timeout is over; and a run
+that has expired is refused, and cancelled, when it is claimed. A message that expired in the broker would vanish there,
+and leave its run waiting for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from spine_migrate.execution.errors import BackendError
+from spine_migrate.execution.executors.celery_broker import Broker
+from spine_migrate.execution.runs import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: The one task that executes runs.
+TASK = "spine.execute_run"
+
+#: Queue and priority in the broker, 9 first (seed 001). RabbitMQ heeds a priority in queues with x-max-priority.
+PRIORITIES: Mapping[str, tuple[str, int]] = MappingProxyType(
+    {
+        "realtime": ("realtime", 9),
+        "high": ("high", 7),
+        "normal": ("default", 5),
+        "low": ("low", 3),
+        "slow": ("slow", 1),
+    }
+)
+
+#: Queues of lanes; a lane that has none is published by priority.
+LANES: Mapping[str, str] = MappingProxyType({"background": "background"})
+
+_HIGHEST = 9
+
+#: Celery's PENDING is what it says of tasks that it has never heard of.
+STATUSES: Mapping[str, RunStatus] = MappingProxyType(
+    {
+        "RECEIVED": RunStatus.QUEUED,
+        "STARTED": RunStatus.RUNNING,
+        "RETRY": RunStatus.PENDING,
+        "SUCCESS": RunStatus.COMPLETED,
+        "FAILURE": RunStatus.FAILED,
+        "REVOKED": RunStatus.CANCELLED,
+    }
+)
+
+
+class CeleryExecutor:
+    """``queues`` gives lanes queues of their own, beside ``LANES``. ``terminate`` lets ``cancel`` kill the process that
+    executes a run; what else that process holds dies with it.
+
+    ``publish_timeout_seconds`` bounds each step of publishing, which takes a few of them where the broker is down.
+    ``connections`` is how many threads can publish at once.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        queues: Mapping[str, str] = MappingProxyType({}),
+        *,
+        terminate: bool = False,
+        publish_timeout_seconds: float = 2.0,
+        connections: int = 10,
+        name: str = "celery",
+    ) -> None:
+        self.name = name
+        self._app = app
+        self._queues = {**LANES, **queues}
+        self._terminate = terminate
+        self._broker = Broker(app, timeout_seconds=publish_timeout_seconds, connections=connections)
+
+    def submit(self, run: RunRecord) -> str:
+        """Publish, and give the task's id, which is the run's. Raises BackendError."""
+        queue, priority = self.route(run)
+        if self._broker.lower_is_sooner:
+            priority = _HIGHEST - priority
+        self._broker.publish(TASK, run.run_id, (run.run_id,), queue=queue, priority=priority)
+        return run.run_id
+
+    def close(self) -> None:
+        """Close the connections to the broker; what is submitted afterwards opens others."""
+        self._broker.close()
+
+    def route(self, run: RunRecord) -> tuple[str, int]:
+        """The queue of the run's lane, else of its priority; and how urgent it is there, from 9 down to 1."""
+        queue, priority = PRIORITIES[run.spec.priority]
+        return self._queues.get(run.spec.lane, queue), priority
+
+    def cancel(self, external_ref: str) -> bool:
+        """Have every worker refuse the task; whether they could be told. A worker that is not told claims a run that
+        the ledger has cancelled, and is refused there.
+        """
+        try:
+            self._broker.revoke(external_ref, terminate=self._terminate)
+        except BackendError:
+            return False
+        return True
+
+    def get_status(self, external_ref: str) -> RunStatus | None:
+        """By the result backend; None where there is none, or it knows nothing of the task.
+
+        It answers within the backend's own timeouts (``redis_socket_timeout`` and the like). Raises BackendError.
+        """
+        from celery.backends.base import DisabledBackend
+        from celery.exceptions import BackendGetMetaError
+        from kombu.exceptions import OperationalError
+
+        backend = self._app.backend
+        if isinstance(backend, DisabledBackend):
+            return None
+        try:
+            return STATUSES.get(backend.get_state(external_ref))
+        except (BackendGetMetaError, OperationalError, OSError, *_errors_of(backend)) as error:
+            raise BackendError(f"The result backend cannot be reached: {' '.join(str(error).split())}.") from error
+
+
+def _errors_of(backend: object) -> tuple[type[BaseException], ...]:
+    """What the client of a key-value store raises where it does not answer."""
+    found: tuple[type[BaseException], ...] = getattr(backend, "connection_errors", ())
+    return found

@@ -1,0 +1,128 @@
+"""Publishing to Celery's broker within a bounded time.
+
+Celery's own producers wait for ever where nobody listens: a lazy connection is established with as many retries as it
+takes, and a socket that is open but silent is read without a timeout (celery #4296, #6911). So these connections are
+our own, with a timeout on every step, taken from a pool that a fork starts anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from spine_migrate.execution.errors import BackendError
+
+try:
+    from kombu.exceptions import KombuError, OperationalError
+except ImportError as error:
+    raise ImportError(
+        "The Celery executor needs Celery; install it with: pip install 'spine-migrate[celery]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: One reconnection, at once: a pooled connection may have died with the broker's last restart.
+_RETRY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+
+class Broker:
+    """Connections to the broker of ``app``. Thread-safe, and usable after a fork.
+
+    ``timeout_seconds`` bounds each step: waiting for a connection of the pool, connecting, writing, reading. A publish
+    has at most a handful of them.
+    """
+
+    def __init__(self, app: Celery, *, timeout_seconds: float, connections: int) -> None:
+        self._app = app
+        self._timeout = timeout_seconds
+        self._limit = connections
+        self._lock = threading.Lock()
+        self._pool: Any = None
+        self._pid = 0
+
+    def publish(self, task: str, task_id: str, args: tuple[Any, ...], *, queue: str, priority: int) -> None:
+        """Send the message of a task. Raises BackendError where that fails; it may have been sent or not.
+
+        Not by ``send_task``, which also subscribes to the task's result: nobody may ever read it, and where the result
+        backend does not answer, it does not return.
+        """
+        amqp = self._app.amqp
+        message = amqp.create_task_message(task_id, task, args, {})
+        with self._connection() as connection, amqp.Producer(connection, auto_declare=False) as producer:
+            amqp.send_task_message(
+                producer,
+                task,
+                message,
+                queue=self._queue(queue),
+                priority=priority,
+                retry=True,
+                retry_policy=_RETRY,
+                timeout=self._timeout,
+            )
+
+    def revoke(self, task_id: str, *, terminate: bool) -> None:
+        """Raises BackendError."""
+        with self._connection() as connection:
+            self._app.control.revoke(task_id, terminate=terminate, connection=connection)
+
+    def close(self) -> None:
+        """Close what is open; the next one who needs a connection opens another."""
+        with self._lock:
+            if self._pool is not None and self._pid == os.getpid():
+                self._pool.force_close_all()
+            self._pool, self._pid = None, 0
+
+    @property
+    def lower_is_sooner(self) -> bool:
+        """Whether priority 0 is the first one. It is with Redis, and the last one with AMQP."""
+        return bool(self._lent().connection.transport.driver_type == "redis")
+
+    def _queue(self, name: str) -> Any:
+        try:
+            return self._app.amqp.queues[name]
+        except KeyError:
+            raise BackendError(
+                f"Celery has no queue {name!r}: it is not in task_queues, and task_create_missing_queues is off."
+            ) from None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        errors = self._errors()
+        try:
+            with self._lent().acquire(block=True, timeout=self._timeout) as connection:
+                try:
+                    yield connection
+                except errors:
+                    # What is left of it must not meet the next one who borrows it.
+                    connection.collect(socket_timeout=self._timeout)
+                    raise
+        except errors as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise BackendError(f"The broker cannot be reached: {words}.") from error
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        """Celery's, and those of the transport's own library."""
+        lent = self._lent().connection
+        return (KombuError, OperationalError, OSError, *lent.connection_errors, *lent.channel_errors)
+
+    def _lent(self) -> Any:
+        """The pool of this process."""
+        with self._lock:
+            if self._pid != os.getpid():
+                timeouts = _timeouts(self._timeout)
+                connection = self._app.connection_for_write(
+                    connect_timeout=self._timeout, transport_options={**timeouts, **_RETRY}
+                )
+                self._pool, self._pid = connection.Pool(self._limit), os.getpid()
+            return self._pool
+
+
+def _timeouts(seconds: float) -> dict[str, Any]:
+    """Each transport takes its own and leaves the others alone."""
+    redis = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry_on_timeout": False}
+    amqp = {"read_timeout": seconds, "write_timeout": seconds, "confirm_publish": True}
+    return {**redis, **amqp, "connect_retries_timeout": seconds}

@@ -1,0 +1,91 @@
+"""Keeping a claim while its handler works, and telling the handler when it is to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from spine_migrate.execution.context import TaskContext
+from spine_migrate.execution.entity_lock import EntityLock
+from spine_migrate.execution.errors import ExecutionNotFoundError, LeaseLost, RunTimeout, TransitionError
+from spine_migrate.execution.ledgers.protocol import Claim, Ledger
+
+_log = logging.getLogger(__name__)
+
+
+class Lease(threading.Thread):
+    """Renews a claim, and the lock on its run's entity, until its end: three times in the ``seconds`` that they last.
+
+    ``context.cancelled`` is set where the run is to be cancelled, takes too long, or is no longer ours: because the
+    ledger or the guard says so, or because it could not be asked for as long as the lease lasts. A handler that takes
+    too long and does not look keeps its claim, as two at once would be worse; one whose claim is lost keeps its lock.
+    """
+
+    def __init__(
+        self, ledger: Ledger, claim: Claim, context: TaskContext, seconds: float, lock: EntityLock | None = None
+    ) -> None:
+        super().__init__(name="spine-lease", daemon=True)
+        self._ledger = ledger
+        self._claim = claim
+        self._context = context
+        self._seconds = seconds
+        self._lock = lock
+        self._ended = threading.Event()
+        self._timed_out = False
+        self._lost = False
+        self._held_until = time.monotonic() + seconds
+        self._deadline = None if claim.timeout_seconds is None else time.monotonic() + claim.timeout_seconds
+
+    def run(self) -> None:
+        while not self._ended.wait(self._pause()) and self._keep(time.monotonic()):
+            pass
+        # The claim is lost, which does not end the handler: nobody else is to start on its entity.
+        while self._lock is not None and not self._ended.wait(self._seconds / 3) and self._lock.keep():
+            pass
+
+    def check(self) -> None:
+        """Raises RunTimeout where the handler has taken too long, LockLost where another may have worked beside it."""
+        if self._timed_out:
+            raise RunTimeout(f"The handler took longer than {self._claim.timeout_seconds:g} seconds.")
+        if self._lock is not None:
+            self._lock.check()
+
+    def check_lost(self) -> None:
+        """Raises LeaseLost where the handler was told to stop because the ledger was away."""
+        if self._lost:
+            raise LeaseLost("The handler stopped because the lease could not be renewed in time.")
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _keep(self, now: float) -> bool:
+        """Whether there is still something to keep."""
+        if self._deadline is not None and now >= self._deadline:
+            self._timed_out, self._deadline = True, None
+            self._context.cancelled.set()
+        if self._lock is not None and not self._lock.keep():
+            self._context.cancelled.set()
+        try:
+            asked = self._ledger.renew(self._claim.run.run_id, self._claim.fence, lease_seconds=self._seconds)
+        except (TransitionError, ExecutionNotFoundError):
+            self._context.cancelled.set()
+            return False
+        except Exception as error:  # noqa: BLE001 a thread that ended here would leave the handler without a lease
+            _log.warning("The lease of run %s was not renewed: %s", self._claim.run.run_id, error)
+            if now >= self._held_until:
+                self._lost = True
+                self._context.cancelled.set()
+            return True
+        self._held_until = now + self._seconds
+        if asked:
+            self._context.cancelled.set()
+        return True
+
+    def _pause(self) -> float:
+        third = self._seconds / 3
+        return third if self._deadline is None else max(0.0, min(third, self._deadline - time.monotonic()))

@@ -1,0 +1,405 @@
+"""The ledger of a single process: for tests, and for tools that need no history."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from spine_migrate.execution import invariants
+from spine_migrate.execution.errors import BackpressureError, ExecutionNotFoundError, TransitionError
+from spine_migrate.execution.events import EventType, RunEvent
+from spine_migrate.execution.invariants import entity
+from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
+from spine_migrate.execution.ledgers.refusals import (
+    CLAIM_LOST,
+    EXPIRED,
+    LEASE_EXPIRED,
+    NO_DEAD_LETTERS,
+    NO_STEP,
+    NOT_DUE,
+    ONLY_DEAD_LETTERS,
+    TO_BE_CANCELLED,
+    entity_is_busy,
+    no_such_run,
+    run_exists,
+    storable_error,
+)
+from spine_migrate.execution.runs import ACTIVE, SOURCES, RunRecord, RunStatus, RunSummary, run_uuid
+from spine_migrate.execution.storable import as_json, as_text
+
+_WAITING = frozenset({RunStatus.PENDING, RunStatus.QUEUED})
+
+
+@dataclass
+class _Handoff:
+    """As the table ``run_handoff``: ``next_at`` is when the relay looks at the run, whatever it has to do then."""
+
+    due_at: datetime
+    next_at: datetime
+    expires_at: datetime | None
+    timeout_seconds: float | None
+    retries_left: int
+    publications: int = 0
+    fence: int | None = None
+    leased: bool = False
+    cancel_requested: bool = False
+
+
+class MemoryLedger:
+    """``clock`` gives the time, with a zone. Joins no transaction: ``connection`` is refused."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._runs: dict[str, RunRecord] = {}
+        self._handoffs: dict[str, _Handoff] = {}
+        self._events: dict[str, list[RunEvent]] = {}
+        self._event_ids: set[str] = set()
+        self._keys: dict[str, str] = {}
+        self._fences = itertools.count(1)
+
+    def create(
+        self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
+    ) -> RunRecord:
+        _alone(connection)
+        invariants.check_run(run)
+        run = _stored(run)
+        spec = run.spec
+        with self._lock:
+            if spec.idempotency_key is not None and spec.idempotency_key in self._keys:
+                return self._copy(self._keys[spec.idempotency_key])
+            others = {"parent_run_id": spec.parent_run_id, "retry_of_run_id": run.retry_of_run_id}
+            for field, other in others.items():
+                if other is not None and run_uuid(other) is None:
+                    raise no_such_run(field, other)
+            self._require_room(run, lane_bound)
+            if run.run_id in self._runs:
+                raise run_exists(run.run_id)
+            self._require_idle(run)
+            for field, other in others.items():
+                if other is not None and other not in self._runs:
+                    raise no_such_run(field, other)
+            now = self._clock()
+            self._runs[run.run_id] = stored = replace(run, created_at=now)
+            due = max(delivery.due_at or now, now)
+            self._handoffs[run.run_id] = _Handoff(
+                due_at=due,
+                next_at=due + timedelta(seconds=delivery.publish_in_seconds),
+                expires_at=delivery.expires_at,
+                timeout_seconds=delivery.timeout_seconds,
+                retries_left=spec.max_retries,
+            )
+            if spec.idempotency_key is not None:
+                self._keys[spec.idempotency_key] = run.run_id
+            self._note(run.run_id, EventType.CREATED, {}, now)
+            return copy.deepcopy(stored)
+
+    def get(self, run_id: str, *, connection: Any = None) -> RunRecord | None:
+        _alone(connection)
+        key = run_uuid(run_id)
+        with self._lock:
+            return self._copy(key) if key in self._runs else None
+
+    def of_key(self, idempotency_key: str, *, connection: Any = None) -> RunRecord | None:
+        _alone(connection)
+        with self._lock:
+            run_id = self._keys.get(idempotency_key)
+            return None if run_id is None else self._copy(run_id)
+
+    def get_many(self, run_ids: Sequence[str]) -> list[RunRecord]:
+        with self._lock:
+            return [self._copy(key) for key in map(run_uuid, run_ids) if key in self._runs]
+
+    def list_runs(self, filters: RunFilter = EVERYTHING, *, limit: int = 100, offset: int = 0) -> list[RunSummary]:
+        invariants.page(limit, offset)
+        with self._lock:
+            found = [self._copy(key) for key, run in self._runs.items() if _fits(run, filters)]
+        found.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
+        return [run.summary() for run in found[offset : offset + limit]]
+
+    def events(self, run_id: str) -> list[RunEvent]:
+        with self._lock:
+            return copy.deepcopy(self._events[self._run(run_id).run_id])
+
+    def record(self, event: RunEvent, *, connection: Any = None) -> None:
+        _alone(connection)
+        invariants.check_event(event)
+        with self._lock:
+            run = self._run(event.run_id)
+            stored = replace(
+                event,
+                run_id=run.run_id,
+                event_id=str(run_uuid(event.event_id)),
+                data=as_json(event.data),
+                timestamp=self._clock(),
+            )
+            if stored.event_id not in self._event_ids:
+                self._event_ids.add(stored.event_id)
+                self._events[run.run_id].append(stored)
+
+    def mark_queued(
+        self,
+        run_id: str,
+        external_ref: str,
+        executor_name: str,
+        *,
+        claim_within_seconds: float,
+        attempt: int | None = None,
+    ) -> bool:
+        invariants.check_published(external_ref, executor_name)
+        with self._lock:
+            run = self._run(run_id)
+            run_id = run.run_id
+            if run.status not in _WAITING or attempt not in (None, run.attempt):
+                if run.external_ref is None:
+                    run.external_ref, run.executor_name = external_ref, executor_name
+                return False
+            self._handoffs[run_id].next_at = self._clock() + timedelta(seconds=claim_within_seconds)
+            run.external_ref, run.executor_name = external_ref, executor_name
+            if run.status is RunStatus.PENDING:
+                run.status = RunStatus.QUEUED
+                self._note(run_id, EventType.QUEUED, {"executor": executor_name})
+            return True
+
+    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
+        with self._lock:
+            run = self._allowed(run_id, RunStatus.RUNNING)
+            run_id = run.run_id
+            handoff, now = self._handoffs[run_id], self._clock()
+            if handoff.expires_at is not None and handoff.expires_at <= now:
+                self._end(run_id, RunStatus.CANCELLED, EventType.CANCELLED, {"reason": "expired"})
+                raise self._refuse(run_id, RunStatus.RUNNING, EXPIRED)
+            if handoff.due_at > now:
+                raise self._refuse(run_id, RunStatus.RUNNING, NOT_DUE)
+            run.status, run.started_at, run.completed_at = RunStatus.RUNNING, now, None
+            handoff.fence, handoff.leased = next(self._fences), lease_seconds is not None
+            handoff.next_at = now + timedelta(seconds=lease_seconds or 0)
+            handoff.publications = 0
+            self._note(run_id, EventType.STARTED, {"worker": as_text(worker), "attempt": run.attempt}, now)
+            return Claim(copy.deepcopy(run), handoff.fence, handoff.retries_left, handoff.timeout_seconds)
+
+    def renew(self, run_id: str, fence: int, *, lease_seconds: float) -> bool:
+        with self._lock:
+            run = self._run(run_id)
+            handoff = self._handoffs[run.run_id]
+            if run.status is not RunStatus.RUNNING or handoff.fence != fence:
+                raise self._refuse(run.run_id, RunStatus.RUNNING, CLAIM_LOST)
+            handoff.next_at = self._clock() + timedelta(seconds=lease_seconds)
+            return handoff.cancel_requested
+
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+        invariants.json_value("result", result)
+        with self._lock:
+            run = self._allowed(run_id, RunStatus.COMPLETED, fence)
+            run.result, run.error, run.error_type = as_json(result), None, None
+            return self._end(run.run_id, RunStatus.COMPLETED, EventType.COMPLETED, {})
+
+    def fail(
+        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+    ) -> RunRecord:
+        status = RunStatus.DEAD_LETTERED if dead else RunStatus.FAILED
+        with self._lock:
+            run = self._allowed(run_id, status, fence)
+            run.error, run.error_type = storable_error(error, error_type)
+            event = EventType.DEAD_LETTERED if dead else EventType.FAILED
+            return self._end(run.run_id, status, event, {"error": run.error, "error_type": run.error_type})
+
+    def try_again(
+        self, run_id: str, error: str, error_type: str | None, *, in_seconds: float, fence: int | None = None
+    ) -> RunRecord:
+        with self._lock:
+            run = self._allowed(run_id, RunStatus.PENDING, fence)
+            if run.status is RunStatus.DEAD_LETTERED:
+                raise self._refuse(run.run_id, RunStatus.PENDING, NO_DEAD_LETTERS)
+            self._not_to_be_cancelled(run)
+            run.error, run.error_type = storable_error(error, error_type)
+            return self._try_again(run, in_seconds)
+
+    def postpone(self, run_id: str, why: str, *, in_seconds: float, fence: int) -> RunRecord:
+        with self._lock:
+            run = self._allowed(run_id, RunStatus.PENDING, fence)
+            self._not_to_be_cancelled(run)
+            self._wait(run, in_seconds)
+            data = {"why": as_text(why), "attempt": run.attempt, "in_seconds": in_seconds}
+            self._note(run.run_id, EventType.POSTPONED, data)
+            return copy.deepcopy(run)
+
+    def cancel(self, run_id: str, reason: str, *, fence: int | None = None) -> RunRecord:
+        with self._lock:
+            run = self._allowed(run_id, RunStatus.CANCELLED, fence)
+            handoff = self._handoffs[run.run_id]
+            if run.status is RunStatus.RUNNING and handoff.leased and fence is None:
+                handoff.cancel_requested = True
+                return copy.deepcopy(run)
+            return self._end(run.run_id, RunStatus.CANCELLED, EventType.CANCELLED, {"reason": as_text(reason)})
+
+    def reprocess(self, run_id: str) -> RunRecord:
+        with self._lock:
+            run = self._run(run_id)
+            if run.status is not RunStatus.DEAD_LETTERED:
+                raise self._refuse(run.run_id, RunStatus.PENDING, ONLY_DEAD_LETTERS)
+            self._require_idle(run)
+            handoff, now = self._handoffs[run.run_id], self._clock()
+            handoff.due_at = handoff.next_at = now
+            handoff.expires_at, handoff.retries_left, handoff.publications = None, run.spec.max_retries, 0
+            run.status, run.attempt, run.completed_at = RunStatus.PENDING, run.attempt + 1, None
+            self._note(run.run_id, EventType.REPROCESSED, {"attempt": run.attempt})
+            return copy.deepcopy(run)
+
+    def publishable(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
+        return self._take(RunStatus.PENDING, limit, again_in_seconds)
+
+    def unclaimed(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
+        return self._take(RunStatus.QUEUED, limit, again_in_seconds)
+
+    def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
+        with self._lock:
+            return [self._reap(run, backoff_seconds) for run in self._ripe(RunStatus.RUNNING, limit)]
+
+    def _reap(self, run: RunRecord, backoff_seconds: float) -> RunRecord:
+        handoff = self._handoffs[run.run_id]
+        if handoff.cancel_requested:
+            return self._end(run.run_id, RunStatus.CANCELLED, EventType.CANCELLED, {"reason": "lease expired"})
+        run.error, run.error_type = LEASE_EXPIRED
+        if handoff.retries_left > 0:
+            return self._try_again(run, backoff_seconds)
+        data = {"error": run.error, "error_type": run.error_type}
+        return self._end(run.run_id, RunStatus.DEAD_LETTERED, EventType.DEAD_LETTERED, data)
+
+    def _try_again(self, run: RunRecord, in_seconds: float) -> RunRecord:
+        handoff = self._handoffs[run.run_id]
+        handoff.retries_left = max(0, handoff.retries_left - 1)
+        run.attempt += 1
+        self._wait(run, in_seconds)
+        data = {"error": run.error, "error_type": run.error_type, "attempt": run.attempt, "in_seconds": in_seconds}
+        self._note(run.run_id, EventType.RETRY_SCHEDULED, data)
+        return copy.deepcopy(run)
+
+    def _wait(self, run: RunRecord, in_seconds: float) -> None:
+        handoff = self._handoffs[run.run_id]
+        handoff.due_at = handoff.next_at = self._clock() + timedelta(seconds=in_seconds)
+        handoff.fence, handoff.leased, handoff.cancel_requested = None, False, False
+        run.status = RunStatus.PENDING
+
+    def _end(self, run_id: str, status: RunStatus, event: EventType, data: dict[str, Any]) -> RunRecord:
+        run = self._runs[run_id]
+        run.status, run.completed_at = status, self._clock()
+        handoff = self._handoffs[run_id]
+        handoff.fence, handoff.leased, handoff.cancel_requested = None, False, False
+        self._note(run_id, event, data, run.completed_at)
+        return copy.deepcopy(run)
+
+    def _take(self, status: RunStatus, limit: int, again_in_seconds: float) -> list[RunRecord]:
+        with self._lock:
+            taken, now = self._ripe(status, limit), self._clock()
+            for run in taken:
+                handoff = self._handoffs[run.run_id]
+                seconds = again_in_seconds * 2 ** min(handoff.publications, 6)
+                handoff.next_at = now + timedelta(seconds=seconds)
+                handoff.publications += 1
+            taken.sort(key=lambda run: (self._handoffs[run.run_id].due_at, run.run_id))
+            return copy.deepcopy(taken)
+
+    def _ripe(self, status: RunStatus, limit: int) -> list[RunRecord]:
+        invariants.page(limit)
+        now = self._clock()
+        ripe = [
+            (handoff.next_at, run_id)
+            for run_id, handoff in self._handoffs.items()
+            if self._runs[run_id].status is status
+            and handoff.next_at <= now
+            and (status is not RunStatus.RUNNING or handoff.leased)
+        ]
+        return [self._runs[run_id] for _, run_id in sorted(ripe)[:limit]]
+
+    def _require_idle(self, run: RunRecord) -> None:
+        wanted = entity(run.spec.metadata)
+        for other in self._runs.values():
+            if wanted is not None and other.status in ACTIVE and entity(other.spec.metadata) == wanted:
+                raise entity_is_busy(wanted, other.run_id)
+
+    def _require_room(self, run: RunRecord, lane_bound: int | None) -> None:
+        if lane_bound is not None:
+            lane = run.spec.lane
+            waiting = sum(other.status in _WAITING and other.spec.lane == lane for other in self._runs.values())
+            if waiting >= lane_bound:
+                raise BackpressureError(lane, lane_bound, lane_bound)
+
+    def _not_to_be_cancelled(self, run: RunRecord) -> None:
+        if self._handoffs[run.run_id].cancel_requested:
+            raise self._refuse(run.run_id, RunStatus.PENDING, TO_BE_CANCELLED)
+
+    def _allowed(self, run_id: str, wanted: RunStatus, fence: int | None = None) -> RunRecord:
+        run = self._run(run_id)
+        if fence is not None and self._handoffs[run.run_id].fence != fence:
+            raise self._refuse(run.run_id, wanted, CLAIM_LOST)
+        if run.status not in SOURCES[wanted]:
+            raise self._refuse(run.run_id, wanted, NO_STEP)
+        return run
+
+    def _refuse(self, run_id: str, wanted: RunStatus, why: str) -> TransitionError:
+        status = self._runs[run_id].status
+        self._note(run_id, EventType.TRANSITION_REFUSED, {"status": str(status), "wanted": str(wanted), "why": why})
+        return TransitionError(run_id, status, wanted, why)
+
+    def _run(self, run_id: str) -> RunRecord:
+        key = run_uuid(run_id)
+        if key is None or key not in self._runs:
+            raise ExecutionNotFoundError(run_id)
+        return self._runs[key]
+
+    def _copy(self, run_id: str) -> RunRecord:
+        return copy.deepcopy(self._runs[run_id])
+
+    def _note(self, run_id: str, event_type: EventType, data: dict[str, Any], at: datetime | None = None) -> None:
+        event = RunEvent(run_id, event_type, data, source="ledger", timestamp=at or self._clock())
+        self._events.setdefault(run_id, []).append(event)
+
+
+def _alone(connection: Any) -> None:
+    if connection is not None:
+        raise TypeError("MemoryLedger has no transactions to join; leave the connection out.")
+
+
+def _stored(run: RunRecord) -> RunRecord:
+    """A new run as PostgreSQL would give it back."""
+    spec = run.spec
+    return RunRecord(
+        replace(
+            spec,
+            params=as_json(spec.params),
+            metadata=as_json(spec.metadata),
+            parent_run_id=spec.parent_run_id and spec.parent_run_id.lower(),
+        ),
+        run_id=str(run_uuid(run.run_id)),
+        attempt=run.attempt,
+        retry_of_run_id=run.retry_of_run_id and run.retry_of_run_id.lower(),
+        tags=as_json(run.tags),
+    )
+
+
+def _fits(run: RunRecord, filters: RunFilter) -> bool:
+    spec = run.spec
+    wanted: list[tuple[object, object]] = [
+        (filters.kind, spec.kind),
+        (filters.status, run.status),
+        (filters.name, spec.name),
+        (filters.parent_run_id and filters.parent_run_id.lower(), spec.parent_run_id),
+        (filters.lane, spec.lane),
+    ]
+    return (
+        all(want is None or want == has for want, has in wanted)
+        and (filters.since is None or run.created_at >= filters.since)
+        and (filters.until is None or run.created_at < filters.until)
+        and (filters.tag is None or _tagged(run.tags, filters.tag))
+    )
+
+
+def _tagged(tags: dict[str, Any], wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in tags and (not equals or tags[key] == value)
