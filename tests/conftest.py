@@ -3,6 +3,8 @@
 Each pytest process (so each xdist worker) has one embedded PostgreSQL for its whole session. SPINE_TEST_PG_VERSION
 picks its major version, 18 or 16; SPINE_TEST_PG_URL, a superuser's URL, names a real server to be used in its place.
 Fixtures: ``server_url``, ``database`` (tests/database.py) and, for tests that crash or configure one, ``start_server``.
+Likewise for Redis: ``redis_url``, an empty database of one server, which SPINE_TEST_REDIS_URL replaces by a real one,
+and ``redis_server`` (tests/redis_server.py), a server of the test's own, to be killed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import pytest
 
 from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.errors import ConfigurationError, Refused
+from tests import redis_server as own_redis
 from tests.database import Database, Role, create_role, drop_role, fresh_database
+from tests.redis_server import RedisServer
 
 _VERSION = int(os.environ.get("SPINE_TEST_PG_VERSION", "18"))
 
@@ -48,6 +52,7 @@ def pytest_sessionstart() -> None:
         # Another session may be removing it at this moment.
         with suppress(Refused, ConfigurationError, PermissionError, FileNotFoundError):
             EmbeddedServer.discard(cluster.parent)
+    own_redis.discard_remains()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in {"integration", "acceptance", "chaos"}:
             item.add_marker(folder)
+        if {"redis_url", "redis_server_url"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("redis")
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +114,27 @@ def database(server_url: str, owner: Role) -> Iterator[Database]:
     """A fresh, empty database; dropped after the test, connections that are still open included."""
     with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as created:
         yield created
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """For tests that kill one."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server_url() -> Iterator[str]:
+    """The session's server; a test takes ``redis_url``."""
+    if given := os.environ.get("SPINE_TEST_REDIS_URL"):
+        yield given
+        return
+    with RedisServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> Iterator[str]:
+    """redis://127.0.0.1:PORT/NUMBER of an empty database; emptied after the test."""
+    with own_redis.fresh_database(redis_server_url) as url:
+        yield url

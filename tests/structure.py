@@ -46,11 +46,23 @@ JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%(schemas)s) AND c.relname NOT LIKE %(without)s
 """
 
+_SEQUENCES = """
+SELECT 'sequence', n.nspname, c.relname, format_type(s.seqtypid, NULL),
+    concat_ws(' ', s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache), s.seqcycle::text,
+    coalesce((SELECT d.refobjid::regclass::text || '.' || d.refobjsubid FROM pg_depend AS d
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
+            AND d.deptype IN ('a', 'i')), '')
+FROM pg_sequence AS s
+JOIN pg_class AS c ON c.oid = s.seqrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY (%(schemas)s)
+"""
+
 Fact = tuple[str, ...]
 
 
 def structure(url: str, target_schema: str = "public") -> set[Fact]:
-    """Relations, columns, constraints and indexes of the target schema and of ``spine_migrate``.
+    """Relations, columns, constraints, indexes and sequences of the target schema and of ``spine_migrate``.
 
     The target schema is called ``target`` in the facts, whatever its name is.
     """
@@ -59,7 +71,7 @@ def structure(url: str, target_schema: str = "public") -> set[Fact]:
     with psycopg.connect(url) as connection:
         # So that pg_get_constraintdef leaves the target schema out and names every other one.
         connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(target_schema)))
-        for query in (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES):
+        for query in (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES, _SEQUENCES):
             for kind, schema, *rest in connection.execute(query, given):
                 facts.add((kind, "target" if schema == target_schema else schema, *rest))
     return facts

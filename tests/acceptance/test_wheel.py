@@ -18,10 +18,12 @@ CHECKOUT = Path(spine_migrate.__file__).parents[1]
 _ASK_THE_INSTALLED = """
 from importlib.metadata import entry_points
 from spine_migrate import resources
-from spine_migrate.db import queries
+from spine_migrate.named_queries import load
 print(resources.mappings_dir())
 print(resources.alembic_dir())
-print(sum(len(queries.load(path.stem)) for path in (resources._PACKAGE / "db" / "sql").glob("*.sql")))
+for part in ("db", "execution"):
+    files = (resources._PACKAGE / part / "sql").glob("*.sql")
+    print(sum(len(load(f"spine_migrate.{part}", path.stem)) for path in files))
 print(*{script.value for script in entry_points(group="console_scripts", name="spine-migrate")})
 """
 
@@ -85,10 +87,11 @@ def test_the_installed_wheel_finds_its_data_and_command(wheel: Path, tmp_path: P
         capture_output=True,
         text=True,
     )
-    mappings, revisions, queries, command = asked.stdout.splitlines()
+    mappings, revisions, queries, runtime_queries, command = asked.stdout.splitlines()
     assert Path(mappings) == tmp_path / "spine_migrate" / "_data" / "mappings"
     assert Path(revisions) == tmp_path / "spine_migrate" / "_data" / "alembic"
     assert int(queries) > 0
+    assert int(runtime_queries) > 0
     assert command == "spine_migrate.cli:main"
 
 

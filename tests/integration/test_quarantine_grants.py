@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from spine_migrate.backfill import retry, undo
 from spine_migrate.backfill.known import chosen
@@ -22,9 +23,13 @@ _SCHEMAS = ("--source-schema", "old", "--target-schema", "spine")
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    """In schemas that PUBLIC may not use; the target draws from a sequence."""
+    """In schemas that PUBLIC may not use; the target draws from a sequence, and an application's table points to it."""
     built = build(database.url, source_schema="old", target_schema="spine")
     built.execute("ALTER TABLE spine.runs ADD COLUMN ticket bigserial")
+    built.execute("CREATE SCHEMA billing")
+    built.execute('CREATE TABLE billing."bills %s" (run_id uuid REFERENCES spine.runs)')
+    built.execute("CREATE TABLE billing.reviews (event_id uuid REFERENCES spine.run_events ON DELETE CASCADE)")
+    built.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
     return built
 
 

@@ -41,6 +41,8 @@ def refused(database: Database, precondition: str, act: str = "upgrade", /, **op
     [
         ("CREATE TABLE runs (id int)", 'table "public"."runs"'),
         ("CREATE VIEW run_events AS SELECT 1", 'view "public"."run_events"'),
+        ("CREATE SEQUENCE run_fence", 'sequence "public"."run_fence"'),
+        ("CREATE TABLE run_guard (id int)", 'table "public"."run_guard"'),
         ("CREATE SCHEMA spine_migrate; CREATE TABLE spine_migrate.audit (id int)", 'table "spine_migrate"."audit"'),
         # Not a table of ours but the name of one of our indexes; the server itself refuses.
         ("CREATE TABLE t (id int); CREATE INDEX uq_idempotency ON t (id)", '"uq_idempotency"'),
@@ -163,7 +165,9 @@ def test_an_empty_target_schema(database: Database) -> None:
 @pytest.mark.parametrize("act", [schema.upgrade, schema.downgrade])
 def test_an_unknown_revision(act: object, database: Database) -> None:
     assert callable(act)
-    with pytest.raises(ConfigurationError, match="known are base, spine_0001, spine_0002, spine_0003 and head"):
+    with pytest.raises(
+        ConfigurationError, match="known are base, spine_0001, spine_0002, spine_0003, spine_0004 and head"
+    ):
         act(database.url, revision="spine_9999")
     with pytest.raises(ConfigurationError, match="no revision"):
         schema.downgrade_sql(revision="spine_9999")
@@ -190,6 +194,11 @@ def test_a_downgrade_upwards(database: Database) -> None:
             "INSERT INTO spine_migrate.audit (tool_version, action) VALUES ('0', 'plan')",
             "spine_0002",
             '"spine_migrate"."audit"',
+        ),
+        (
+            "INSERT INTO run_guard VALUES ('feed', '1', 1, 'w', now())",
+            "spine_0003",
+            '"public"."run_guard"',
         ),
     ],
 )

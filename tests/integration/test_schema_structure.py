@@ -36,11 +36,12 @@ HOSTILE_NAMES = [
 def reference(database: Database, server_url: str) -> set[tuple[str, ...]]:
     """The structure of the reference DDL, run in a schema of its own and taken away again."""
     with database.connect() as connection:
-        for name in ("target", "ledger"):
+        for name in ("target", "runtime", "ledger"):
             connection.execute((REFERENCE / f"{name}.sql").read_text(encoding="utf-8").encode())
     facts = structure(database.url)
     with database.connect() as connection:
-        connection.execute("DROP TABLE run_events, runs")
+        connection.execute("DROP TABLE run_guard, run_handoff, run_events, runs")
+        connection.execute("DROP SEQUENCE run_fence")
         connection.execute("DROP SCHEMA spine_migrate CASCADE")
     return facts
 
@@ -133,6 +134,8 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
     assert tables == {
         ("target", "runs"),
         ("target", "run_events"),
+        ("target", "run_handoff"),
+        ("target", "run_guard"),
         *(
             ("spine_migrate", name)
             for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
@@ -140,6 +143,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
     }
     named = {fact[2] for fact in reference if fact[0] in {"constraint", "index"}}
     assert {"runs.uq_idempotency", "ix_runs_one_active_per_entity", "ix_run_events_run_id"} <= named
+    assert ("target", "run_fence") in {(fact[1], fact[2]) for fact in reference if fact[0] == "sequence"}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,15 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
             " (metadata->>'entity_id')) WHERE status IN ('pending', 'running')"
         ),
         "DROP INDEX ix_run_events_run_id",
+        (
+            "ALTER TABLE run_handoff DROP CONSTRAINT run_handoff_run_id_fkey;"
+            " ALTER TABLE run_handoff ADD CONSTRAINT run_handoff_run_id_fkey FOREIGN KEY (run_id) REFERENCES runs"
+        ),
+        "DROP INDEX ix_run_handoff_lane; CREATE INDEX ix_run_handoff_lane ON run_handoff (lane)",
+        "ALTER SEQUENCE run_fence CYCLE",
+        "ALTER SEQUENCE run_fence AS integer",
+        "ALTER SEQUENCE run_fence OWNED BY run_handoff.fence",
+        "DROP SEQUENCE run_fence",
     ],
 )
 def test_the_comparison_sees_one_difference(
@@ -198,7 +211,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0002")
     second = everything(database.url)
     schema.upgrade(database.url, revision="spine_0003")
+    third = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0004")
 
+    schema.downgrade(database.url, revision="spine_0003")
+    assert everything(database.url) == third
     schema.downgrade(database.url, revision="spine_0002")
     assert everything(database.url) == second
     schema.downgrade(database.url, revision="spine_0001")

