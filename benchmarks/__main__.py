@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare, events, move, order, pgloader, scale, spent, startup
+from benchmarks import compare, events, listing, move, order, pgloader, scale, spent, startup, submit, throughput
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
 
@@ -21,13 +21,16 @@ _BENCHMARKS = {
     "startup": startup.startup,
     "order": order.order,
     "spent": spent.spent,
+    "listing": listing.listing,
+    "submit": submit.submit,
+    "throughput": throughput.throughput,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(_BENCHMARKS)}; default all")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="executions to move")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="executions to move, or runs to list")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", choices=PROFILES, default="production", help="settings of the server")
     parser.add_argument("--keep", type=Path, help="a folder for servers and generated rows, to be used again")
