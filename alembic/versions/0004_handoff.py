@@ -7,6 +7,7 @@ tables. Names stand in op.f(): an application's own naming convention must not r
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import quoted_name
 
 from alembic import context, op
@@ -53,6 +54,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.Text()),
         _flag("leased", "false"),
         _flag("cancel_requested", "false"),
+        sa.Column("message", postgresql.JSONB()),
         sa.PrimaryKeyConstraint("run_id", name=op.f("run_handoff_pkey")),
         sa.ForeignKeyConstraint(["run_id"], [runs.c.run_id], name=op.f("run_handoff_run_id_fkey"), ondelete="CASCADE"),
         schema=schema,

@@ -25,7 +25,7 @@ from spine_migrate.execution.guards.protocol import ConcurrencyGuard
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, RunFilter
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
-from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus, RunSummary
+from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus, RunSummary, run_uuid
 from spine_migrate.execution.spec import WorkSpec, pipeline_spec
 from spine_migrate.execution.storable import as_json, as_text, describe
 
@@ -104,8 +104,7 @@ class SyncDispatcher:
 
     def submit_run(self, run: RunRecord, delivery: Delivery = AT_ONCE, *, connection: Any = None) -> RunRecord:
         """The same for a record; the run that is stored comes back, which may be another one of its idempotency key."""
-        invariants.check(run.spec)
-        invariants.json_object("tags", run.tags)
+        invariants.check_fields(run.spec)
         if self._check_handlers and not self._registry.has(run.spec.kind, run.spec.name):
             known = [name for _, name in self._registry.list_handlers(run.spec.kind)]
             raise PipelineNotFoundError(run.spec.kind, run.spec.name, known)
@@ -124,7 +123,7 @@ class SyncDispatcher:
             lane_bound=self._lane_bound,
             connection=connection,
         )
-        if publishes and stored.run_id == run.run_id:
+        if publishes and stored.run_id == run_uuid(run.run_id):
             self._publish_or_leave(stored)
         return stored
 
@@ -204,8 +203,8 @@ class SyncDispatcher:
         return True
 
     def retry(self, run_id: str) -> str:
-        """A new run of the same spec, which names this one; the id of the new run. The idempotency key stays with the
-        first.
+        """A new run of the same spec, timeout and message, which names this one; the id of the new run. The idempotency
+        key stays with the first.
 
         Raises ExecutionNotFoundError, and TransitionError where the run has not failed or been cancelled.
         """
@@ -221,7 +220,7 @@ class SyncDispatcher:
             retry_of_run_id=run_id,
             tags=dict(run.tags),
         )
-        stored = self.submit_run(again)
+        stored = self.submit_run(again, Delivery(timeout_seconds=run.timeout_seconds, message=run.message))
         self.ledger.record(RunEvent(run_id, EventType.RETRIED, {"run_id": stored.run_id}))
         return stored.run_id
 
@@ -266,8 +265,10 @@ class SyncDispatcher:
         """Where the run's entity is locked, the run that has its idempotency key. Raises ConcurrencyError where none
         has.
         """
-        about = invariants.entity(run.spec.metadata)
-        if self.concurrency is None or about is None:
+        if self.concurrency is None:
+            return None
+        about = invariants.entity(invariants.json_object("metadata", run.spec.metadata))
+        if about is None:
             return None
         try:
             held = self.concurrency.held(*about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,13 @@ LARGEST_INTEGER = 2_147_483_647
 
 def check(spec: WorkSpec) -> None:
     """Raises InvalidSpecError for the first field that a ledger could not store or a worker not use."""
+    check_fields(spec)
+    for field in ("params", "metadata"):
+        json_object(field, getattr(spec, field))
+
+
+def check_fields(spec: WorkSpec) -> None:
+    """Likewise, of what is not JSON."""
     _one_of("kind", spec.kind, KINDS)
     _one_of("priority", spec.priority, PRIORITIES)
     for field, length in LENGTHS.items():
@@ -35,8 +43,6 @@ def check(spec: WorkSpec) -> None:
     for field in ("name", "lane"):
         if not getattr(spec, field):
             raise InvalidSpecError(field, f"A run needs a {field}, and it is empty.")
-    for field in ("params", "metadata"):
-        json_object(field, getattr(spec, field))
     if type(spec.max_retries) is not int or not 0 <= spec.max_retries <= LARGEST_INTEGER:
         raise InvalidSpecError(
             "max_retries", f"max_retries must be a whole number from 0 to {LARGEST_INTEGER}, not {spec.max_retries!r}."
@@ -48,18 +54,31 @@ def check(spec: WorkSpec) -> None:
         )
 
 
-def check_run(run: RunRecord) -> None:
-    """Raises InvalidSpecError likewise."""
-    check(run.spec)
-    json_object("tags", run.tags)
-    if run_uuid(run.run_id) is None:
+def checked(run: RunRecord) -> RunRecord:
+    """A new run as a ledger holds it: with JSON that has been written and read, and ids in lower case. Raises
+    InvalidSpecError likewise.
+    """
+    spec = run.spec
+    check_fields(spec)
+    params, metadata = json_object("params", spec.params), json_object("metadata", spec.metadata)
+    tags = json_object("tags", run.tags)
+    run_id = run_uuid(run.run_id)
+    if run_id is None:
         raise InvalidSpecError("run_id", f"run_id must be a uuid, not {run.run_id!r}.")
-    for name, value in zip(ENTITY, entity(run.spec.metadata) or (), strict=False):
-        if isinstance(run.spec.metadata[name], (dict, list, tuple, float)) or len(value) > ENTITY_LENGTH:
+    for name, value in zip(ENTITY, entity(metadata) or (), strict=False):
+        if isinstance(metadata[name], (dict, list, float)) or len(value) > ENTITY_LENGTH:
             raise InvalidSpecError(
                 "metadata",
                 f"{name} in metadata must be a text of at most {ENTITY_LENGTH} characters or a whole number.",
             )
+    parent, retried = (other and str(other).lower() for other in (spec.parent_run_id, run.retry_of_run_id))
+    return RunRecord(
+        replace(spec, params=params, metadata=metadata, parent_run_id=parent),
+        run_id=run_id,
+        attempt=run.attempt,
+        retry_of_run_id=retried,
+        tags=tags,
+    )
 
 
 def check_event(event: RunEvent) -> None:
@@ -127,25 +146,29 @@ def _text(field: str, value: object, length: int) -> None:
         raise InvalidSpecError(field, f"{field} {error}.") from error
 
 
-def json_object(field: str, value: object) -> None:
-    """Raises InvalidSpecError where ``value`` is nothing that a jsonb column could hold as an object."""
+def json_object(field: str, value: object) -> dict[str, Any]:
+    """The value as it comes back from a ledger. Raises InvalidSpecError where it is nothing that a jsonb column could
+    hold as an object.
+    """
     if not isinstance(value, dict):
         raise InvalidSpecError(field, f"{field} must be a dict, not {type(value).__name__}.")
-    json_value(field, value)
+    stored: dict[str, Any] = json_value(field, value)
+    return stored
 
 
-def json_value(field: str, value: object) -> None:
-    """Raises InvalidSpecError where ``value`` is nothing that a jsonb column could hold."""
+def json_value(field: str, value: object) -> Any:
+    """Likewise, of any value."""
     try:
-        level: list[object] = [as_json(value)]
+        stored = as_json(value)
     except RecursionError as error:
         raise _too_deep(field) from error
     except ValueError as error:
         raise InvalidSpecError(field, f"{field} {error}.") from error
+    level: list[object] = [stored]
     for _ in range(DEPTH + 1):
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
-            return
+            return stored
     raise _too_deep(field)
 
 

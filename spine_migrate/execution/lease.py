@@ -35,7 +35,7 @@ class Lease(threading.Thread):
         self._timed_out = False
         self._lost = False
         self._held_until = time.monotonic() + seconds
-        self._deadline = None if claim.timeout_seconds is None else time.monotonic() + claim.timeout_seconds
+        self._deadline = None if claim.run.timeout_seconds is None else time.monotonic() + claim.run.timeout_seconds
 
     def run(self) -> None:
         while not self._ended.wait(self._pause()) and self._keep(time.monotonic()):
@@ -47,7 +47,7 @@ class Lease(threading.Thread):
     def check(self) -> None:
         """Raises RunTimeout where the handler has taken too long, LockLost where another may have worked beside it."""
         if self._timed_out:
-            raise RunTimeout(f"The handler took longer than {self._claim.timeout_seconds:g} seconds.")
+            raise RunTimeout(f"The handler took longer than {self._claim.run.timeout_seconds:g} seconds.")
         if self._lock is not None:
             self._lock.check()
 

@@ -44,7 +44,8 @@ def _now() -> datetime:
 
 @dataclass
 class RunRecord:
-    """One row of ``runs``; what was asked for is in ``spec``.
+    """One row of ``runs``; what was asked for is in ``spec``, and how it is handed over in ``timeout_seconds`` and
+    ``message`` (see ``Delivery``).
 
     The ``mark_`` methods change this object only; a ledger's changes are the dispatcher's to make.
     """
@@ -63,6 +64,8 @@ class RunRecord:
     created_at: datetime = field(default_factory=_now)
     started_at: datetime | None = None
     completed_at: datetime | None = None
+    timeout_seconds: float | None = None
+    message: dict[str, Any] | None = None
 
     @property
     def duration_seconds(self) -> float | None:
@@ -149,7 +152,7 @@ def run_uuid(run_id: object) -> str | None:
 
 
 def record_of(columns: Mapping[str, Any]) -> RunRecord:
-    """The record of a row of ``runs``, with ``retry_delay_seconds`` where a handoff gives it.
+    """The record of a row of ``runs``, and of ``run_handoff`` where there is one.
 
     A column that is missing or NULL, as the seeds' tables allow, has its default; a run without ``created_at`` was
     there when it started, or ended, at the latest.
@@ -176,7 +179,7 @@ _SPEC_COLUMNS = (
 )  # fmt: skip
 _RUN_COLUMNS = (
     "run_id", "external_ref", "executor_name", "result", "error", "error_type", "attempt", "retry_of_run_id", "tags",
-    "started_at", "completed_at",
+    "started_at", "completed_at", "timeout_seconds", "message",
 )  # fmt: skip
 
 

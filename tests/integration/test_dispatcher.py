@@ -488,10 +488,13 @@ def ended(dispatcher: SyncDispatcher, end: str, **fields: Any) -> str:
 @pytest.mark.parametrize("end", ["failed", "cancelled", "dead_lettered"])
 def test_retry_is_a_new_run_that_names_the_old_one(dispatcher: SyncDispatcher, carrier: Carrier, end: str) -> None:
     key = token_hex(8)
-    first = ended(dispatcher, end, idempotency_key=key, tags={"a": 1}, lane="ingest", correlation_id="c")
+    first = ended(
+        dispatcher, end, idempotency_key=key, tags={"a": 1}, lane="ingest", correlation_id="c", timeout_seconds=9
+    )
     second = dispatcher.retry(first)
     run = found(dispatcher, second)
     assert second != first
+    assert run.timeout_seconds == 9
     assert (run.retry_of_run_id, run.attempt, run.status) == (first, 2, RunStatus.QUEUED)
     assert (run.spec.params, run.spec.lane, run.spec.correlation_id, run.tags) == ({"n": 1}, "ingest", "c", {"a": 1})
     assert run.spec.idempotency_key is None

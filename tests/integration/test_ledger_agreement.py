@@ -61,10 +61,12 @@ def told(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [told(item) for item in value]
     if isinstance(value, Claim):
-        return told(value.run), value.retries_left, value.timeout_seconds
+        return told(value.run), value.retries_left
     if isinstance(value, (RunRecord, RunSummary)):
         facts = value.to_dict()
         facts.pop("duration_seconds", None)
+        if isinstance(value, RunRecord):
+            facts |= {"timeout": value.timeout_seconds, "message": value.message}
         return {name: fact is not None if name.endswith("_at") else fact for name, fact in facts.items()}
     if isinstance(value, RunEvent):
         return value.run_id, str(value.event_type), value.data, value.source
@@ -139,6 +141,8 @@ class Agreement(RuleBasedStateMachine):
                 due_at=None if due is None else now + timedelta(seconds=due),
                 expires_at=None if expires is None else now + timedelta(seconds=expires),
                 publish_in_seconds=grace,
+                timeout_seconds=None if due is None else 30,
+                message=None if grace else {"run": self.made},
             )
             run = RunRecord(spec, run_id=run_id, retry_of_run_id=retried)
             return timed.ledger.create(run, delivery, lane_bound=bound)

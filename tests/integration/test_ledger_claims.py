@@ -108,7 +108,30 @@ def test_a_run_of_the_future_is_not_started_before(timed: Timed) -> None:
     run_id = ledger.create(RunRecord(WorkSpec("task", "work")), delivery).run_id
     refused(timed, run_id, lambda: ledger.claim(run_id, "w", lease_seconds=1), "it is not due yet")
     timed.forward(101)
-    assert ledger.claim(run_id, "w", lease_seconds=1).timeout_seconds == 2.5
+    assert ledger.claim(run_id, "w", lease_seconds=1).run.timeout_seconds == 2.5
+
+
+def test_a_run_carries_its_message_to_everyone_who_publishes_or_executes_it(timed: Timed) -> None:
+    message = {"task": "old.name", "args": [1, {"é": None}]}
+    ledger = timed.ledger
+    made = ledger.create(RunRecord(WorkSpec("task", "work", max_retries=1)), Delivery(message=message))
+    run_id = made.run_id
+    (published,) = ledger.publishable(1, again_in_seconds=1)
+    ledger.mark_queued(run_id, "ref", "e", claim_within_seconds=1)
+    timed.forward(2)
+    (again,) = ledger.unclaimed(1, again_in_seconds=60)
+    claimed = ledger.claim(run_id, "w", lease_seconds=1).run
+    timed.forward(2)
+    (reaped,) = ledger.reap(1, backoff_seconds=0)
+    ledger.claim(run_id, "w", lease_seconds=60)
+    dead = ledger.fail(run_id, "no", None, dead=True)
+    records = (made, published, again, claimed, reaped, dead, ledger.reprocess(run_id), ledger.get(run_id))
+    assert [run and run.message for run in records] == [message] * len(records)
+
+
+def test_a_message_that_is_not_json_is_refused() -> None:
+    with pytest.raises(InvalidSpecError, match="message"):
+        Delivery(message={"link": object()})
 
 
 @pytest.mark.parametrize("queued", [False, True])

@@ -164,7 +164,7 @@ def test_a_run_that_goes_well(timed: Timed) -> None:
     assert ledger.mark_queued(run_id, "ref", "celery", claim_within_seconds=60)
     claim = ledger.claim(run_id, "me", lease_seconds=60)
     assert (claim.run.status, claim.run.external_ref, claim.run.executor_name) == ("running", "ref", "celery")
-    assert (claim.retries_left, claim.timeout_seconds) == (2, None)
+    assert (claim.retries_left, claim.run.timeout_seconds) == (2, None)
     assert claim.run == ledger.get(run_id)
     done = ledger.complete(run_id, {"rows": 3}, fence=claim.fence)
     assert done == ledger.get(run_id)

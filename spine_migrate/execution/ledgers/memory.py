@@ -42,7 +42,6 @@ class _Handoff:
     due_at: datetime
     next_at: datetime
     expires_at: datetime | None
-    timeout_seconds: float | None
     retries_left: int
     publications: int = 0
     fence: int | None = None
@@ -67,8 +66,7 @@ class MemoryLedger:
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
     ) -> RunRecord:
         _alone(connection)
-        invariants.check_run(run)
-        run = _stored(run)
+        run = invariants.checked(run)
         spec = run.spec
         with self._lock:
             if spec.idempotency_key is not None and spec.idempotency_key in self._keys:
@@ -85,19 +83,20 @@ class MemoryLedger:
                 if other is not None and other not in self._runs:
                     raise no_such_run(field, other)
             now = self._clock()
-            self._runs[run.run_id] = stored = replace(run, created_at=now)
+            run.created_at = now
+            run.timeout_seconds, run.message = delivery.timeout_seconds, as_json(delivery.message)
+            self._runs[run.run_id] = run
             due = max(delivery.due_at or now, now)
             self._handoffs[run.run_id] = _Handoff(
                 due_at=due,
                 next_at=due + timedelta(seconds=delivery.publish_in_seconds),
                 expires_at=delivery.expires_at,
-                timeout_seconds=delivery.timeout_seconds,
                 retries_left=spec.max_retries,
             )
             if spec.idempotency_key is not None:
                 self._keys[spec.idempotency_key] = run.run_id
             self._note(run.run_id, EventType.CREATED, {}, now)
-            return copy.deepcopy(stored)
+            return copy.deepcopy(run)
 
     def get(self, run_id: str, *, connection: Any = None) -> RunRecord | None:
         _alone(connection)
@@ -181,7 +180,7 @@ class MemoryLedger:
             handoff.next_at = now + timedelta(seconds=lease_seconds or 0)
             handoff.publications = 0
             self._note(run_id, EventType.STARTED, {"worker": as_text(worker), "attempt": run.attempt}, now)
-            return Claim(copy.deepcopy(run), handoff.fence, handoff.retries_left, handoff.timeout_seconds)
+            return Claim(copy.deepcopy(run), handoff.fence, handoff.retries_left)
 
     def renew(self, run_id: str, fence: int, *, lease_seconds: float) -> bool:
         with self._lock:
@@ -364,23 +363,6 @@ class MemoryLedger:
 def _alone(connection: Any) -> None:
     if connection is not None:
         raise TypeError("MemoryLedger has no transactions to join; leave the connection out.")
-
-
-def _stored(run: RunRecord) -> RunRecord:
-    """A new run as PostgreSQL would give it back."""
-    spec = run.spec
-    return RunRecord(
-        replace(
-            spec,
-            params=as_json(spec.params),
-            metadata=as_json(spec.metadata),
-            parent_run_id=spec.parent_run_id and spec.parent_run_id.lower(),
-        ),
-        run_id=str(run_uuid(run.run_id)),
-        attempt=run.attempt,
-        retry_of_run_id=run.retry_of_run_id and run.retry_of_run_id.lower(),
-        tags=as_json(run.tags),
-    )
 
 
 def _fits(run: RunRecord, filters: RunFilter) -> bool:

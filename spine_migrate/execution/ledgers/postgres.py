@@ -46,7 +46,7 @@ from spine_migrate.execution.ledgers.refusals import (
 from spine_migrate.execution.pools import ForkedPool
 from spine_migrate.execution.runs import SOURCES, RunRecord, RunStatus, RunSummary, record_of, run_uuid
 from spine_migrate.execution.sessions import Connection, Row, escaped, execute, queries, session, tables
-from spine_migrate.execution.storable import as_text
+from spine_migrate.execution.storable import as_json, as_text
 
 
 class PostgresLedger:
@@ -59,7 +59,8 @@ class PostgresLedger:
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
     ) -> RunRecord:
-        invariants.check_run(run)
+        run = invariants.checked(run)
+        run.timeout_seconds, run.message = delivery.timeout_seconds, as_json(delivery.message)
         spec = run.spec
         values = _creating(run, delivery)
         for field in ("parent_run_id", "retry_of_run_id"):
@@ -73,7 +74,8 @@ class PostgresLedger:
                 with _unbroken(connection):
                     made = self._one(session, "create", values)
                 if made is not None:
-                    return record_of(made)
+                    run.created_at = made["created_at"]
+                    return run
                 first = None if spec.idempotency_key is None else self._of_key(session, spec.idempotency_key)
         except errors.UniqueViolation as error:
             return self._collided(run, error, connection)
@@ -168,7 +170,7 @@ class PostgresLedger:
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
         values = {"run_id": run_id, "worker": as_text(worker), "lease": lease_seconds}
         row = self._change("claim", values, RunStatus.RUNNING)
-        return Claim(record_of(row), row["fence"], row["retries_left"], row["timeout_seconds"])
+        return Claim(record_of(row), row["fence"], row["retries_left"])
 
     def renew(self, run_id: str, fence: int, *, lease_seconds: float) -> bool:
         values = {"run_id": run_id, "fence": fence, "lease": lease_seconds}
@@ -378,7 +380,8 @@ def _creating(run: RunRecord, delivery: Delivery) -> Row:
         "due_at": delivery.due_at,
         "publish_in": delivery.publish_in_seconds,
         "expires_at": delivery.expires_at,
-        "timeout_seconds": delivery.timeout_seconds,
+        "timeout_seconds": run.timeout_seconds,
+        "message": _json(run.message),
     }
 
 

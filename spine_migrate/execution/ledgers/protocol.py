@@ -18,20 +18,24 @@ class Delivery:
     """When a run may reach a worker. Times have a zone; None is now, or never.
 
     It is not published before ``due_at`` and not started after ``expires_at``. ``publish_in_seconds`` keeps the relay
-    off a run that its submitter is about to publish. A handler may take ``timeout_seconds``.
+    off a run that its submitter is about to publish. A handler may take ``timeout_seconds``. ``message``, JSON, is what
+    the executor publishes instead of a message of its own; what it says is between the executor and its workers.
 
-    Raises InvalidSpecError for a time without a zone, and a timeout that is not above 0.
+    Raises InvalidSpecError for a time without a zone, a timeout that is not above 0, and a message that is not JSON.
     """
 
     due_at: datetime | None = None
     expires_at: datetime | None = None
     timeout_seconds: float | None = None
     publish_in_seconds: float = 0.0
+    message: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         invariants.instant("due_at", self.due_at)
         invariants.instant("expires_at", self.expires_at)
         invariants.seconds("timeout_seconds", self.timeout_seconds)
+        if self.message is not None:
+            invariants.json_object("message", self.message)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ class Claim:
     run: RunRecord
     fence: int
     retries_left: int
-    timeout_seconds: float | None
 
 
 @dataclass(frozen=True)

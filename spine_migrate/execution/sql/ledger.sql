@@ -10,25 +10,24 @@ WITH made AS (
         %(metadata)s, %(tags)s, clock_timestamp()
     )
     ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING *
+    RETURNING run_id, created_at
 ), handed AS (
     INSERT INTO {run_handoff} (
-        run_id, lane, due_at, next_at, expires_at, timeout_seconds, retry_delay_seconds, retries_left
+        run_id, lane, due_at, next_at, expires_at, timeout_seconds, retry_delay_seconds, retries_left, message
     )
-    SELECT run_id, lane, greatest(coalesce(%(due_at)s, created_at), created_at),
+    SELECT run_id, %(lane)s, greatest(coalesce(%(due_at)s, created_at), created_at),
            greatest(coalesce(%(due_at)s, created_at), created_at) + make_interval(secs => %(publish_in)s),
-           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, max_retries
+           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, %(max_retries)s, %(message)s
       FROM made
-    RETURNING run_id, retry_delay_seconds
 ), noted AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'created', created_at, '{{}}', 'ledger' FROM made
 )
-SELECT made.*, handed.retry_delay_seconds FROM made JOIN handed USING (run_id);
+SELECT created_at FROM made;
 
 -- name: of_key
 -- The run that has an idempotency key.
-SELECT r.*, h.retry_delay_seconds
+SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM {runs} r LEFT JOIN {run_handoff} h USING (run_id)
  WHERE r.idempotency_key = %(idempotency_key)s;
 
@@ -46,13 +45,13 @@ SELECT count(*)
 
 -- name: get
 -- One run.
-SELECT r.*, h.retry_delay_seconds
+SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM {runs} r LEFT JOIN {run_handoff} h USING (run_id)
  WHERE r.run_id = %(run_id)s;
 
 -- name: get_many
 -- Some runs, in the order in which they are asked for.
-SELECT r.*, h.retry_delay_seconds
+SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM unnest(%(run_ids)s::uuid[]) WITH ORDINALITY AS wanted (run_id, place)
   JOIN {runs} r USING (run_id) LEFT JOIN {run_handoff} h USING (run_id)
  ORDER BY wanted.place;
@@ -147,7 +146,7 @@ UPDATE {runs}
 -- circle and a fence cannot go stale meanwhile. NO KEY, as the UPDATE itself: an application's transaction that has added
 -- a child or an event holds FOR KEY SHARE on the run.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds, h.retries_left, h.timeout_seconds
+    SELECT h.run_id, h.retry_delay_seconds, h.retries_left, h.timeout_seconds, h.message
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status IN ('pending', 'queued') AND h.due_at <= statement_timestamp()
        AND (h.expires_at IS NULL OR h.expires_at > statement_timestamp())
@@ -172,7 +171,7 @@ WITH held AS (
     SELECT run_id, 'started', started_at, jsonb_build_object('worker', %(worker)s::text, 'attempt', attempt), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.retries_left, held.timeout_seconds, kept.fence
+SELECT moved.*, held.retry_delay_seconds, held.retries_left, held.timeout_seconds, held.message, kept.fence
   FROM moved JOIN held USING (run_id) JOIN kept USING (run_id);
 
 -- name: renew
@@ -192,7 +191,7 @@ RETURNING h.cancel_requested;
 -- name: finish
 -- Bring a run to one of its last statuses. A result goes with completion, an error with the others.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds
+    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds, h.message
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = ANY (%(sources)s)
        AND (%(fence)s::bigint IS NULL OR h.fence = %(fence)s)
@@ -215,12 +214,12 @@ WITH held AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, %(status)s::text, completed_at, %(data)s::jsonb, 'ledger' FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds FROM moved JOIN held USING (run_id);
+SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
 
 -- name: try_again
 -- Back to pending, for another attempt after a while.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds
+    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds, h.message
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = 'running' AND (%(fence)s::bigint IS NULL OR h.fence = %(fence)s)
        AND NOT h.cancel_requested
@@ -246,12 +245,12 @@ WITH held AS (
                               'in_seconds', %(in_seconds)s::float8), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds FROM moved JOIN held USING (run_id);
+SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
 
 -- name: postpone
 -- Back to pending, for the same attempt after a while.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds
+    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds, h.message
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = 'running' AND h.fence = %(fence)s AND NOT h.cancel_requested
        FOR NO KEY UPDATE
@@ -274,12 +273,13 @@ WITH held AS (
            jsonb_build_object('why', %(why)s::text, 'attempt', attempt, 'in_seconds', %(in_seconds)s::float8), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds FROM moved JOIN held USING (run_id);
+SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
 
 -- name: cancel
 -- Cancel a run, or ask the worker that holds a lease on it to stop.
 WITH held AS (
-    SELECT r.*, h.retry_delay_seconds, r.status = 'running' AND h.leased AND %(fence)s::bigint IS NULL AS asked
+    SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message,
+           r.status = 'running' AND h.leased AND %(fence)s::bigint IS NULL AS asked
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status IN ('pending', 'queued', 'running')
        AND (%(fence)s::bigint IS NULL OR h.fence = %(fence)s)
@@ -289,7 +289,7 @@ WITH held AS (
        SET status = 'cancelled', completed_at = greatest(clock_timestamp(), r.started_at + interval '1 microsecond')
       FROM held
      WHERE r.run_id = held.run_id AND NOT held.asked
-    RETURNING r.*, held.retry_delay_seconds, held.asked
+    RETURNING r.*, held.retry_delay_seconds, held.timeout_seconds, held.message, held.asked
 ), kept AS (
     UPDATE {run_handoff} h
        SET cancel_requested = held.asked, waiting = false,
@@ -325,7 +325,7 @@ SELECT run_id, 'cancelled', completed_at, '{{"reason": "expired"}}', 'ledger' FR
 -- name: reprocess
 -- A dead letter has all its retries again.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds
+    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds, h.message
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = 'dead_lettered'
        FOR NO KEY UPDATE
@@ -345,13 +345,13 @@ WITH held AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'reprocessed', clock_timestamp(), jsonb_build_object('attempt', attempt), 'ledger' FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds FROM moved JOIN held USING (run_id);
+SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
 
 -- name: take
 -- Runs of one status whose time has come, for one relay alone until they come to nothing. Runs that somebody has locked
 -- are left for the next time.
 WITH ripe AS (
-    SELECT r.*, h.retry_delay_seconds, h.due_at
+    SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message, h.due_at
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.next_at <= statement_timestamp() AND r.status = %(status)s
      ORDER BY h.next_at, h.run_id

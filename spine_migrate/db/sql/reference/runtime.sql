@@ -19,7 +19,8 @@ CREATE TABLE run_handoff (
     fence BIGINT,                                      -- of the claim that has the run
     worker TEXT,                                       -- who claimed it last
     leased BOOLEAN NOT NULL DEFAULT false,             -- the claim ends at next_at unless it is renewed
-    cancel_requested BOOLEAN NOT NULL DEFAULT false
+    cancel_requested BOOLEAN NOT NULL DEFAULT false,
+    message JSONB                                      -- published in the place of the executor's own
 );
 
 CREATE INDEX ix_run_handoff_next_at ON run_handoff(next_at) WHERE next_at IS NOT NULL;
