@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import errors, sql
-from psycopg.adapt import Loader
+from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import dict_row
 
@@ -49,25 +49,46 @@ def session(pool: ForkedPool, what: str, connection: Connection | None = None) -
 @contextmanager
 def _ours(connection: Connection) -> Iterator[None]:
     """For the time being; the application may have its pool's connections otherwise."""
-    before = connection.autocommit, connection.isolation_level, connection.read_only
-    connection.autocommit, connection.isolation_level, connection.read_only = True, _LEVEL, False
+    before = connection.autocommit
+    connection.autocommit = True
     try:
         yield
     finally:
         if not connection.closed:
-            connection.autocommit, connection.isolation_level, connection.read_only = before
+            connection.autocommit = before
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Several statements of a session, READ COMMITTED whatever the application has its connections at."""
+    before = connection.isolation_level, connection.read_only
+    connection.isolation_level, connection.read_only = _LEVEL, False
+    try:
+        with connection.transaction():
+            yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level, connection.read_only = before
+
+
+class _Cursor(psycopg.Cursor[Row]):
+    """Rows and types of our own: row and cursor factories, adapters, DateStyle and time zone that an application has
+    set on its connections make no difference. Times are in UTC, uuids are text.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, row_factory=dict_row)
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return _ADAPTERS
 
 
 def execute(
-    connection: Connection, query: sql.Composed, values: Row, *, prepare: bool | None = None
+    connection: Connection, query: sql.Composed | str, values: Row, *, prepare: bool | None = None
 ) -> psycopg.Cursor[Row]:
-    """Execute with a cursor and types of our own: row and cursor factories, adapters, DateStyle and time zone that an
-    application has set on its connections make no difference. Times are in UTC, uuids are text. ``prepare`` is that of
-    psycopg.
-    """
-    cursor = psycopg.Cursor(connection, row_factory=dict_row)
-    for kind, loader in _LOADERS.items():
-        cursor.adapters.register_loader(kind, loader)
+    """Execute with a cursor of our own. ``prepare`` is that of psycopg."""
+    cursor = _Cursor(connection)
     while True:
         try:
             return cursor.execute(query, values, prepare=prepare, binary=True)
@@ -110,7 +131,10 @@ _LEVEL = psycopg.IsolationLevel.READ_COMMITTED
 #: From which PostgreSQL counts.
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_LOADERS: dict[str, type[Loader]] = {"timestamptz": _Instant, "uuid": _Uuid, "jsonb": _Json}
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+_ADAPTERS.register_loader("timestamptz", _Instant)
+_ADAPTERS.register_loader("uuid", _Uuid)
+_ADAPTERS.register_loader("jsonb", _Json)
 
 
 def tables(schema: str | None) -> dict[str, sql.Composable]:
@@ -127,10 +151,11 @@ def escaped(name: str) -> str:
     return name.replace("%", "%%")
 
 
-def queries(module: str, schema: str | None) -> dict[str, sql.Composed]:
-    """The queries of ``sql/<module>.sql`` by name."""
+def queries(module: str, schema: str | None) -> dict[str, str]:
+    """The queries of ``sql/<module>.sql`` by name, as text: psycopg would put a Composed together every time."""
     names = tables(schema if schema is None else escaped(schema))
-    return {name: sql.SQL(text).format(**names) for name, text in load("spine_migrate.execution", module).items()}
+    texts = load("spine_migrate.execution", module)
+    return {name: sql.SQL(text).format(**names).as_string(None) for name, text in texts.items()}
 
 
 def _passes(error: psycopg.Error) -> bool:

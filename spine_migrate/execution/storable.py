@@ -13,6 +13,8 @@ from spine_migrate.execution.errors import HandlerFailed
 
 #: Characters that ``error_type`` of ``runs`` holds.
 _ERROR_TYPE_LENGTH = 100
+#: What json.dumps would make anew every time.
+_WRITER = json.JSONEncoder(allow_nan=False)
 #: Characters of an error's text that are kept; some carry the document that they could not read.
 _ERROR_LENGTH = 10_000
 
@@ -23,7 +25,7 @@ def as_json(value: Any) -> Any:
     Raises ValueError, whose text completes a sentence that starts with the value's name.
     """
     try:
-        written = json.dumps(value, allow_nan=False)
+        written = _WRITER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from error
     stored = json.loads(written)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
@@ -48,5 +47,5 @@ class PostgresGuard:
             return cursor.rowcount, cursor.fetchone() if cursor.description else None
 
     @cached_property
-    def _queries(self) -> dict[str, sql.Composed]:
+    def _queries(self) -> dict[str, str]:
         return queries("guards", self._schema)

@@ -45,7 +45,7 @@ from spine_migrate.execution.ledgers.refusals import (
 )
 from spine_migrate.execution.pools import ForkedPool
 from spine_migrate.execution.runs import SOURCES, RunRecord, RunStatus, RunSummary, record_of, run_uuid
-from spine_migrate.execution.sessions import Connection, Row, escaped, execute, queries, session, tables
+from spine_migrate.execution.sessions import Connection, Row, escaped, execute, queries, session, tables, transaction
 from spine_migrate.execution.storable import as_json, as_text
 
 
@@ -216,7 +216,7 @@ class PostgresLedger:
 
     def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
         invariants.page(limit)
-        with self._session(None) as session, session.transaction():
+        with self._session(None) as session, transaction(session):
             ripe = execute(session, self._queries["expired_leases"], {"limit": limit}).fetchall()
             reaped = [self._one(session, *_reaping(row, backoff_seconds)) for row in ripe]
         return [record_of(row) for row in reaped if row is not None]
@@ -247,7 +247,7 @@ class PostgresLedger:
         with self._session(None) as session:
             if found := self._one(session, name, values):
                 return found
-            with session.transaction():
+            with transaction(session):
                 execute(session, self._queries["adopt"], {"run_id": run_id})
                 # Others may have changed it since: what is said of it now holds for the second attempt.
                 standing = self._one(session, "hold", {"run_id": run_id})
@@ -334,7 +334,7 @@ class PostgresLedger:
         return tables(self._schema if self._schema is None else escaped(self._schema))["runs"]
 
     @cached_property
-    def _queries(self) -> dict[str, sql.Composed]:
+    def _queries(self) -> dict[str, str]:
         return queries("ledger", self._schema)
 
 

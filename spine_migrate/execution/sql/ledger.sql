@@ -109,7 +109,8 @@ SELECT r.status, h.fence, h.due_at > statement_timestamp() AS early, h.expires_a
    FOR NO KEY UPDATE;
 
 -- name: mark_queued
--- Published; a run that waits already only waits longer.
+-- Published; a run that waits already only waits longer. Not waited for to be on disk: a server that crashes and forgets
+-- it has a run that is published once more.
 WITH held AS (
     SELECT h.run_id, r.status AS was
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
@@ -133,13 +134,14 @@ WITH held AS (
       FROM moved
      WHERE was = 'pending'
 )
-SELECT run_id FROM moved;
+SELECT run_id, set_config('synchronous_commit', 'off', true) FROM moved;
 
 -- name: mark_carried
 -- Who carried a run whose worker was faster than its submitter.
 UPDATE {runs}
    SET external_ref = %(external_ref)s, executor_name = %(executor_name)s
- WHERE run_id = %(run_id)s AND external_ref IS NULL;
+ WHERE run_id = %(run_id)s AND external_ref IS NULL
+RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: claim
 -- Start a run that is due. Whoever changes a run locks its handoff first and then the run, so that nobody waits in a
