@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,17 +24,13 @@ from spine_migrate.execution.executors.protocol import ExecutesItself, Executor
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, RunFilter
+from spine_migrate.execution.publishing import CLAIM_WITHIN, Publishing
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
 from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus, RunSummary, run_uuid
 from spine_migrate.execution.spec import WorkSpec, pipeline_spec
 from spine_migrate.execution.storable import as_json, as_text, describe
 
 _log = logging.getLogger(__name__)
-
-#: Seconds that the relay leaves a run to its submitter, who is about to publish it.
-PUBLISH_GRACE = 30.0
-#: Seconds after which a published run that nobody claimed is published again.
-CLAIM_WITHIN = 300.0
 
 
 class SyncDispatcher:
@@ -67,7 +63,7 @@ class SyncDispatcher:
         self.concurrency = concurrency
         if isinstance(executor, ExecutesItself) and executor.guard is None:
             executor.guard = concurrency
-        self._publish = publish
+        self._publishing = Publishing(executor, self.ledger, at_once=publish)
         self._lane_bound = lane_bound
         self._check_handlers = check_handlers
 
@@ -104,35 +100,46 @@ class SyncDispatcher:
 
     def submit_run(self, run: RunRecord, delivery: Delivery = AT_ONCE, *, connection: Any = None) -> RunRecord:
         """The same for a record; the run that is stored comes back, which may be another one of its idempotency key."""
-        invariants.check_fields(run.spec)
-        if self._check_handlers and not self._registry.has(run.spec.kind, run.spec.name):
-            known = [name for _, name in self._registry.list_handlers(run.spec.kind)]
-            raise PipelineNotFoundError(run.spec.kind, run.spec.name, known)
+        run = self._prepared(run, delivery)
         first = self._of_locked_entity(run, connection)
         if first is not None:
             return first
-        publishes = self._publish and connection is None and delivery.due_at is None
-        timeout = delivery.timeout_seconds
-        stored = self.ledger.create(
-            run,
-            replace(
-                delivery,
-                publish_in_seconds=PUBLISH_GRACE if publishes else 0.0,
-                timeout_seconds=self._timeout(run.spec) if timeout is None else timeout,
-            ),
-            lane_bound=self._lane_bound,
-            connection=connection,
-        )
+        publishes, delivery = self._publishing.delivering(delivery, connection)
+        stored = self.ledger.create(run, delivery, lane_bound=self._lane_bound, connection=connection)
         if publishes and stored.run_id == run_uuid(run.run_id):
-            self._publish_or_leave(stored)
+            self._publishing.publish_or_leave(stored)
         return stored
+
+    def submit_many(
+        self,
+        specs: Iterable[WorkSpec],
+        *,
+        due_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        timeout_seconds: float | None = None,
+        tags: dict[str, Any] | None = None,
+        connection: Any = None,
+    ) -> list[str]:
+        """The ids of many runs, which are stored in one transaction, all or none. Raises as ``submit``, for the first
+        that is at fault.
+
+        Where the executor cannot be reached three times in a row, the rest is left to the relay at once.
+        """
+        delivery = Delivery(due_at, expires_at, timeout_seconds)
+        runs = [self._prepared(RunRecord(spec, tags=tags or {}), delivery) for spec in specs]
+        firsts = [self._of_locked_entity(run, connection) for run in runs]
+        new = [run for run, first in zip(runs, firsts, strict=True) if first is None]
+        publishes, delivery = self._publishing.delivering(delivery, connection)
+        made = self.ledger.create_many(new, delivery, lane_bound=self._lane_bound, connection=connection)
+        if publishes:
+            created = {run.run_id for run in new}
+            self._publishing.publish_many({run.run_id: run for run in made if run.run_id in created}.values())
+        stored = iter(made)
+        return [(next(stored) if first is None else first).run_id for first in firsts]
 
     def publish(self, run: RunRecord) -> None:
         """Hand a run to the executor. Raises BackendError; the relay tries again then."""
-        reference = self.executor.submit(run)
-        self.ledger.mark_queued(
-            run.run_id, reference, self.executor.name, claim_within_seconds=CLAIM_WITHIN, attempt=run.attempt
-        )
+        self._publishing.publish(run)
 
     def submit_task(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
         return self._submit_kind("task", name, params, fields)
@@ -199,7 +206,7 @@ class SyncDispatcher:
             self.executor.cancel(run.external_ref or run_id)
         except BackendError as error:
             # The ledger's word is enough: nobody can claim the run, and its worker hears of it by its lease.
-            self._alert(run_id, "cancelling", error)
+            self._publishing.alert(run_id, "cancelling", error)
         return True
 
     def retry(self, run_id: str) -> str:
@@ -227,8 +234,8 @@ class SyncDispatcher:
     def reprocess(self, run_id: str) -> RunRecord:
         """Bring a dead letter back, as the same run. Raises as ``retry``, and ConcurrencyError."""
         run = self.ledger.reprocess(run_id)
-        if self._publish:
-            self._publish_or_leave(run)
+        if self._publishing.at_once:
+            self._publishing.publish_or_leave(run)
         return run
 
     def mark_started(self, run_id: str, external_ref: str | None = None) -> None:
@@ -261,6 +268,17 @@ class SyncDispatcher:
         """Raises ExecutionNotFoundError."""
         self.ledger.record(RunEvent(run_id, EventType.HEARTBEAT))
 
+    def _prepared(self, run: RunRecord, delivery: Delivery) -> RunRecord:
+        """With the timeout of its handler, where none is given. Raises InvalidSpecError, PipelineNotFoundError."""
+        spec = run.spec
+        invariants.check_fields(spec)
+        if self._check_handlers and not self._registry.has(spec.kind, spec.name):
+            known = [name for _, name in self._registry.list_handlers(spec.kind)]
+            raise PipelineNotFoundError(spec.kind, spec.name, known)
+        if delivery.timeout_seconds is None and run.timeout_seconds is None and (usual := self._timeout(spec)):
+            return replace(run, timeout_seconds=usual)
+        return run
+
     def _of_locked_entity(self, run: RunRecord, connection: Any) -> RunRecord | None:
         """Where the run's entity is locked, the run that has its idempotency key. Raises ConcurrencyError where none
         has.
@@ -283,19 +301,6 @@ class SyncDispatcher:
         if first is None:
             raise locked(about, held.holder)
         return first
-
-    def _publish_or_leave(self, run: RunRecord) -> None:
-        """The run is stored, so that an error would only make its submitter submit it again."""
-        try:
-            self.publish(run)
-        except BackendError as error:
-            self._alert(run.run_id, "publishing", error)
-
-    def _alert(self, run_id: str, doing: str, error: BackendError) -> None:
-        try:
-            self.ledger.record(RunEvent(run_id, EventType.ALERT_TRIGGERED, {doing: as_text(str(error))}))
-        except BackendError as unrecorded:
-            _log.warning("Run %s: %s failed (%s), and was not recorded: %s", run_id, doing, error, unrecorded)
 
     def _timeout(self, spec: WorkSpec) -> float | None:
         try:

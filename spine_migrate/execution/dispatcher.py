@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +37,9 @@ class Dispatcher:
 
     async def submit(self, spec: WorkSpec | str, params: dict[str, Any] | None = None, **options: Any) -> str:
         return await asyncio.to_thread(self.sync.submit, spec, params, **options)
+
+    async def submit_many(self, specs: Iterable[WorkSpec], **options: Any) -> list[str]:
+        return await asyncio.to_thread(self.sync.submit_many, specs, **options)
 
     async def submit_run(self, run: RunRecord, delivery: Delivery = AT_ONCE) -> RunRecord:
         return await asyncio.to_thread(self.sync.submit_run, run, delivery)

@@ -71,6 +71,7 @@ def checked(run: RunRecord) -> RunRecord:
                 "metadata",
                 f"{name} in metadata must be a text of at most {ENTITY_LENGTH} characters or a whole number.",
             )
+    seconds("timeout_seconds", run.timeout_seconds)
     parent, retried = (other and str(other).lower() for other in (spec.parent_run_id, run.retry_of_run_id))
     return RunRecord(
         replace(spec, params=params, metadata=metadata, parent_run_id=parent),
@@ -78,6 +79,8 @@ def checked(run: RunRecord) -> RunRecord:
         attempt=run.attempt,
         retry_of_run_id=retried,
         tags=tags,
+        timeout_seconds=run.timeout_seconds,
+        message=None if run.message is None else json_object("message", run.message),
     )
 
 

@@ -19,15 +19,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spine_migrate.execution.backoff import delay
-from spine_migrate.execution.core import CLAIM_WITHIN, PUBLISH_GRACE
 from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError
 from spine_migrate.execution.executors.protocol import Executor
 from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.publishing import CLAIM_WITHIN, PATIENCE, PUBLISH_GRACE
 from spine_migrate.execution.runs import RunRecord, RunStatus
 
-#: Publications in a row that fail before a rule leaves the rest of its batch for later: the broker is down, and every
-#: one of them takes as long as its timeout.
-_PATIENCE = 3
 #: Seconds. How long the relay waits at most when the ledger or the broker is down.
 LONGEST_PAUSE = 30.0
 
@@ -168,7 +165,7 @@ class Relay:
                 publish(run)
             except BackendError as caught:
                 error, failed, in_a_row = str(caught), failed + 1, in_a_row + 1
-                if in_a_row == _PATIENCE:
+                if in_a_row == PATIENCE:
                     break
             else:
                 published, in_a_row = published + 1, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -96,6 +96,19 @@ def execute(
             # A statement by itself, where the default is REPEATABLE READ: nothing was done, and a new one sees more.
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 raise
+
+
+def execute_many(connection: Connection, query: str, values: Sequence[Row]) -> list[Row | None]:
+    """The same statement for each of ``values`` in one go, in whatever transaction there is; the first row of each."""
+    if not values:
+        return []
+    cursor = _Cursor(connection)
+    cursor.format = Format.BINARY
+    cursor.executemany(query, values, returning=True)
+    rows = [cursor.fetchone()]
+    while cursor.nextset():
+        rows.append(cursor.fetchone())
+    return rows
 
 
 class _Instant(Loader):

@@ -10,7 +10,7 @@ import sys
 
 from psycopg_pool import ConnectionPool
 
-from spine_migrate.execution import RunRecord, RunStatus, SyncDispatcher, core
+from spine_migrate.execution import RunRecord, RunStatus, SyncDispatcher, publishing
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 
 #: Seconds that the relay leaves a run to its submitter; the half minute that it is would make the test wait as long.
@@ -39,7 +39,7 @@ def submit() -> None:
 
 
 def main(count: int) -> int:
-    core.PUBLISH_GRACE = _GRACE
+    publishing.PUBLISH_GRACE = _GRACE
     for _ in range(count):
         child = os.fork()
         if child == 0:

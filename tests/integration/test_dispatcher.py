@@ -472,6 +472,46 @@ def test_cancel_where_the_executor_does_not_answer(dispatcher: SyncDispatcher, c
     assert dispatcher.get_events(run_id)[-1].data == {"cancelling": "The broker does not answer."}
 
 
+def test_many_runs_are_submitted_together(dispatcher: SyncDispatcher, carrier: Carrier) -> None:
+    key = token_hex(8)
+    first = dispatcher.submit("x", {}, idempotency_key=key)
+    specs = [pipeline_spec("x", {"n": number}) for number in range(5)]
+    again = pipeline_spec("x", {}, idempotency_key=key)
+    ids = dispatcher.submit_many([*specs, again, specs[0]], tags={"batch": 1}, timeout_seconds=4)
+    assert ids[5] == first
+    assert len({*ids}) == 7
+    runs = dispatcher.get_runs([*ids[:5], ids[6]])
+    assert [run.spec.params for run in runs] == [{"n": number} for number in (0, 1, 2, 3, 4, 0)]
+    assert {(run.status, run.timeout_seconds, str(run.tags)) for run in runs} == {("queued", 4, "{'batch': 1}")}
+    assert carrier.taken == [first, *ids[:5], ids[6]]
+
+
+def test_of_many_runs_that_cannot_be_published_the_rest_is_left_to_the_relay(
+    dispatcher: SyncDispatcher, carrier: Carrier
+) -> None:
+    carrier.fault = BackendError("The broker does not answer.")
+    ids = dispatcher.submit_many(pipeline_spec("x", {"n": number}) for number in range(5))
+    assert {run.status for run in dispatcher.get_runs(ids)} == {RunStatus.PENDING}
+    alerts = [types(dispatcher, run_id).count(EventType.ALERT_TRIGGERED) for run_id in ids]
+    assert alerts == [1, 1, 1, 0, 0]
+
+
+def test_one_of_many_at_fault_means_that_none_is_stored_or_published(
+    dispatcher: SyncDispatcher, carrier: Carrier
+) -> None:
+    name = token_hex(8)
+    with pytest.raises(InvalidSpecError):
+        dispatcher.submit_many([pipeline_spec(name), pipeline_spec(name, lane="")])
+    assert dispatcher.list_runs(name=name) == []
+    assert carrier.taken == []
+
+
+def test_many_runs_are_submitted_in_a_loop(dispatcher: SyncDispatcher) -> None:
+    awaited = Dispatcher(dispatcher.executor, dispatcher.ledger)
+    ids = asyncio.run(awaited.submit_many([pipeline_spec("x"), pipeline_spec("y")]))
+    assert [run.spec.name for run in dispatcher.get_runs(ids)] == ["x", "y"]
+
+
 def ended(dispatcher: SyncDispatcher, end: str, **fields: Any) -> str:
     run_id = dispatcher.submit("x", {"n": 1}, **fields)
     ledger = dispatcher.ledger

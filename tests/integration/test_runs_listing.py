@@ -23,6 +23,7 @@ from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.execution.ledgers.listing import listing
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.ledgers.protocol import RunFilter
+from spine_migrate.execution.ledgers.statements import Statements
 from spine_migrate.execution.retention import Bound, Purge
 from spine_migrate.execution.runs import RunStatus
 from tests.database import Database, url_for
@@ -154,7 +155,7 @@ def test_a_tag_with_an_index_of_its_own_is_read_in_order(filled: Database) -> No
         (scan,) = [node for node in nodes if "Index Name" in node]
         assert scan["Index Name"] not in {one.name for one in DEFINITIONS.values()}
         assert "Sort" not in {node["Node Type"] for node in nodes}
-        with ConnectionPool(filled.url, min_size=1) as pool, pool.connection() as session:
+        with ConnectionPool(filled.url, min_size=1) as pool, Statements(pool, None).session() as session:
             ledger = PostgresLedger(pool)
             asked = [tag for tag in tags if ledger._tag_in_order(session, tag)]  # noqa: SLF001 - which way it takes
     assert asked == ["customer=7", "customer=", tags[-1]]

@@ -66,7 +66,7 @@ class MemoryLedger:
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
     ) -> RunRecord:
         _alone(connection)
-        run = invariants.checked(run)
+        run = delivery.of(run)
         spec = run.spec
         with self._lock:
             if spec.idempotency_key is not None and spec.idempotency_key in self._keys:
@@ -84,7 +84,6 @@ class MemoryLedger:
                     raise no_such_run(field, other)
             now = self._clock()
             run.created_at = now
-            run.timeout_seconds, run.message = delivery.timeout_seconds, as_json(delivery.message)
             self._runs[run.run_id] = run
             due = max(delivery.due_at or now, now)
             self._handoffs[run.run_id] = _Handoff(
@@ -97,6 +96,24 @@ class MemoryLedger:
                 self._keys[spec.idempotency_key] = run.run_id
             self._note(run.run_id, EventType.CREATED, {}, now)
             return copy.deepcopy(run)
+
+    def create_many(
+        self,
+        runs: Sequence[RunRecord],
+        delivery: Delivery = AT_ONCE,
+        *,
+        lane_bound: int | None = None,
+        connection: Any = None,
+    ) -> list[RunRecord]:
+        with self._lock:
+            before = copy.copy(self.__dict__)
+            for name in ("_runs", "_handoffs", "_events", "_event_ids", "_keys"):
+                setattr(self, name, copy.copy(before[name]))
+            try:
+                return [self.create(run, delivery, lane_bound=lane_bound, connection=connection) for run in runs]
+            except Exception:
+                self.__dict__.update(before)
+                raise
 
     def get(self, run_id: str, *, connection: Any = None) -> RunRecord | None:
         _alone(connection)

@@ -6,26 +6,16 @@ changes both rows and adds the event. READ COMMITTED, where a statement that had
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
 from typing import Any
 
-import psycopg
-from psycopg import errors, sql
-from psycopg.pq import TransactionStatus
-from psycopg.types.json import Jsonb
+from psycopg import errors
 from psycopg_pool import ConnectionPool
 
 from spine_migrate.execution import invariants
-from spine_migrate.execution.errors import (
-    BackpressureError,
-    ExecutionNotFoundError,
-    TransitionError,
-)
+from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import RunEvent
-from spine_migrate.execution.invariants import entity
+from spine_migrate.execution.ledgers.creation import Creation, taken
 from spine_migrate.execution.ledgers.listing import listing
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
@@ -37,91 +27,70 @@ from spine_migrate.execution.ledgers.refusals import (
     NOT_DUE,
     ONLY_DEAD_LETTERS,
     TO_BE_CANCELLED,
-    entity_is_busy,
-    no_such_run,
-    run_exists,
     storable_error,
-    unseen,
 )
-from spine_migrate.execution.pools import ForkedPool
+from spine_migrate.execution.ledgers.statements import Session, Statements, json_column
 from spine_migrate.execution.runs import SOURCES, RunRecord, RunStatus, RunSummary, record_of, run_uuid
-from spine_migrate.execution.sessions import Connection, Row, escaped, execute, queries, session, tables, transaction
-from spine_migrate.execution.storable import as_json, as_text
+from spine_migrate.execution.sessions import Row, execute
+from spine_migrate.execution.storable import as_text
 
 
 class PostgresLedger:
     """``schema`` holds the tables; without one the connections' search_path finds them."""
 
     def __init__(self, pool: ConnectionPool[Any], schema: str | None = None) -> None:
-        self._pool = ForkedPool(pool)
-        self._schema = schema
+        self._statements = Statements(pool, schema)
+        self._creation = Creation(self._statements)
 
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
     ) -> RunRecord:
-        run = invariants.checked(run)
-        run.timeout_seconds, run.message = delivery.timeout_seconds, as_json(delivery.message)
-        spec = run.spec
-        values = _creating(run, delivery)
-        for field in ("parent_run_id", "retry_of_run_id"):
-            if values[field] is not None and run_uuid(values[field]) is None:
-                raise no_such_run(field, values[field])
-        try:
-            with self._session(connection) as session:
-                if spec.idempotency_key is not None and (found := self._of_key(session, spec.idempotency_key)):
-                    return found
-                self._check_bound(session, spec.lane, lane_bound)
-                with _unbroken(connection):
-                    made = self._one(session, "create", values)
-                if made is not None:
-                    run.created_at = made["created_at"]
-                    return run
-                first = None if spec.idempotency_key is None else self._of_key(session, spec.idempotency_key)
-        except errors.UniqueViolation as error:
-            return self._collided(run, error, connection)
-        except errors.ForeignKeyViolation as error:
-            field = "retry_of_run_id" if "retry_of" in (error.diag.constraint_name or "") else "parent_run_id"
-            raise no_such_run(field, values[field]) from error
-        except errors.SerializationFailure as error:
-            raise unseen(spec.idempotency_key) from error
-        if first is None:
-            raise unseen(spec.idempotency_key)
-        return first
+        return self._creation.create(run, delivery, lane_bound=lane_bound, connection=connection)
+
+    def create_many(
+        self,
+        runs: Sequence[RunRecord],
+        delivery: Delivery = AT_ONCE,
+        *,
+        lane_bound: int | None = None,
+        connection: Any = None,
+    ) -> list[RunRecord]:
+        return self._creation.create_many(runs, delivery, lane_bound=lane_bound, connection=connection)
 
     def get(self, run_id: str, *, connection: Any = None) -> RunRecord | None:
         if (key := run_uuid(run_id)) is None:
             return None
-        with self._session(connection) as session:
-            found = self._one(session, "get", {"run_id": key})
+        with self._statements.session(connection) as session:
+            found = session.one("get", {"run_id": key})
         return None if found is None else record_of(found)
 
     def of_key(self, idempotency_key: str, *, connection: Any = None) -> RunRecord | None:
-        with self._session(connection) as session:
-            return self._of_key(session, idempotency_key)
+        with self._statements.session(connection) as session:
+            return session.of_key(idempotency_key)
 
     def get_many(self, run_ids: Sequence[str]) -> list[RunRecord]:
         keys = [key for key in map(run_uuid, run_ids) if key is not None]
-        with self._session(None) as session:
-            rows = execute(session, self._queries["get_many"], {"run_ids": keys}).fetchall()
+        with self._statements.session(None) as session:
+            rows = session.execute("get_many", {"run_ids": keys}).fetchall()
         return [record_of(row) for row in rows]
 
     def list_runs(self, filters: RunFilter = EVERYTHING, *, limit: int = 100, offset: int = 0) -> list[RunSummary]:
         invariants.page(limit, offset)
         if filters.matches_nothing:
             return []
-        with self._session(None) as session:
+        with self._statements.session(None) as session:
             ordered = self._tag_in_order(session, filters.tag)
-            query, values = listing(self._runs, filters, limit=limit, offset=offset, tag_in_order=ordered)
+            query, values = listing(self._statements.runs, filters, limit=limit, offset=offset, tag_in_order=ordered)
             # Planned each time: which index is best depends on the values, of a tag above all.
-            rows = execute(session, query, values, prepare=False).fetchall()
+            rows = execute(session.connection, query, values, prepare=False).fetchall()
         return [RunSummary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
 
     def events(self, run_id: str) -> list[RunEvent]:
         key = _key(run_id)
-        with self._session(None) as session:
-            rows = execute(session, self._queries["events"], {"run_id": key}).fetchall()
+        with self._statements.session(None) as session:
+            rows = session.execute("events", {"run_id": key}).fetchall()
             # A run of the ledger's own has one at least; one that was migrated may have none.
-            if not rows and self._one(session, "get", {"run_id": key}) is None:
+            if not rows and session.one("get", {"run_id": key}) is None:
                 raise ExecutionNotFoundError(run_id)
         return [RunEvent(**row) for row in rows]
 
@@ -131,12 +100,12 @@ class PostgresLedger:
             "run_id": _key(event.run_id),
             "event_id": run_uuid(event.event_id),
             "event_type": str(event.event_type),
-            "data": _json(event.data),
+            "data": json_column(event.data),
             "source": event.source,
         }
         try:
-            with self._session(connection) as session, _unbroken(connection):
-                execute(session, self._queries["record"], values)
+            with self._statements.session(connection) as session, session.unbroken():
+                session.execute("record", values)
         except errors.ForeignKeyViolation as error:
             raise ExecutionNotFoundError(event.run_id) from error
 
@@ -157,12 +126,12 @@ class PostgresLedger:
             "claim_within": claim_within_seconds,
             "attempt": attempt,
         }
-        with self._session(None) as session:
-            queued = self._one(session, "mark_queued", values)
-            if queued is None and execute(session, self._queries["adopt"], {"run_id": values["run_id"]}).rowcount:
-                queued = self._one(session, "mark_queued", values)
+        with self._statements.session(None) as session:
+            queued = session.one("mark_queued", values)
+            if queued is None and session.execute("adopt", {"run_id": values["run_id"]}).rowcount:
+                queued = session.one("mark_queued", values)
             if queued is None:
-                execute(session, self._queries["mark_carried"], values)
+                session.execute("mark_carried", values)
         if queued is None:
             self._known(run_id)
         return queued is not None
@@ -205,8 +174,8 @@ class PostgresLedger:
         try:
             return record_of(self._change("reprocess", {"run_id": run_id}, RunStatus.PENDING))
         except errors.UniqueViolation as error:
-            with self._session(None) as session:
-                raise self._taken(session, self._known(run_id), error) from error
+            with self._statements.session(None) as session:
+                raise taken(session, self._known(run_id), error) from error
 
     def publishable(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
         return self._take(RunStatus.PENDING, limit, again_in_seconds)
@@ -216,16 +185,16 @@ class PostgresLedger:
 
     def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
         invariants.page(limit)
-        with self._session(None) as session, transaction(session):
-            ripe = execute(session, self._queries["expired_leases"], {"limit": limit}).fetchall()
-            reaped = [self._one(session, *_reaping(row, backoff_seconds)) for row in ripe]
+        with self._statements.session(None) as session, session.transaction():
+            ripe = session.execute("expired_leases", {"limit": limit}).fetchall()
+            reaped = [session.one(*_reaping(row, backoff_seconds)) for row in ripe]
         return [record_of(row) for row in reaped if row is not None]
 
     def _take(self, status: RunStatus, limit: int, again_in_seconds: float) -> list[RunRecord]:
         values = {"status": str(status), "limit": limit, "again_in": again_in_seconds}
         invariants.page(limit)
-        with self._session(None) as session:
-            return [record_of(row) for row in execute(session, self._queries["take"], values).fetchall()]
+        with self._statements.session(None) as session:
+            return [record_of(row) for row in session.execute("take", values).fetchall()]
 
     def _finish(
         self,
@@ -244,22 +213,22 @@ class PostgresLedger:
         """One compare-and-set; where it finds nothing to change, why that is."""
         run_id = _key(values["run_id"])
         values = {**values, "run_id": run_id}
-        with self._session(None) as session:
-            if found := self._one(session, name, values):
+        with self._statements.session(None) as session:
+            if found := session.one(name, values):
                 return found
-            with transaction(session):
-                execute(session, self._queries["adopt"], {"run_id": run_id})
+            with session.transaction():
+                session.execute("adopt", {"run_id": run_id})
                 # Others may have changed it since: what is said of it now holds for the second attempt.
-                standing = self._one(session, "hold", {"run_id": run_id})
+                standing = session.one("hold", {"run_id": run_id})
                 if standing is None:
                     raise ExecutionNotFoundError(run_id)
-                if found := self._one(session, name, values):
+                if found := session.one(name, values):
                     return found
                 refused = self._refused(session, name, values, standing, wanted)
         # Outside, so that what was recorded of the refusal is committed.
         raise refused
 
-    def _refused(self, session: Connection, name: str, values: Row, standing: Row, wanted: RunStatus) -> Exception:
+    def _refused(self, session: Session, name: str, values: Row, standing: Row, wanted: RunStatus) -> Exception:
         run_id = values["run_id"]
         why = NO_STEP
         waits = standing["status"] in ("pending", "queued")
@@ -270,45 +239,14 @@ class PostgresLedger:
         elif name == "reprocess":
             why = ONLY_DEAD_LETTERS
         elif name == "claim" and waits and standing["expired"]:
-            execute(session, self._queries["expire"], {"run_id": run_id})
+            session.execute("expire", {"run_id": run_id})
             why = EXPIRED
         elif name == "claim" and waits and standing["early"]:
             why = NOT_DUE
         elif name == "try_again" and standing["status"] == RunStatus.DEAD_LETTERED:
             why = NO_DEAD_LETTERS
-        refused = self._one(session, "refuse", {"run_id": run_id, "wanted": str(wanted), "why": why})
+        refused = session.one("refuse", {"run_id": run_id, "wanted": str(wanted), "why": why})
         return TransitionError(run_id, refused["status"] if refused else standing["status"], wanted, why)
-
-    def _check_bound(self, session: Connection, lane: str, bound: int | None) -> None:
-        if bound is None:
-            return
-        counted = self._one(session, "waiting_in_lane", {"lane": lane, "bound": bound})
-        if counted is not None and counted["count"] >= bound:
-            raise BackpressureError(lane, counted["count"], bound)
-
-    def _collided(self, new: RunRecord, error: errors.UniqueViolation, connection: Any) -> RunRecord:
-        """The run that has the idempotency key; else the error to be raised.
-
-        Of two that are inserted at the same moment with the same key and entity, one may meet the other in the index of
-        entities first.
-        """
-        with self._session(connection) as session:
-            key = new.spec.idempotency_key
-            if key is not None and (first := self._of_key(session, key)) is not None:
-                return first
-            raise self._taken(session, new, error) from error
-
-    def _taken(self, session: Connection, new: RunRecord, error: errors.UniqueViolation) -> Exception:
-        about = entity(new.spec.metadata)
-        if about is None or error.diag.constraint_name == "runs_pkey":
-            return run_exists(new.run_id)
-        values = {"entity_type": about[0], "entity_id": about[1]}
-        other = self._one(session, "active_of_entity", values)
-        return entity_is_busy(about, other["run_id"] if other else None)
-
-    def _of_key(self, session: Connection, key: str) -> RunRecord | None:
-        found = self._one(session, "of_key", {"idempotency_key": key})
-        return None if found is None else record_of(found)
 
     def _known(self, run_id: str) -> RunRecord:
         found = self.get(run_id)
@@ -316,42 +254,12 @@ class PostgresLedger:
             raise ExecutionNotFoundError(run_id)
         return found
 
-    def _tag_in_order(self, session: Connection, tag: str | None) -> bool:
+    def _tag_in_order(self, session: Session, tag: str | None) -> bool:
         """Whether an index serves a list by this tag; some teams have built one for a tag by which they list much."""
         key, equals, _ = (tag or "").partition("=")
-        values = {"runs": tables(self._schema)["runs"].as_string(None), "key": key}
-        found = self._one(session, "tag_in_order", values) if equals else None
+        values = {"runs": self._statements.runs_name, "key": key}
+        found = session.one("tag_in_order", values) if equals else None
         return found is not None and found["found"]
-
-    def _one(self, session: Connection, name: str, values: Row) -> Row | None:
-        return execute(session, self._queries[name], values).fetchone()
-
-    def _session(self, connection: Connection | None) -> AbstractContextManager[Connection]:
-        return session(self._pool, "ledger", connection)
-
-    @cached_property
-    def _runs(self) -> sql.Composable:
-        return tables(self._schema if self._schema is None else escaped(self._schema))["runs"]
-
-    @cached_property
-    def _queries(self) -> dict[str, str]:
-        return queries("ledger", self._schema)
-
-
-def _unbroken(connection: Connection | None) -> AbstractContextManager[object]:
-    """A savepoint in the caller's transaction, which must not break because of ours."""
-    if connection is None:
-        return nullcontext()
-    if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
-        # Nothing was executed yet, and transaction() would commit what is the first part of the caller's transaction.
-        psycopg.Cursor(connection).execute("SELECT")
-    return connection.transaction()
-
-
-_SPEC_COLUMNS = (
-    "kind", "name", "priority", "lane", "idempotency_key", "correlation_id", "parent_run_id", "max_retries",
-    "trigger_source", "retry_delay_seconds",
-)  # fmt: skip
 
 
 def _key(run_id: str) -> str:
@@ -360,29 +268,6 @@ def _key(run_id: str) -> str:
     if key is None:
         raise ExecutionNotFoundError(run_id)
     return key
-
-
-def _json(value: Any) -> Jsonb | None:
-    """With json.dumps, which the value was checked with; an application may have set another one for all of psycopg."""
-    return None if value is None else Jsonb(value, dumps=json.dumps)
-
-
-def _creating(run: RunRecord, delivery: Delivery) -> Row:
-    spec = run.spec
-    return {
-        **{name: getattr(spec, name) for name in _SPEC_COLUMNS},
-        "run_id": run.run_id,
-        "params": _json(spec.params),
-        "metadata": _json(spec.metadata),
-        "tags": _json(run.tags),
-        "attempt": run.attempt,
-        "retry_of_run_id": run.retry_of_run_id,
-        "due_at": delivery.due_at,
-        "publish_in": delivery.publish_in_seconds,
-        "expires_at": delivery.expires_at,
-        "timeout_seconds": run.timeout_seconds,
-        "message": _json(run.message),
-    }
 
 
 def _finishing(
@@ -401,10 +286,10 @@ def _finishing(
         "status": str(status),
         "sources": [str(source) for source in SOURCES[status]],
         "fence": fence,
-        "result": _json(result),
+        "result": json_column(result),
         "error": error,
         "error_type": error_type,
-        "data": _json({"error": error, "error_type": error_type} if failed else {}),
+        "data": json_column({"error": error, "error_type": error_type} if failed else {}),
     }
 
 

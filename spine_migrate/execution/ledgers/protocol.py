@@ -37,6 +37,18 @@ class Delivery:
         if self.message is not None:
             invariants.json_object("message", self.message)
 
+    def of(self, run: RunRecord) -> RunRecord:
+        """A new run as a ledger holds it; what is not said here of its timeout and message is as the run has it.
+
+        Raises InvalidSpecError.
+        """
+        kept = invariants.checked(run)
+        if self.timeout_seconds is not None:
+            kept.timeout_seconds = self.timeout_seconds
+        if self.message is not None:
+            kept.message = invariants.json_object("message", self.message)
+        return kept
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -101,6 +113,19 @@ class Ledger(Protocol):
         run of its entity is active, or the caller's transaction cannot see the run that has its key),
         InvalidSpecError (its parent or retried run does not exist). Nothing is stored then, and the caller's
         transaction can go on.
+        """
+        ...
+
+    def create_many(
+        self,
+        runs: Sequence[RunRecord],
+        delivery: Delivery = AT_ONCE,
+        *,
+        lane_bound: int | None = None,
+        connection: Any = None,
+    ) -> list[RunRecord]:
+        """Store many runs, in their order, or none of them; for each, what ``create`` would give. A run may name one
+        before it as its parent. Raises as ``create``, for the first that is at fault.
         """
         ...
 

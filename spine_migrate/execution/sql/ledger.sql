@@ -31,6 +31,10 @@ SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM {runs} r LEFT JOIN {run_handoff} h USING (run_id)
  WHERE r.idempotency_key = %(idempotency_key)s;
 
+-- name: known_keys
+-- Idempotency keys that are taken.
+SELECT idempotency_key FROM {runs} WHERE idempotency_key = ANY (%(keys)s);
+
 -- name: active_of_entity
 -- The active run of an entity.
 SELECT run_id

@@ -1,0 +1,72 @@
+"""From a run that is stored to its message: what the submitter does at once, and leaves to the relay where it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from spine_migrate.execution.errors import BackendError
+from spine_migrate.execution.events import EventType, RunEvent
+from spine_migrate.execution.executors.protocol import Executor
+from spine_migrate.execution.ledgers.protocol import Delivery, Ledger
+from spine_migrate.execution.runs import RunRecord
+from spine_migrate.execution.storable import as_text
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that the relay leaves a run to its submitter, who is about to publish it.
+PUBLISH_GRACE = 30.0
+#: Seconds after which a published run that nobody claimed is published again.
+CLAIM_WITHIN = 300.0
+#: Publications in a row that fail before the rest of a batch is left for later: the broker is down, and every one of
+#: them takes as long as its timeout.
+PATIENCE = 3
+
+
+class Publishing:
+    """``at_once`` False leaves everything to the relay."""
+
+    def __init__(self, executor: Executor, ledger: Ledger, *, at_once: bool) -> None:
+        self._executor = executor
+        self._ledger = ledger
+        self.at_once = at_once
+
+    def delivering(self, delivery: Delivery, connection: Any) -> tuple[bool, Delivery]:
+        """Whether a run is published as soon as it is stored; the relay leaves it alone for a while then. One of the
+        caller's transaction is not: it is not committed yet.
+        """
+        if not self.at_once or connection is not None or delivery.due_at is not None:
+            return False, delivery
+        return True, replace(delivery, publish_in_seconds=PUBLISH_GRACE)
+
+    def publish(self, run: RunRecord) -> None:
+        """Hand a run to the executor. Raises BackendError; the relay tries again then."""
+        reference = self._executor.submit(run)
+        self._ledger.mark_queued(
+            run.run_id, reference, self._executor.name, claim_within_seconds=CLAIM_WITHIN, attempt=run.attempt
+        )
+
+    def publish_or_leave(self, run: RunRecord) -> bool:
+        """Whether it is published. It is stored, so that an error would only make its submitter submit it again."""
+        try:
+            self.publish(run)
+        except BackendError as error:
+            self.alert(run.run_id, "publishing", error)
+            return False
+        return True
+
+    def publish_many(self, runs: Iterable[RunRecord]) -> None:
+        """Until the executor cannot be reached ``PATIENCE`` times in a row; the rest is left at once."""
+        failed_in_a_row = 0
+        for run in runs:
+            failed_in_a_row = 0 if self.publish_or_leave(run) else failed_in_a_row + 1
+            if failed_in_a_row == PATIENCE:
+                return
+
+    def alert(self, run_id: str, doing: str, error: BackendError) -> None:
+        try:
+            self._ledger.record(RunEvent(run_id, EventType.ALERT_TRIGGERED, {doing: as_text(str(error))}))
+        except BackendError as unrecorded:
+            _log.warning("Run %s: %s failed (%s), and was not recorded: %s", run_id, doing, error, unrecorded)

@@ -1,0 +1,128 @@
+"""Many runs at once, in every ledger: all of them or none, each as ``create`` would store it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool
+
+from spine_migrate.execution import (
+    BackpressureError,
+    ConcurrencyError,
+    InvalidSpecError,
+    RunRecord,
+    WorkSpec,
+)
+from spine_migrate.execution.ledgers.protocol import Delivery
+from tests.ledgers import Timed, kinds
+
+FEED = {"entity_type": "feed", "entity_id": "7"}
+#: More than are sent to the server together.
+MANY = 1_203
+
+
+def runs(count: int, **fields: Any) -> list[RunRecord]:
+    return [RunRecord(WorkSpec("task", f"work {number}", {"n": number}, **fields)) for number in range(count)]
+
+
+def test_many_are_stored_in_their_order(timed: Timed) -> None:
+    given = runs(MANY)
+    stored = timed.ledger.create_many(given, Delivery(timeout_seconds=5, message={"m": 1}))
+    assert [run.run_id for run in stored] == [run.run_id for run in given]
+    assert timed.ledger.get_many([run.run_id for run in given]) == stored
+    assert {(run.timeout_seconds, str(run.message)) for run in stored} == {(5, "{'m': 1}")}
+    assert kinds(timed, stored[-1].run_id) == ["created"]
+    assert len(timed.ledger.publishable(MANY + 1, again_in_seconds=1)) == MANY
+
+
+def test_none_are_stored_of_none(timed: Timed) -> None:
+    assert timed.ledger.create_many([]) == []
+
+
+def test_a_run_may_name_one_before_it(timed: Timed) -> None:
+    parent = RunRecord(WorkSpec("workflow", "all"))
+    child = RunRecord(WorkSpec("step", "one", parent_run_id=parent.run_id))
+    assert [run.run_id for run in timed.ledger.create_many([parent, child])] == [parent.run_id, child.run_id]
+
+
+def test_a_timeout_of_its_own_is_kept_where_none_is_given_for_all(timed: Timed) -> None:
+    (plain, special) = runs(2)
+    stored = timed.ledger.create_many([plain, replace(special, timeout_seconds=3, message={"own": True})])
+    assert [(run.timeout_seconds, run.message) for run in stored] == [(None, None), (3, {"own": True})]
+
+
+def test_one_key_is_one_run_among_many_and_before_them(timed: Timed) -> None:
+    first = timed.made(idempotency_key="known", lane="bulk")
+    keys = ["a", "known", "b", "a", None]
+    given = [RunRecord(WorkSpec("task", "work", idempotency_key=key, lane="bulk")) for key in keys]
+    stored = timed.ledger.create_many(given, lane_bound=4)
+    ids = [run.run_id for run in stored]
+    assert ids == [given[0].run_id, first, given[2].run_id, given[0].run_id, given[4].run_id]
+    assert len(timed.ledger.list_runs()) == 4
+
+
+def busy(timed: Timed) -> RunRecord:
+    timed.made(metadata=FEED)
+    return RunRecord(WorkSpec("task", "work", metadata=FEED))
+
+
+def twice(timed: Timed) -> RunRecord:
+    return RunRecord(WorkSpec("task", "work"), run_id=timed.made())
+
+
+def orphan(_: Timed) -> RunRecord:
+    return RunRecord(WorkSpec("step", "work", parent_run_id=str(uuid4())))
+
+
+def odd(_: Timed) -> RunRecord:
+    return RunRecord(WorkSpec("task", "work", priority="some"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        (busy, ConcurrencyError, "feed 7 has an active run"),
+        (twice, InvalidSpecError, "There is a run .* already"),
+        (orphan, InvalidSpecError, "parent_run_id names the run .*, which does not exist"),
+        (odd, InvalidSpecError, "priority must be one of"),
+    ],
+)
+def test_one_at_fault_means_none(
+    timed: Timed, bad: Callable[[Timed], RunRecord], error: type[Exception], says: str
+) -> None:
+    fault = bad(timed)
+    before = len(timed.ledger.list_runs(limit=MANY))
+    given = runs(700)
+    with pytest.raises(error, match=says):
+        timed.ledger.create_many([*given[:600], fault, *given[600:]])
+    assert len(timed.ledger.list_runs(limit=MANY)) == before
+    assert len(timed.ledger.create_many(given)) == 700
+
+
+def test_a_lane_has_room_for_all_or_takes_none(timed: Timed) -> None:
+    timed.made(lane="bulk")
+    timed.made(idempotency_key="known", lane="bulk")
+    again = RunRecord(WorkSpec("task", "work", idempotency_key="known", lane="bulk"))
+    with pytest.raises(BackpressureError):
+        timed.ledger.create_many([again, *runs(3, lane="bulk")], lane_bound=4)
+    timed.ledger.create_many([again, *runs(2, lane="bulk"), *runs(4, lane="other")], lane_bound=4)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_many_are_part_of_the_callers_transaction(
+    ledger_pool: ConnectionPool[Any], postgres: Timed, *, autocommit: bool
+) -> None:
+    ledger = postgres.ledger
+    with psycopg.connect(str(ledger_pool.conninfo), autocommit=autocommit) as caller:
+        first = RunRecord(WorkSpec("task", "first", metadata=FEED))
+        ledger.create_many([first, *runs(2)], connection=caller)
+        assert len(ledger.list_runs()) == (3 if autocommit else 0)
+        with pytest.raises(ConcurrencyError):
+            ledger.create_many([*runs(2), RunRecord(WorkSpec("task", "second", metadata=FEED))], connection=caller)
+        caller.commit()
+    assert len(ledger.list_runs()) == 3
