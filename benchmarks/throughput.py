@@ -70,7 +70,7 @@ def _beside_procrastinate(
     prepare: Callable[[], None],
     until_done: Callable[[Callable[[int], object]], None],
 ) -> None:
-    procrastinate = ("procrastinate", "--app", f"{jobs.__name__}.queue")
+    procrastinate = ("procrastinate", "--log-level", "warning", "--app", f"{jobs.__name__}.queue")
     subprocess.run([sys.executable, "-m", *procrastinate, "schema", "--apply"], check=True)
     with jobs.queue.open(), _worker(*procrastinate, "worker", "--concurrency", "2"):
         side = Side(prepare, lambda: until_done(lambda n: jobs.queued.defer(number=n)))

@@ -155,6 +155,8 @@ def json_object(field: str, value: object) -> dict[str, Any]:
     """
     if not isinstance(value, dict):
         raise InvalidSpecError(field, f"{field} must be a dict, not {type(value).__name__}.")
+    if not value:
+        return {}
     stored: dict[str, Any] = json_value(field, value)
     return stored
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+from spine_migrate.execution.alarm import set_alarm
 from spine_migrate.execution.context import TaskContext
 from spine_migrate.execution.entity_lock import EntityLock
 from spine_migrate.execution.errors import ExecutionNotFoundError, LeaseLost, RunTimeout, TransitionError
@@ -14,8 +15,9 @@ from spine_migrate.execution.ledgers.protocol import Claim, Ledger
 _log = logging.getLogger(__name__)
 
 
-class Lease(threading.Thread):
+class Lease:
     """Renews a claim, and the lock on its run's entity, until its end: three times in the ``seconds`` that they last.
+    The thread that does it is started when the first renewal is due; most runs end before that.
 
     ``context.cancelled`` is set where the run is to be cancelled, takes too long, or is no longer ours: because the
     ledger or the guard says so, or because it could not be asked for as long as the lease lasts. A handler that takes
@@ -25,20 +27,36 @@ class Lease(threading.Thread):
     def __init__(
         self, ledger: Ledger, claim: Claim, context: TaskContext, seconds: float, lock: EntityLock | None = None
     ) -> None:
-        super().__init__(name="spine-lease", daemon=True)
         self._ledger = ledger
         self._claim = claim
         self._context = context
         self._seconds = seconds
         self._lock = lock
         self._ended = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._timed_out = False
         self._lost = False
         self._held_until = time.monotonic() + seconds
         self._deadline = None if claim.run.timeout_seconds is None else time.monotonic() + claim.run.timeout_seconds
 
-    def run(self) -> None:
-        while not self._ended.wait(self._pause()) and self._keep(time.monotonic()):
+    def start(self) -> None:
+        set_alarm(time.monotonic() + self._pause(), self)
+
+    @property
+    def over(self) -> bool:
+        return self._ended.is_set()
+
+    def wake(self) -> None:
+        """The first renewal is due. Raises RuntimeError where no thread can be started."""
+        with self._starting:
+            if not self._ended.is_set():
+                thread = threading.Thread(target=self._run, name="spine-lease", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        while self._keep(time.monotonic()) and not self._ended.wait(self._pause()):
             pass
         # The claim is lost, which does not end the handler: nobody else is to start on its entity.
         while self._lock is not None and not self._ended.wait(self._seconds / 3) and self._lock.keep():
@@ -57,8 +75,10 @@ class Lease(threading.Thread):
             raise LeaseLost("The handler stopped because the lease could not be renewed in time.")
 
     def end(self) -> None:
-        self._ended.set()
-        self.join()
+        with self._starting:
+            self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

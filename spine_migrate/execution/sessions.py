@@ -49,13 +49,15 @@ def session(pool: ForkedPool, what: str, connection: Connection | None = None) -
 @contextmanager
 def _ours(connection: Connection) -> Iterator[None]:
     """For the time being; the application may have its pool's connections otherwise."""
-    before = connection.autocommit
+    if connection.autocommit:
+        yield
+        return
     connection.autocommit = True
     try:
         yield
     finally:
         if not connection.closed:
-            connection.autocommit = before
+            connection.autocommit = False
 
 
 @contextmanager

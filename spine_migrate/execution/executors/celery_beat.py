@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery, Task
 
-from spine_migrate.execution.executors.per_process import PerProcess
+from spine_migrate.execution.per_process import PerProcess
 from spine_migrate.execution.relay import Relay
 
 TASK = "spine.relay"

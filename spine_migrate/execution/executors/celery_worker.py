@@ -27,9 +27,9 @@ from celery.exceptions import Ignore, Retry
 
 from spine_migrate.execution.errors import BackendError, ResultNotStorable, TransitionError
 from spine_migrate.execution.executors.celery import TASK
-from spine_migrate.execution.executors.per_process import PerProcess
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
 from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.per_process import PerProcess
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
 from spine_migrate.execution.runs import RunStatus
 from spine_migrate.execution.storable import as_json

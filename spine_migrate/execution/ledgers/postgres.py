@@ -127,14 +127,14 @@ class PostgresLedger:
             "attempt": attempt,
         }
         with self._statements.session(None) as session:
-            queued = session.one("mark_queued", values)
-            if queued is None and session.execute("adopt", {"run_id": values["run_id"]}).rowcount:
-                queued = session.one("mark_queued", values)
-            if queued is None:
-                session.execute("mark_carried", values)
-        if queued is None:
-            self._known(run_id)
-        return queued is not None
+            if session.one("mark_queued", values) is not None:
+                return True
+            if session.one("mark_carried", values) is not None:
+                return False
+            if session.execute("adopt", {"run_id": values["run_id"]}).rowcount:
+                return session.one("mark_queued", values) is not None
+        self._known(run_id)
+        return False
 
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
         values = {"run_id": run_id, "worker": as_text(worker), "lease": lease_seconds}

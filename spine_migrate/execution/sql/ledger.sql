@@ -145,6 +145,7 @@ SELECT run_id, set_config('synchronous_commit', 'off', true) FROM moved;
 UPDATE {runs}
    SET external_ref = %(external_ref)s, executor_name = %(executor_name)s
  WHERE run_id = %(run_id)s AND external_ref IS NULL
+   AND (status NOT IN ('pending', 'queued') OR coalesce(attempt, 1) <> %(attempt)s::int)
 RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: claim

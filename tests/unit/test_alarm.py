@@ -1,0 +1,120 @@
+"""The alarm wakes those whose time has come, and forgets those who are over before."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import subprocess
+import sys
+import time
+import weakref
+
+import pytest
+
+from spine_migrate.execution import alarm
+from spine_migrate.execution.alarm import Alarm
+
+#: Seconds after which what does not happen has failed.
+LONGEST = 30
+
+
+class Sleeper:
+    def __init__(self, woken: queue.SimpleQueue[str], name: str, faults: int = 0) -> None:
+        self._woken, self._name, self._faults = woken, name, faults
+        self.over = False
+
+    def wake(self) -> None:
+        if self._faults:
+            self._faults -= 1
+            raise RuntimeError("can't start new thread")
+        self._woken.put(self._name)
+
+
+@pytest.fixture
+def woken() -> queue.SimpleQueue[str]:
+    return queue.SimpleQueue()
+
+
+def test_they_are_woken_in_the_order_of_their_times(woken: queue.SimpleQueue[str]) -> None:
+    ring, now = Alarm(), time.monotonic()
+    sleepers = [Sleeper(woken, name) for name in ("late", "soon", "now")]
+    for sleeper, after in zip(sleepers, (0.3, 0.15, 0.0), strict=True):
+        ring.set(now + after, sleeper)
+    assert [woken.get(timeout=LONGEST) for _ in sleepers] == ["now", "soon", "late"]
+    assert time.monotonic() >= now + 0.3
+
+
+def test_who_is_over_or_gone_is_not_woken(woken: queue.SimpleQueue[str]) -> None:
+    ring, now = Alarm(), time.monotonic()
+    over, gone, last = (Sleeper(woken, name) for name in ("over", "gone", "last"))
+    for sleeper in (over, gone, last):
+        ring.set(now + 0.2, sleeper)
+    over.over = True
+    still = weakref.ref(gone)
+    del gone, sleeper
+    gc.collect()
+    assert still() is None
+    assert woken.get(timeout=LONGEST) == "last"
+    assert woken.empty()
+
+
+def test_who_is_over_costs_no_wake_up(woken: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, now = Alarm(), time.monotonic()
+    looks = 0
+    first = Alarm._first  # noqa: SLF001 - how often the thread looks is what this is about
+
+    def counted(self: Alarm) -> alarm.Sleeper | None:
+        nonlocal looks
+        looks += 1
+        return first(self)
+
+    monkeypatch.setattr(Alarm, "_first", counted)
+    for number in range(500):
+        sleeper = Sleeper(woken, str(number))
+        ring.set(now + 0.2 + number / 10_000, sleeper)
+        sleeper.over = True
+    last = Sleeper(woken, "last")
+    ring.set(now + 0.4, last)
+    assert woken.get(timeout=LONGEST) == "last"
+    assert looks < 10
+
+
+def test_who_could_not_be_woken_is_tried_again(
+    woken: queue.SimpleQueue[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(alarm, "_AGAIN", 0.01)
+    ring, sleeper, other = Alarm(), Sleeper(woken, "at last", faults=2), Sleeper(woken, "other")
+    ring.set(time.monotonic(), sleeper)
+    assert woken.get(timeout=LONGEST) == "at last"
+    ring.set(time.monotonic(), other)
+    assert woken.get(timeout=LONGEST) == "other"
+    assert "can't start new thread" in caplog.text
+
+
+_FORKS = """
+import os, sys, threading, time
+from spine_migrate.execution.alarm import set_alarm
+
+class Sleeper:
+    over = False
+    def __init__(self):
+        self.woken = threading.Event()
+    def wake(self):
+        self.woken.set()
+
+def rings():
+    sleeper = Sleeper()
+    set_alarm(time.monotonic(), sleeper)
+    return sleeper.woken.wait(30)
+
+assert rings()
+child = os.fork()
+if child == 0:
+    os._exit(0 if rings() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not rings())
+"""
+
+
+def test_a_child_has_an_alarm_of_its_own() -> None:
+    """In a process of its own: Python 3.12 and later warn of a fork beside threads, as Celery's workers do it."""
+    subprocess.run([sys.executable, "-c", _FORKS], check=True, timeout=90)
