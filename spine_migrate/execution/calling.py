@@ -7,6 +7,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from inspect import Parameter
 from typing import Any
 
@@ -31,14 +32,29 @@ def _arguments(handler: Handler, context: TaskContext) -> tuple[list[Any], dict[
     context. ``*args`` alone does not ask for it: most often that is a decorator around a handler of one parameter.
     """
     try:
-        parameters = list(inspect.signature(handler).parameters.values())
-    except ValueError:  # a builtin that has no signature
+        hash(handler)
+    except TypeError:
+        parameters = _read(handler)
+    else:
+        parameters = _parameters(handler)
+    if parameters is None:
         return [context.params], {}
     second = [parameter for parameter in parameters if parameter.kind in _PLACED][1:2]
     if second and _is_meant(second[0]):
         return [context.params, context], {}
     named = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]
     return [context.params], {name: context for name in named if name in _CONTEXT}
+
+
+def _read(handler: Handler) -> list[Parameter] | None:
+    try:
+        return list(inspect.signature(handler).parameters.values())
+    except ValueError:  # a builtin that has no signature
+        return None
+
+
+#: Reading a signature takes longer than many a handler.
+_parameters = lru_cache(maxsize=1024)(_read)
 
 
 def _is_meant(parameter: Parameter) -> bool:

@@ -133,7 +133,7 @@ class SyncDispatcher:
         made = self.ledger.create_many(new, delivery, lane_bound=self._lane_bound, connection=connection)
         if publishes:
             created = {run.run_id for run in new}
-            self._publishing.publish_many({run.run_id: run for run in made if run.run_id in created}.values())
+            self._publishing.publish_many([*{run.run_id: run for run in made if run.run_id in created}.values()])
         stored = iter(made)
         return [(next(stored) if first is None else first).run_id for first in firsts]
 

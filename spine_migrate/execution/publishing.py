@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spine_migrate.execution.errors import BackendError
@@ -23,6 +23,29 @@ CLAIM_WITHIN = 300.0
 #: Publications in a row that fail before the rest of a batch is left for later: the broker is down, and every one of
 #: them takes as long as its timeout.
 PATIENCE = 3
+
+
+@dataclass(frozen=True)
+class Published:
+    """Runs with their references, and those that failed with their errors; the rest was not tried."""
+
+    published: list[tuple[RunRecord, str]]
+    failed: list[tuple[RunRecord, BackendError]]
+
+
+def publish_all(executor: Executor, runs: Iterable[RunRecord]) -> Published:
+    """Until the executor cannot be reached ``PATIENCE`` times in a row. Nothing is marked."""
+    outcome, in_a_row = Published([], []), 0
+    for run in runs:
+        try:
+            outcome.published.append((run, executor.submit(run)))
+            in_a_row = 0
+        except BackendError as error:
+            outcome.failed.append((run, error))
+            in_a_row += 1
+            if in_a_row == PATIENCE:
+                break
+    return outcome
 
 
 class Publishing:
@@ -57,13 +80,16 @@ class Publishing:
             return False
         return True
 
-    def publish_many(self, runs: Iterable[RunRecord]) -> None:
-        """Until the executor cannot be reached ``PATIENCE`` times in a row; the rest is left at once."""
-        failed_in_a_row = 0
-        for run in runs:
-            failed_in_a_row = 0 if self.publish_or_leave(run) else failed_in_a_row + 1
-            if failed_in_a_row == PATIENCE:
-                return
+    def publish_many(self, runs: Sequence[RunRecord]) -> None:
+        """What cannot be published is left to the relay."""
+        outcome = publish_all(self._executor, runs)
+        try:
+            self._ledger.mark_many_queued(outcome.published, self._executor.name, claim_within_seconds=CLAIM_WITHIN)
+        except BackendError as unmarked:
+            # They are stored and published; an error would only make their submitter submit them again.
+            _log.warning("%d published runs are not marked: %s", len(outcome.published), unmarked)
+        for run, error in outcome.failed:
+            self.alert(run.run_id, "publishing", error)
 
     def alert(self, run_id: str, doing: str, error: BackendError) -> None:
         try:

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spine_migrate.execution.backoff import delay
-from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError
+from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.protocol import Executor
 from spine_migrate.execution.ledgers.protocol import Ledger
-from spine_migrate.execution.publishing import CLAIM_WITHIN, PATIENCE, PUBLISH_GRACE
+from spine_migrate.execution.publishing import CLAIM_WITHIN, PUBLISH_GRACE, publish_all
 from spine_migrate.execution.runs import RunRecord, RunStatus
 
 #: Seconds. How long the relay waits at most when the ledger or the broker is down.
@@ -101,16 +101,12 @@ class Relay:
         failures are in the outcome.
         """
         reaped = self._ledger.reap(self._batch, backoff_seconds=self._backoff)
-        new = self._publish(
-            self._ledger.publishable(self._batch, again_in_seconds=self._publish_again), self._publish_first
-        )
+        new = self._publish(self._ledger.publishable(self._batch, again_in_seconds=self._publish_again), mark=True)
         # Where nothing can be published, what is taken here would only be put off.
         again = (
             _Published(0, 0, None, more=False)
             if new.failed
-            else self._publish(
-                self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within), self._publish_once_more
-            )
+            else self._publish(self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within), mark=False)
         )
         statuses = [run.status for run in reaped]
         return Pass(
@@ -157,34 +153,15 @@ class Relay:
             elif not done.more:
                 stop.wait(poll_seconds)
 
-    def _publish(self, runs: Sequence[RunRecord], publish: Callable[[RunRecord], None]) -> _Published:
-        published = failed = in_a_row = 0
-        error = None
-        for run in runs:
-            try:
-                publish(run)
-            except BackendError as caught:
-                error, failed, in_a_row = str(caught), failed + 1, in_a_row + 1
-                if in_a_row == PATIENCE:
-                    break
-            else:
-                published, in_a_row = published + 1, 0
-        return _Published(published, failed, error, more=len(runs) == self._batch and not failed)
-
-    def _publish_first(self, run: RunRecord) -> None:
-        reference = self._executor.submit(run)
-        try:
-            self._ledger.mark_queued(
-                run.run_id,
-                reference,
-                self._executor.name,
-                claim_within_seconds=self._claim_within,
-                attempt=run.attempt,
+    def _publish(self, runs: Sequence[RunRecord], *, mark: bool) -> _Published:
+        """``mark`` False leaves runs that wait already as they are: marking would begin their pauses anew, and
+        ``unclaimed`` has made the next one longer.
+        """
+        outcome = publish_all(self._executor, runs)
+        if mark:
+            self._ledger.mark_many_queued(
+                outcome.published, self._executor.name, claim_within_seconds=self._claim_within
             )
-        except ExecutionNotFoundError:
-            # Purged meanwhile; its message finds no run either.
-            return
-
-    def _publish_once_more(self, run: RunRecord) -> None:
-        """Without marking it, which would begin its pauses anew: ``unclaimed`` has made the next one longer."""
-        self._executor.submit(run)
+        failed = len(outcome.failed)
+        error = str(outcome.failed[-1][1]) if failed else None
+        return _Published(len(outcome.published), failed, error, more=len(runs) == self._batch and not failed)

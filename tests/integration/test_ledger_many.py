@@ -113,6 +113,39 @@ def test_a_lane_has_room_for_all_or_takes_none(timed: Timed) -> None:
     timed.ledger.create_many([again, *runs(2, lane="bulk"), *runs(4, lane="other")], lane_bound=4)
 
 
+def test_many_published_runs_wait_or_were_faster(timed: Timed) -> None:
+    ledger = timed.ledger
+    given = runs(6)
+    ledger.create_many(given)
+    pending, queued, running, done, retried, purged = given
+    ledger.mark_queued(queued.run_id, "before", "other", claim_within_seconds=1)
+    ledger.claim(running.run_id, "w", lease_seconds=60)
+    ledger.claim(done.run_id, "w", lease_seconds=60)
+    ledger.complete(done.run_id, None)
+    claim = ledger.claim(retried.run_id, "w", lease_seconds=60)
+    ledger.try_again(retried.run_id, "no", None, in_seconds=0, fence=claim.fence)
+    published = [(run, f"ref {number}") for number, run in enumerate(given[:5])]
+    published.append((replace(purged, run_id=str(uuid4())), "ref of nobody"))
+    assert ledger.mark_many_queued(published, "celery", claim_within_seconds=60) == 2
+    found = ledger.get_many([run.run_id for run in given])
+    assert [(str(run.status), run.external_ref) for run in found] == [
+        ("queued", "ref 0"),
+        ("queued", "ref 1"),
+        ("running", "ref 2"),
+        ("completed", "ref 3"),
+        ("pending", "ref 4"),
+        ("pending", None),
+    ]
+    assert kinds(timed, pending.run_id) == ["created", "queued"]
+    assert kinds(timed, queued.run_id) == ["created", "queued"]
+    assert kinds(timed, running.run_id) == ["created", "started"]
+    assert ledger.mark_many_queued([], "celery", claim_within_seconds=60) == 0
+    timed.forward(59)
+    assert ledger.unclaimed(10, again_in_seconds=1) == []
+    timed.forward(2)
+    assert {run.run_id for run in ledger.unclaimed(10, again_in_seconds=1)} == {pending.run_id, queued.run_id}
+
+
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_many_are_part_of_the_callers_transaction(
     ledger_pool: ConnectionPool[Any], postgres: Timed, *, autocommit: bool

@@ -182,6 +182,22 @@ class MemoryLedger:
                 self._note(run_id, EventType.QUEUED, {"executor": executor_name})
             return True
 
+    def mark_many_queued(
+        self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
+    ) -> int:
+        with self._lock:
+            return sum(
+                self.mark_queued(
+                    run.run_id,
+                    external_ref,
+                    executor_name,
+                    claim_within_seconds=claim_within_seconds,
+                    attempt=run.attempt,
+                )
+                for run, external_ref in published
+                if run_uuid(run.run_id) in self._runs
+            )
+
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
         with self._lock:
             run = self._allowed(run_id, RunStatus.RUNNING)

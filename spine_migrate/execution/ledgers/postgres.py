@@ -136,6 +136,27 @@ class PostgresLedger:
         self._known(run_id)
         return False
 
+    def mark_many_queued(
+        self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
+    ) -> int:
+        if not published:
+            return 0
+        for _, external_ref in published:
+            invariants.check_published(external_ref, executor_name)
+        values = {
+            "run_ids": [run.run_id for run, _ in published],
+            "external_refs": [external_ref for _, external_ref in published],
+            "attempts": [run.attempt for run, _ in published],
+            "executor_name": executor_name,
+            "claim_within": claim_within_seconds,
+        }
+        with self._statements.session() as session:
+            marked = session.one("mark_many_queued", values)
+            queued = 0 if marked is None else int(marked["queued"])
+            if queued < len(published):
+                session.execute("mark_many_carried", values)
+        return queued
+
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
         values = {"run_id": run_id, "worker": as_text(worker), "lease": lease_seconds}
         row = self._change("claim", values, RunStatus.RUNNING)

@@ -166,6 +166,14 @@ class Ledger(Protocol):
         """
         ...
 
+    def mark_many_queued(
+        self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
+    ) -> int:
+        """The same for runs as they were published, each with its reference; how many wait now. One that does not
+        exist any more is left out, and so may be one that somebody changes at this moment.
+        """
+        ...
+
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
         """Start a pending or queued run that is due and has not expired. Without a lease nobody takes it away again.
 

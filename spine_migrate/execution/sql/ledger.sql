@@ -148,6 +148,49 @@ UPDATE {runs}
    AND (status NOT IN ('pending', 'queued') OR coalesce(attempt, 1) <> %(attempt)s::int)
 RETURNING set_config('synchronous_commit', 'off', true);
 
+-- name: mark_many_queued
+-- The same for many, each at the attempt that was published. Whoever has one of them locked changes it at this moment:
+-- it is left as it is, for the relay to publish once more if it still waits then.
+WITH published AS (
+    SELECT * FROM unnest(%(run_ids)s::uuid[], %(external_refs)s::text[], %(attempts)s::int[])
+        AS p (run_id, external_ref, attempt)
+), held AS (
+    SELECT p.*, r.status AS was
+      FROM published p JOIN {run_handoff} h USING (run_id) JOIN {runs} r USING (run_id)
+     WHERE r.status IN ('pending', 'queued') AND coalesce(r.attempt, 1) = p.attempt
+       FOR NO KEY UPDATE OF h, r SKIP LOCKED
+), moved AS (
+    UPDATE {runs} r
+       SET status = 'queued', external_ref = held.external_ref, executor_name = %(executor_name)s
+      FROM held
+     WHERE r.run_id = held.run_id
+    RETURNING r.run_id, held.was
+), kept AS (
+    UPDATE {run_handoff} h
+       SET next_at = clock_timestamp() + make_interval(secs => %(claim_within)s)
+      FROM moved
+     WHERE h.run_id = moved.run_id
+), noted AS (
+    INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
+    SELECT run_id, 'queued', clock_timestamp(), jsonb_build_object('executor', %(executor_name)s::text), 'ledger'
+      FROM moved
+     WHERE was = 'pending'
+)
+SELECT count(*) AS queued, set_config('synchronous_commit', 'off', true) FROM moved;
+
+-- name: mark_many_carried
+-- Who carried those whose workers were faster.
+WITH published AS (
+    SELECT * FROM unnest(%(run_ids)s::uuid[], %(external_refs)s::text[], %(attempts)s::int[])
+        AS p (run_id, external_ref, attempt)
+)
+UPDATE {runs} r
+   SET external_ref = p.external_ref, executor_name = %(executor_name)s
+  FROM published p
+ WHERE r.run_id = p.run_id AND r.external_ref IS NULL
+   AND (r.status NOT IN ('pending', 'queued') OR coalesce(r.attempt, 1) <> p.attempt)
+RETURNING set_config('synchronous_commit', 'off', true);
+
 -- name: claim
 -- Start a run that is due. Whoever changes a run locks its handoff first and then the run, so that nobody waits in a
 -- circle and a fence cannot go stale meanwhile. NO KEY, as the UPDATE itself: an application's transaction that has added
