@@ -36,8 +36,9 @@ def throughput(setup: Setup) -> None:
         os.environ["BENCH_BROKER"], os.environ["BENCH_DATABASE"] = broker.url, ledger_database(server)
         jobs = import_module("benchmarks.throughput_app")
         client = redis.Redis.from_url(broker.url)
-        with ConnectionPool(jobs.DATABASE, min_size=1, max_size=2, open=True) as pool:
-            ours = SyncDispatcher(CeleryExecutor(jobs.app), PostgresLedger(pool))
+        with ConnectionPool(jobs.DATABASE, min_size=1, kwargs={"autocommit": True}, open=True) as pool:
+            executor, ledger = CeleryExecutor(jobs.app), PostgresLedger(pool)
+            direct, relayed = SyncDispatcher(executor, ledger), SyncDispatcher(executor, ledger, publish=False)
 
             def prepare() -> None:
                 emptied(jobs.DATABASE)
@@ -53,9 +54,12 @@ def throughput(setup: Setup) -> None:
 
             sides = {
                 "bare Celery": Side(prepare, lambda: until_done(lambda n: jobs.bare.apply_async((n,)))),
-                "ours": Side(prepare, lambda: until_done(lambda n: ours.submit_task("job", {"number": n}))),
+                "ours, direct": Side(prepare, lambda: until_done(lambda n: direct.submit_task("job", {"number": n}))),
+                "ours, relay": Side(prepare, lambda: until_done(lambda n: relayed.submit_task("job", {"number": n}))),
             }
-            with _worker("celery", "-A", jobs.__name__, "-q", "worker", "-c", "2", "-Q", _QUEUES, "-l", "WARNING"):
+            relay = ("spine_migrate", "worker-relay", "--app", f"{jobs.__name__}:app", "--target", jobs.DATABASE)
+            worker = ("celery", "-A", jobs.__name__, "-q", "worker", "-c", "2", "-Q", _QUEUES, "-l", "WARNING")
+            with _worker(*relay, "--poll", "0.1"), _worker(*worker):
                 if find_spec("procrastinate") is None:
                     print("  procrastinate is not installed (pip install procrastinate); it is left out.")
                     compare(alternate(sides, setup.rounds), "bare Celery", rows=_RUNS)
@@ -76,13 +80,13 @@ def _beside_procrastinate(
         side = Side(prepare, lambda: until_done(lambda n: jobs.queued.defer(number=n)))
         taken = alternate({**sides, "procrastinate": side}, setup.rounds)
         compare(taken, "bare Celery", rows=_RUNS)
-        compare({name: taken[name] for name in ("ours", "procrastinate")}, "procrastinate", rows=_RUNS)
+        compare({name: taken[name] for name in taken if name != "bare Celery"}, "procrastinate", rows=_RUNS)
 
 
 @contextmanager
 def _worker(*words: str) -> Iterator[None]:
     """A worker process, stopped at the end."""
-    process = subprocess.Popen([sys.executable, "-m", *words], cwd=Path(__file__).parents[1])
+    process = subprocess.Popen([sys.executable, "-m", *words], cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -47,7 +47,7 @@ registry = HandlerRegistry()
 registry.register("task", "job", _job)
 register(
     app,
-    ledger=lambda: PostgresLedger(ConnectionPool(DATABASE, min_size=1, max_size=2, open=True)),
+    ledger=lambda: PostgresLedger(ConnectionPool(DATABASE, min_size=1, kwargs={"autocommit": True}, open=True)),
     registry=registry,
 )
 
