@@ -1,8 +1,9 @@
-"""The ledgers that the conformance suites run on."""
+"""The ledgers that the conformance suites run on, and dispatchers on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import psycopg
@@ -10,7 +11,15 @@ import pytest
 from psycopg import sql
 from psycopg_pool import ConnectionPool
 
-from tests.database import Role, fresh_database
+from spine_migrate.db import schema
+from spine_migrate.execution import (
+    SyncDispatcher,
+)
+from spine_migrate.execution.ledgers.memory import MemoryLedger
+from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_migrate.execution.ledgers.protocol import Ledger
+from tests.carrier import Carrier
+from tests.database import Database, Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
 
 
@@ -46,3 +55,30 @@ def timed(request: pytest.FixtureRequest) -> Timed:
     pool = request.getfixturevalue("awkward_pool")
     emptied(pool, AWKWARD_SCHEMA)
     return in_postgres(pool, AWKWARD_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def place(server_url: str, owner: Role) -> Iterator[Database]:
+    """One for the module: each test has runs of its own."""
+    with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
+        schema.upgrade(database.url)
+        yield database
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger()
+        return
+    with ConnectionPool(request.getfixturevalue("place").url, min_size=1, max_size=4) as pool:
+        yield PostgresLedger(pool)
+
+
+@pytest.fixture
+def carrier() -> Carrier:
+    return Carrier()
+
+
+@pytest.fixture
+def dispatcher(carrier: Carrier, ledger: Ledger) -> SyncDispatcher:
+    return SyncDispatcher(carrier, ledger)

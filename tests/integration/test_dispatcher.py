@@ -1,39 +1,27 @@
-"""The dispatcher, on both ledgers: the synchronous core, and what awaits it in loops, in forks, and many at once."""
+"""The dispatcher, on both ledgers: what is submitted, refused and listed."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from spine_migrate.db import schema
 from spine_migrate.execution import (
     BackendError,
     BackpressureError,
     ConcurrencyError,
-    Dispatcher,
     EventType,
-    ExecutionNotFoundError,
     HandlerRegistry,
     InvalidSpecError,
     PipelineNotFoundError,
-    RunRecord,
     RunStatus,
     SyncDispatcher,
-    TransitionError,
     WorkSpec,
     pipeline_spec,
     step_spec,
@@ -43,182 +31,8 @@ from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.relay import Relay
-from tests.database import Database, Role, fresh_database
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-class Carrier:
-    """Carries nothing; ``fault`` is raised instead of taking a run, or a cancellation."""
-
-    name = "carrier"
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
-        self.cancelled: list[str] = []
-        self.fault: BackendError | None = None
-
-    def submit(self, run: RunRecord) -> str:
-        if self.fault is not None:
-            raise self.fault
-        self.taken.append(run.run_id)
-        return f"ref-{run.run_id}"
-
-    def cancel(self, external_ref: str) -> bool:
-        if self.fault is not None:
-            raise self.fault
-        self.cancelled.append(external_ref)
-        return True
-
-    def get_status(self, external_ref: str) -> RunStatus | None:
-        return RunStatus.QUEUED if external_ref.removeprefix("ref-") in self.taken else None
-
-
-@pytest.fixture(scope="module")
-def place(server_url: str, owner: Role) -> Iterator[Database]:
-    """One for the module: each test has runs of its own."""
-    with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
-        schema.upgrade(database.url)
-        yield database
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    if request.param == "memory":
-        yield MemoryLedger()
-        return
-    with ConnectionPool(request.getfixturevalue("place").url, min_size=1, max_size=4) as pool:
-        yield PostgresLedger(pool)
-
-
-@pytest.fixture
-def carrier() -> Carrier:
-    return Carrier()
-
-
-@pytest.fixture
-def dispatcher(carrier: Carrier, ledger: Ledger) -> SyncDispatcher:
-    return SyncDispatcher(carrier, ledger)
-
-
-def found(dispatcher: SyncDispatcher, run_id: str) -> RunRecord:
-    run = dispatcher.get_run(run_id)
-    assert run is not None
-    return run
-
-
-def types(dispatcher: SyncDispatcher, run_id: str) -> list[str]:
-    return [str(event.event_type) for event in dispatcher.get_events(run_id)]
-
-
-def test_every_awaitable_method_inside_a_running_loop(carrier: Carrier, ledger: Ledger) -> None:
-    dispatcher = Dispatcher(carrier, ledger)
-
-    async def all_of_them() -> None:
-        tag = token_hex(4)
-        run_id = await dispatcher.submit(WorkSpec("task", tag, {"a": 1}))
-        (stored,) = await dispatcher.get_runs([run_id])
-        assert await dispatcher.get_run(run_id) == stored
-        assert stored.status is RunStatus.QUEUED
-        workflow = await dispatcher.submit_workflow(tag)
-        step = await dispatcher.submit_step(tag, parent_run_id=workflow)
-        pipeline = await dispatcher.submit_pipeline(tag, {"b": 2}, lane="ingest")
-        task = await dispatcher.submit_task(tag, max_retries=0)
-        submitted = await dispatcher.submit_run(RunRecord(pipeline_spec(tag)))
-        listed = await dispatcher.list_runs(name=tag)
-        assert {run.run_id for run in listed} == {run_id, workflow, step, pipeline, task, submitted.run_id}
-        assert [run.run_id for run in await dispatcher.list_runs("pipeline", name=tag, lane="ingest")] == [pipeline]
-        assert [run.run_id for run in await dispatcher.get_runs([task, step])] == [task, step]
-        assert [run.run_id for run in await dispatcher.get_children(workflow)] == [step]
-        await dispatcher.mark_started(run_id, "elsewhere-1")
-        await dispatcher.record_progress(run_id, 0.5, "half")
-        await dispatcher.record_heartbeat(run_id)
-        await dispatcher.mark_completed(run_id, {"n": 1})
-        assert [event.event_type for event in await dispatcher.get_events(run_id)] == [
-            "created", "queued", "started", "progress", "heartbeat", "completed"
-        ]  # fmt: skip
-        await dispatcher.mark_started(task)
-        await dispatcher.mark_failed(task, "no", "ValueError")
-        again = await dispatcher.retry(task)
-        assert [run.retry_of_run_id for run in await dispatcher.get_runs([again])] == [task]
-        assert await dispatcher.cancel(again)
-        dispatcher.sync.ledger.fail(step, "no", None, dead=True)
-        assert (await dispatcher.reprocess(step)).status is RunStatus.PENDING
-
-    asyncio.run(all_of_them())
-
-
-def test_many_at_once_on_a_few_connections(carrier: Carrier, ledger: Ledger) -> None:
-    """And of those with one idempotency key one is a run."""
-    dispatcher = Dispatcher(carrier, ledger)
-    key = token_hex(8)
-
-    async def many() -> tuple[list[str], list[str]]:
-        different = asyncio.gather(*[dispatcher.submit("many", {"n": n}) for n in range(60)])
-        same = asyncio.gather(*[dispatcher.submit("one", {"n": n}, idempotency_key=key) for n in range(20)])
-        return await different, await same
-
-    different, same = asyncio.run(many())
-    assert len(set(different)) == 60
-    assert len(set(same)) == 1
-    assert sorted(carrier.taken) == sorted([*different, *set(same)])
-
-
-_FORK = """
-import asyncio, os, sys
-from psycopg_pool import ConnectionPool
-from spine_migrate.execution import Dispatcher, HandlerRegistry
-from spine_migrate.execution.executors.memory import MemoryExecutor
-from spine_migrate.execution.ledgers.postgres import PostgresLedger
-from spine_migrate.execution.pools import ForkedPool
-
-registry = HandlerRegistry()
-registry.register("pipeline", "who", lambda params: os.getpid())
-
-def dispatcher(pool):
-    ledger = PostgresLedger(pool)
-    return Dispatcher(MemoryExecutor(ledger, registry), ledger, registry)
-
-async def work(dispatcher):
-    run_id = await dispatcher.submit("who", {})
-    await asyncio.to_thread(dispatcher.sync.executor.run_all)
-    run = await dispatcher.get_run(run_id)
-    assert (run.status, run.result) == ("completed", os.getpid()), run
-
-def configure(connection):
-    connection.execute("SET application_name = 'configured'")
-    connection.commit()
-
-with ConnectionPool(sys.argv[1], min_size=2, max_size=4, configure=configure) as pool:
-    pool.wait()
-    inherited, forked = dispatcher(pool), ForkedPool(pool)
-    if sys.argv[2] == "used":
-        asyncio.run(work(inherited))
-    pids = []
-    for _ in range(2):
-        pids.append(os.fork())
-        if pids[-1] == 0:
-            for _ in range(10):
-                asyncio.run(work(inherited))
-            with forked.connection() as connection:
-                print("child", *connection.execute("SHOW application_name").fetchone(), flush=True)
-            os._exit(0)
-    for _ in range(10):
-        asyncio.run(work(inherited))
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
-    asyncio.run(work(inherited))
-    print("parent")
-"""
-
-
-@pytest.mark.parametrize("before", ["used", "unused"])
-def test_in_forked_children(place: Database, before: str) -> None:
-    """With the dispatcher that they inherited, while their parent goes on: no connection is used by two of them."""
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", _FORK, place.url, before],
-        check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "child configured\n" * 2 + "parent\n", "")
+from tests.carrier import Carrier, found, types
+from tests.database import Database
 
 
 def test_the_form_of_capture_spine(dispatcher: SyncDispatcher) -> None:
@@ -419,59 +233,6 @@ def test_what_is_listed_is_narrowed_by_each_filter(dispatcher: SyncDispatcher) -
         dispatcher.list_runs(status="lost")
 
 
-def test_cancel_a_run_that_waits(carrier: Carrier, ledger: Ledger) -> None:
-    """Pending or queued, it is over at once; the executor is told by the reference it gave."""
-    left = SyncDispatcher(carrier, ledger, publish=False)
-    dispatcher = SyncDispatcher(carrier, ledger)
-    pending, queued = left.submit("x", {}), dispatcher.submit("x", {})
-    for run_id in (pending, queued):
-        assert dispatcher.cancel(run_id, "no\0t wanted")
-        assert found(dispatcher, run_id).status is RunStatus.CANCELLED
-        assert dispatcher.get_events(run_id)[-1].data == {"reason": r"no\x00t wanted"}
-        with pytest.raises(TransitionError):
-            ledger.claim(run_id, "late", lease_seconds=60)
-    assert carrier.cancelled == [pending, f"ref-{queued}"]
-
-
-def test_cancel_a_run_that_is_executed_under_a_lease(dispatcher: SyncDispatcher, ledger: Ledger) -> None:
-    run_id = dispatcher.submit("x", {})
-    claim = ledger.claim(run_id, "worker", lease_seconds=60)
-    assert dispatcher.cancel(run_id)
-    assert found(dispatcher, run_id).status is RunStatus.RUNNING
-    assert ledger.renew(run_id, claim.fence, lease_seconds=60)
-    assert ledger.cancel(run_id, "stopped", fence=claim.fence).status is RunStatus.CANCELLED
-
-
-def test_cancel_a_run_that_is_executed_elsewhere(dispatcher: SyncDispatcher) -> None:
-    """Without a lease nobody would ever ask whether it is to stop."""
-    run_id = dispatcher.submit("x", {})
-    dispatcher.mark_started(run_id)
-    assert dispatcher.cancel(run_id)
-    assert found(dispatcher, run_id).status is RunStatus.CANCELLED
-    with pytest.raises(TransitionError):
-        dispatcher.mark_completed(run_id, 1)
-
-
-@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "dead_lettered"])
-def test_cancel_a_run_that_has_ended(dispatcher: SyncDispatcher, carrier: Carrier, end: str) -> None:
-    run_id = ended(dispatcher, end)
-    before = types(dispatcher, run_id)
-    told = len(carrier.cancelled)
-    assert not dispatcher.cancel(run_id)
-    assert found(dispatcher, run_id).status == end
-    assert types(dispatcher, run_id) == before
-    assert len(carrier.cancelled) == told
-
-
-def test_cancel_where_the_executor_does_not_answer(dispatcher: SyncDispatcher, carrier: Carrier) -> None:
-    """The ledger's word is the one that counts."""
-    run_id = dispatcher.submit("x", {})
-    carrier.fault = BackendError("The broker does not answer.")
-    assert dispatcher.cancel(run_id)
-    assert found(dispatcher, run_id).status is RunStatus.CANCELLED
-    assert dispatcher.get_events(run_id)[-1].data == {"cancelling": "The broker does not answer."}
-
-
 def test_many_runs_are_submitted_together(dispatcher: SyncDispatcher, carrier: Carrier) -> None:
     key = token_hex(8)
     first = dispatcher.submit("x", {}, idempotency_key=key)
@@ -504,120 +265,6 @@ def test_one_of_many_at_fault_means_that_none_is_stored_or_published(
         dispatcher.submit_many([pipeline_spec(name), pipeline_spec(name, lane="")])
     assert dispatcher.list_runs(name=name) == []
     assert carrier.taken == []
-
-
-def test_many_runs_are_submitted_in_a_loop(dispatcher: SyncDispatcher) -> None:
-    awaited = Dispatcher(dispatcher.executor, dispatcher.ledger)
-    ids = asyncio.run(awaited.submit_many([pipeline_spec("x"), pipeline_spec("y")]))
-    assert [run.spec.name for run in dispatcher.get_runs(ids)] == ["x", "y"]
-
-
-def ended(dispatcher: SyncDispatcher, end: str, **fields: Any) -> str:
-    run_id = dispatcher.submit("x", {"n": 1}, **fields)
-    ledger = dispatcher.ledger
-    ledger.claim(run_id, "worker", lease_seconds=None)
-    {
-        "completed": lambda: ledger.complete(run_id, 1),
-        "failed": lambda: ledger.fail(run_id, "no", "ValueError"),
-        "dead_lettered": lambda: ledger.fail(run_id, "no", "ValueError", dead=True),
-        "cancelled": lambda: ledger.cancel(run_id, "not wanted"),
-    }[end]()
-    return run_id
-
-
-@pytest.mark.parametrize("end", ["failed", "cancelled", "dead_lettered"])
-def test_retry_is_a_new_run_that_names_the_old_one(dispatcher: SyncDispatcher, carrier: Carrier, end: str) -> None:
-    key = token_hex(8)
-    first = ended(
-        dispatcher, end, idempotency_key=key, tags={"a": 1}, lane="ingest", correlation_id="c", timeout_seconds=9
-    )
-    second = dispatcher.retry(first)
-    run = found(dispatcher, second)
-    assert second != first
-    assert run.timeout_seconds == 9
-    assert (run.retry_of_run_id, run.attempt, run.status) == (first, 2, RunStatus.QUEUED)
-    assert (run.spec.params, run.spec.lane, run.spec.correlation_id, run.tags) == ({"n": 1}, "ingest", "c", {"a": 1})
-    assert run.spec.idempotency_key is None
-    assert second in carrier.taken
-    assert found(dispatcher, first).status == end
-    assert dispatcher.get_events(first)[-1].data == {"run_id": second}
-    assert types(dispatcher, first)[-1] == EventType.RETRIED
-    assert dispatcher.submit("x", {}, idempotency_key=key) == first
-
-
-@pytest.mark.parametrize("end", ["queued", "completed"])
-def test_what_has_not_failed_is_not_retried_and_that_is_recorded(dispatcher: SyncDispatcher, end: str) -> None:
-    run_id = dispatcher.submit("x", {}) if end == "queued" else ended(dispatcher, end)
-    with pytest.raises(TransitionError) as caught:
-        dispatcher.retry(run_id)
-    assert (caught.value.status, caught.value.wanted) == (end, "retried")
-    refused = dispatcher.get_events(run_id)[-1]
-    assert refused.event_type == EventType.TRANSITION_REFUSED
-    assert refused.data["wanted"] == "retried"
-
-
-def test_reprocess_brings_back_the_same_run(dispatcher: SyncDispatcher, carrier: Carrier) -> None:
-    run_id = ended(dispatcher, "dead_lettered")
-    dispatcher.reprocess(run_id)
-    run = found(dispatcher, run_id)
-    assert (run.status, run.attempt) == (RunStatus.QUEUED, 2)
-    assert carrier.taken.count(run_id) == 2
-    assert types(dispatcher, run_id)[-2:] == ["reprocessed", "queued"]
-    with pytest.raises(TransitionError):
-        dispatcher.reprocess(run_id)
-
-
-def test_reprocess_where_the_executor_fails(dispatcher: SyncDispatcher, carrier: Carrier) -> None:
-    run_id = ended(dispatcher, "dead_lettered")
-    carrier.fault = BackendError("The broker does not answer.")
-    dispatcher.reprocess(run_id)
-    assert found(dispatcher, run_id).status is RunStatus.PENDING
-    carrier.fault = None
-    Relay(dispatcher.ledger, carrier).run_once()
-    assert carrier.taken.count(run_id) == 2
-
-
-def test_work_that_is_done_elsewhere_and_reported(dispatcher: SyncDispatcher) -> None:
-    run_id = dispatcher.submit("x", {})
-    dispatcher.mark_started(run_id, "batch-17")
-    run = found(dispatcher, run_id)
-    assert (run.status, run.external_ref, run.executor_name) == (RunStatus.RUNNING, "batch-17", "carrier")
-    dispatcher.record_progress(run_id, 0.5, "ha\0lf")
-    dispatcher.record_heartbeat(run_id)
-    dispatcher.mark_completed(run_id, {"rows": (1, 2)})
-    assert found(dispatcher, run_id).result == {"rows": [1, 2]}
-    assert types(dispatcher, run_id) == ["created", "queued", "started", "progress", "heartbeat", "completed"]
-    assert dispatcher.get_events(run_id)[3].data == {"progress": 0.5, "message": r"ha\x00lf"}
-    with pytest.raises(TransitionError):
-        dispatcher.mark_started(run_id)
-    with pytest.raises(TransitionError):
-        dispatcher.mark_failed(run_id, "late")
-
-
-def test_a_reported_failure_fits_its_columns(dispatcher: SyncDispatcher) -> None:
-    run_id = dispatcher.submit("x", {})
-    dispatcher.mark_started(run_id)
-    with pytest.raises(InvalidSpecError, match="The result cannot be written as JSON"):
-        dispatcher.mark_completed(run_id, {1, 2})
-    dispatcher.mark_failed(run_id, "a\0b", "E" * 200)
-    run = found(dispatcher, run_id)
-    assert (run.status, run.error, run.error_type) == (RunStatus.FAILED, r"a\x00b", "E" * 100)
-
-
-@pytest.mark.parametrize("progress", [float("nan"), float("inf")])
-def test_progress_is_a_finite_number(dispatcher: SyncDispatcher, progress: float) -> None:
-    with pytest.raises(ValueError, match="Progress is a finite number"):
-        dispatcher.record_progress(dispatcher.submit("x", {}), progress)
-
-
-@pytest.mark.parametrize("unknown", [str(uuid4()), "nobody"], ids=["uuid", "text"])
-@pytest.mark.parametrize(
-    "method", ["cancel", "retry", "reprocess", "get_events", "mark_started", "mark_completed", "record_heartbeat"]
-)
-def test_a_run_that_is_not_there(dispatcher: SyncDispatcher, method: str, unknown: str) -> None:
-    with pytest.raises(ExecutionNotFoundError, match=f"There is no run {unknown}"):
-        getattr(dispatcher, method)(unknown)
-    assert dispatcher.get_run(unknown) is None
 
 
 def test_a_dispatcher_without_a_ledger_has_its_executors() -> None:

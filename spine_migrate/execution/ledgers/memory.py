@@ -14,6 +14,7 @@ from spine_migrate.execution import invariants
 from spine_migrate.execution.errors import BackpressureError, ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.invariants import entity
+from spine_migrate.execution.ledgers.filtering import fits
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
     CLAIM_LOST,
@@ -134,7 +135,7 @@ class MemoryLedger:
     def list_runs(self, filters: RunFilter = EVERYTHING, *, limit: int = 100, offset: int = 0) -> list[RunSummary]:
         invariants.page(limit, offset)
         with self._lock:
-            found = [self._copy(key) for key, run in self._runs.items() if _fits(run, filters)]
+            found = [self._copy(key) for key, run in self._runs.items() if fits(run, filters)]
         found.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
         return [run.summary() for run in found[offset : offset + limit]]
 
@@ -396,25 +397,3 @@ class MemoryLedger:
 def _alone(connection: Any) -> None:
     if connection is not None:
         raise TypeError("MemoryLedger has no transactions to join; leave the connection out.")
-
-
-def _fits(run: RunRecord, filters: RunFilter) -> bool:
-    spec = run.spec
-    wanted: list[tuple[object, object]] = [
-        (filters.kind, spec.kind),
-        (filters.status, run.status),
-        (filters.name, spec.name),
-        (filters.parent_run_id and filters.parent_run_id.lower(), spec.parent_run_id),
-        (filters.lane, spec.lane),
-    ]
-    return (
-        all(want is None or want == has for want, has in wanted)
-        and (filters.since is None or run.created_at >= filters.since)
-        and (filters.until is None or run.created_at < filters.until)
-        and (filters.tag is None or _tagged(run.tags, filters.tag))
-    )
-
-
-def _tagged(tags: dict[str, Any], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in tags and (not equals or tags[key] == value)
