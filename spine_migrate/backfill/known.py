@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from spine_migrate.backfill.control import Control, cancelled_by
 from spine_migrate.backfill.setting import Tables, lock_name
 from spine_migrate.db import catalog, ledger
-from spine_migrate.db.connect import Connection, pin
+from spine_migrate.db.connect import PINNED, Connection, connect, pin
 from spine_migrate.db.ledger import Migration
 from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.bind import bind
@@ -76,27 +76,31 @@ def _mapping(migration: Migration, given: Iterable[Mapping]) -> Mapping | None:
 @contextmanager
 def held(
     url: str | None,
-    members: Iterable[Known],
+    find: Callable[[Connection], Sequence[Known]],
     *,
     stop: threading.Event,
-    cancel: threading.Event,
+    cancel: threading.Event | None,
     retry_seconds: float,
     wait: bool,
-) -> Iterator[dict[int, Control]]:
-    """The locks of some migrations, each on a session of its own, by number; taken in one order by everybody.
+) -> Iterator[tuple[Connection, list[Known], dict[int, Control]]]:
+    """A connection, the migrations that ``find`` finds, and their locks by number, each on a session of its own; taken
+    in one order by everybody.
 
     ``cancel`` cancels the statement in flight on any of them, which then raises Interrupted. Raises Refused
     (``already-running``) before anything was done.
     """
     with ExitStack() as locks:
+        connection = locks.enter_context(connect(url, settings=PINNED))
         controls: dict[int, Control] = {}
-        for one in sorted(members, key=lambda one: one.migration.migration_id):
+        for one in sorted(find(connection), key=lambda one: one.migration.migration_id):
             control = locks.enter_context(Control(url, stop=stop, retry_seconds=retry_seconds))
             pin(control.connection)
             control.hold(one.lock, wait=wait)
             controls[one.migration.migration_id] = control
-        with cancelled_by(cancel, controls.values()):
-            yield controls
+        with cancelled_by(cancel or threading.Event(), controls.values()):
+            # Read anew: while we waited for a lock, its holder may have done anything.
+            members = [one for one in find(connection) if one.migration.migration_id in controls]
+            yield connection, members, controls
 
 
 def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import psycopg
@@ -26,7 +25,7 @@ from spine_migrate.backfill.release import Pages, attempt, pages_of, pages_relea
 from spine_migrate.backfill.setting import Setting, open_setting
 from spine_migrate.backfill.sweep import halved
 from spine_migrate.db import ledger
-from spine_migrate.db.connect import PINNED, Connection, connect
+from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -104,25 +103,14 @@ def retry(
     """
     names = [one.name for one in mappings]
     try:
-        with ExitStack() as stack:
-            connection = stack.enter_context(connect(url, settings=PINNED))
-            first = _involved(connection, names, migration_id, mappings)
-            controls = stack.enter_context(
-                held(
-                    url,
-                    first,
-                    stop=stop,
-                    cancel=cancel or threading.Event(),
-                    retry_seconds=options.retry_seconds,
-                    wait=options.wait,
-                )
-            )
-            # Read anew: while we waited for a lock, its holder may have done anything.
-            involved = [
-                one
-                for one in _involved(connection, names, migration_id, mappings)
-                if one.migration.migration_id in controls
-            ]
+        with held(
+            url,
+            lambda connection: _involved(connection, names, migration_id, mappings),
+            stop=stop,
+            cancel=cancel,
+            retry_seconds=options.retry_seconds,
+            wait=options.wait,
+        ) as (connection, involved, controls):
             taken = chosen(connection, mappings=names, migration_id=migration_id)
             missing = absent(connection, taken, selected.keys or [])
             accepted = [accept(connection, one) for one in involved] if options.accept_mapping else []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psycopg
@@ -24,7 +23,7 @@ from spine_migrate.backfill.takeback import Left, Takeback
 from spine_migrate.backfill.undo_plan import NAMED, Undone, held_by, members_of, takeback_of
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.catalog import Name
-from spine_migrate.db.connect import PINNED, Connection, connect
+from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -65,25 +64,19 @@ def undo(
     """
     results: list[Undone] = []
     try:
-        with ExitStack() as stack:
-            connection = stack.enter_context(connect(url, settings=PINNED))
-            first = members_of(connection, mappings)
-            controls = stack.enter_context(
-                held(
-                    url,
-                    first,
-                    stop=stop,
-                    cancel=cancel or threading.Event(),
-                    retry_seconds=options.retry_seconds,
-                    wait=options.wait,
-                )
-            )
-            # Read anew: while we waited for a lock, its holder may have done anything.
-            for one in members_of(connection, mappings):
+        with held(
+            url,
+            lambda connection: members_of(connection, mappings),
+            stop=stop,
+            cancel=cancel,
+            retry_seconds=options.retry_seconds,
+            wait=options.wait,
+        ) as (_, members, controls):
+            for one in members:
                 number = one.migration.migration_id
                 if stop.is_set():
                     results.append(Undone(one.mapping.name, number, "interrupted", 0))
-                elif number in controls:
+                else:
                     results.append(_Undoing(controls[number], one, options, stop, report).run())
     except psycopg.Error as error:
         raise explained(error) from error
