@@ -77,8 +77,13 @@ def desk(tmp_path: Path, database: Database, redis_server: RedisServer) -> Itera
 
 def test_workers_and_a_relay_execute_what_is_submitted(desk: Desk) -> None:
     start, check = blocks("workers", "sh")
-    done = desk.types(f"set -e\n{start}\n{check}\necho $RUN")
+    all_done = (
+        'for one in $MANY; do until spine-migrate runs show "$one" | grep --quiet completed; do sleep 0.1; done; done'
+    )
+    several = "MANY=$(echo $MANY | cut --delimiter=' ' --fields=1,100)"
+    done = desk.types(f"set -e\n{start}\n{check}\n{several}\n{all_done}\necho $RUN")
     assert done.returncode == 0, done.stderr
+    assert len(desk.ledger.list_runs(limit=1000)) == 101
     run = desk.ledger.get(done.stdout.split()[-1])
     assert run is not None
     assert (run.status, run.result) == (RunStatus.COMPLETED, {"greeting": "Hello, Ada."})
