@@ -12,7 +12,7 @@ from typing import NamedTuple
 #: Celery by putting a frame of its own around ``apply_async``.
 MACHINERY = frozenset(
     {
-        "spine_shims", "celery", "kombu", "billiard", "vine", "amqp",
+        "spine_shims", "celery", "kombu", "vine", "amqp",
         "asyncio", "concurrent", "contextlib", "contextvars", "functools", "runpy", "threading",
         "ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk", "wrapt",
     }

@@ -4,6 +4,7 @@ application's pool, opened when it is first needed and used by threads in the ba
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +57,8 @@ class Tables:
         self._schema = schema
         # That of a parent stays, unused: it is not the child's to close.
         self._by_process: dict[int, _Own] = {}
+        # What uses it, and is registered later, comes to its end first.
+        atexit.register(self.close)
 
     @classmethod
     def at(cls, url: str, schema: str | None = None) -> Tables:

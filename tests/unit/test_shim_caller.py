@@ -103,7 +103,7 @@ def test_every_way_leads_to_the_line_that_calls(way: str, app: Celery, sites: li
 
 
 def test_what_instruments_celery_is_not_the_caller() -> None:
-    for package in sorted(MACHINERY - {"billiard"}):
+    for package in sorted(MACHINERY):
         wrapped = _in(_through, f"{package}.integrations.celery")
         site = wrapped(_in(_here, "spine_shims.task"))
         assert site is not None
