@@ -34,7 +34,9 @@ GAP_SECONDS = 900.0
 #: What was announced that lately needs not be announced again.
 FRESH_SECONDS = 20.0
 
-_WHAT_TO_DO = {"42P01": " Run spine-migrate db upgrade.", "42501": " spine-migrate grants shims prints what it needs."}
+_GRANTS = "spine-migrate grants shims prints what the role needs."
+#: A table in a schema that the role may not use does not exist for it either.
+_WHAT_TO_DO = {"42P01": f" Run spine-migrate db upgrade; where that is done, {_GRANTS}", "42501": f" {_GRANTS}"}
 
 
 @dataclass

@@ -121,7 +121,7 @@ class ShimTables:
         rows = self._run("watched", tasks=list(asked), since=since - GAP).fetchall()
         watched = {task: [span for _, *span in spans] for task, spans in groupby(rows, key=lambda row: row[0])}
         reasons = [
-            reason for task in asked if (reason := _unwatched(task, watched.get(task, []), since, now)) is not None
+            reason for task in asked if (reason := unwatched(task, watched.get(task, []), since, now)) is not None
         ]
         if not asked:
             reasons = ["No worker has announced a shim, and no call was ever counted; there is nothing to go by."]
@@ -155,7 +155,7 @@ class ShimTables:
         return {name: sql.SQL(text).format(**names) for name, text in load("spine_migrate.db", "shims").items()}
 
 
-def _unwatched(task: str, spans: Iterable[Sequence[datetime]], since: datetime, now: datetime) -> str | None:
+def unwatched(task: str, spans: Iterable[Sequence[datetime]], since: datetime, now: datetime) -> str | None:
     """Why silence of a task would prove nothing: the first time in which nobody was there to count its calls."""
     seen = None
     for begin, end in spans:

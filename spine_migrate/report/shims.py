@@ -60,7 +60,7 @@ def silence_text(silence: Silence) -> str:
             return f"Not silent: {called} of {many} called since {since}."
         case Verdict.UNKNOWN:
             return "\n".join(
-                [f"Could not tell whether {many} were called since {since}:", *map(escaped, silence.reasons)]
+                [f"Could not tell of {many} whether there were calls since {since}:", *map(escaped, silence.reasons)]
             )
 
 

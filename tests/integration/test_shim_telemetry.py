@@ -211,7 +211,7 @@ def test_counts_that_are_lost_at_the_end_are_told(shims: Database, caplog: pytes
 
 @pytest.mark.parametrize(
     ("spoil", "todo"),
-    [("DROP TABLE shim_call", "Run spine-migrate db upgrade."), ("REVOKE ALL ON shim_call FROM {}", "grants shims")],
+    [("DROP TABLE shim_call", "Run spine-migrate db upgrade;"), ("REVOKE ALL ON shim_call FROM {}", "grants shims")],
 )
 def test_what_can_be_done_about_it_is_said(
     spoil: str, todo: str, telemetry: Telemetry, shims: Database, caplog: pytest.LogCaptureFixture
