@@ -10,8 +10,11 @@ import pytest
 from psycopg import sql
 from psycopg_pool import ConnectionPool
 
+from tests.celery_worker import CeleryWorker, Place
 from tests.database import Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
+from tests.shims_place import Site, producer, relay_of, shims_place
+from tests.shims_tasks import MODES
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,20 @@ def timed(request: pytest.FixtureRequest) -> Timed:
     pool = request.getfixturevalue("awkward_pool")
     emptied(pool, AWKWARD_SCHEMA)
     return in_postgres(pool, AWKWARD_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def shimmed(server_url: str, owner: Role, redis_server_url: str) -> Iterator[tuple[Place, CeleryWorker]]:
+    """A worker with the tasks of tests/shims_tasks.py, and a relay, for all tests of a module."""
+    with shims_place(server_url, owner, redis_server_url) as place, place.worker() as worker, relay_of(place):
+        yield place, worker
+
+
+@pytest.fixture(params=MODES)
+def site(
+    request: pytest.FixtureRequest, shimmed: tuple[Place, CeleryWorker], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """A producer of the tasks in one mode; what was executed before is forgotten."""
+    place, worker = shimmed
+    with producer(place, request.param, worker, monkeypatch) as made:
+        yield made
