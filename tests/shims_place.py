@@ -7,18 +7,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
-import pytest
 from celery import Celery
 from celery.result import AsyncResult, allow_join_result
+from kombu import pools
 from psycopg_pool import ConnectionPool
-from spine_shims import configure
-from spine_shims.configuration import reset
 
 from spine_migrate.execution import HandlerRegistry, RunRecord, SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
@@ -26,7 +24,7 @@ from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
 from tests.celery_worker import LONGEST, CeleryWorker, Place, prepared, until
 from tests.database import Role, fresh_database
-from tests.shims_tasks import TABLE, define, handlers
+from tests.shims_tasks import MODES, TABLE, define, handlers
 
 APPLICATION = "tests.shims_app"
 
@@ -41,11 +39,22 @@ class Site:
     tasks: SimpleNamespace
     dispatcher: SyncDispatcher
     worker: CeleryWorker
-    seen: set[str] = field(default_factory=set)
 
     @property
     def dispatches(self) -> bool:
         return self.mode == "dispatch"
+
+    @contextmanager
+    def settings(self, **settings: Any) -> Iterator[None]:
+        """Celery's, of the producer."""
+        before = {name: self.app.conf[name] for name in settings}
+        self.app.conf.update(settings)
+        self.app.amqp.flush_routes()
+        try:
+            yield
+        finally:
+            self.app.conf.update(before)
+            self.app.amqp.flush_routes()
 
     def get(self, result: Any) -> Any:
         """The result as the caller waits for it."""
@@ -62,7 +71,7 @@ class Site:
             lambda: [run.status for run in self.runs(task_id)] == [status],
             f"No run of {task_id} is {status}: {self.runs(task_id)}",
             self.worker,
-        )  # noqa: E501
+        )
         (run,) = self.runs(task_id)
         assert run.spec.metadata["celery_task"].startswith("dispatch.")
         return run
@@ -70,7 +79,7 @@ class Site:
     def runs(self, task_id: str) -> list[RunRecord]:
         """Every run of a task's id, the oldest first."""
         found = self.place.rows(
-            "SELECT run_id::text FROM runs WHERE coalesce(metadata ->> 'celery_task_id', run_id::text) = %s"
+            "SELECT run_id::text FROM runs WHERE %s IN (metadata ->> 'celery_task_id', run_id::text)"
             " ORDER BY created_at",
             task_id,
         )
@@ -126,23 +135,38 @@ def relay_of(place: Place) -> Iterator[Relay]:
             thread.join()
 
 
+@dataclass
+class Producer:
+    """An app with the tasks of both modes, and a dispatcher, for all tests of a module."""
+
+    place: Place
+    app: Celery
+    tasks: dict[str, SimpleNamespace]
+    dispatcher: SyncDispatcher
+    worker: CeleryWorker
+
+    def site(self, mode: str) -> Site:
+        return Site(mode, self.place, self.app, self.tasks[mode], self.dispatcher, self.worker)
+
+    def forget(self) -> None:
+        """What was executed before."""
+        for table in ("shim_executed", "run_events", "runs"):
+            self.place.rows(f"DELETE FROM {table} RETURNING 1")  # noqa: S608 - three names
+
+
 @contextmanager
-def producer(
-    place: Place, mode: str, worker: CeleryWorker, monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> Iterator[Site]:  # noqa: E501
+def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> Iterator[Producer]:
     """In this process; what it executes itself it notes as a worker does."""
-    monkeypatch.setenv("SPINE_TEST_NOTES_URL", place.url)
     registry = HandlerRegistry()
     handlers(registry)
-    with place.app() as app, place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
-        publish = options.pop("publish", False)
+    with (
+        place.app() as app,
+        place.executor() as executor,
+        ConnectionPool(place.url, min_size=1, max_size=4) as pool,
+    ):
         dispatcher = SyncDispatcher(executor, PostgresLedger(pool), registry, publish=publish)
-        configure(dispatcher, **options)
-        app.set_current()
-        place.rows("DELETE FROM shim_executed RETURNING 1")
-        place.rows("DELETE FROM run_events RETURNING 1")
-        place.rows("DELETE FROM runs RETURNING 1")
-        try:
-            yield Site(mode, place, app, define(app, mode), dispatcher, worker)
-        finally:
-            reset()
+        yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
+        # What Celery leaves to the garbage collector.
+        pools.reset()
+        app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()

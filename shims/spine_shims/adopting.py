@@ -14,7 +14,7 @@ from spine_migrate.execution.executors.celery_message import RUN_HEADER, TaskMes
 from spine_migrate.execution.ledgers.protocol import Delivery, Ledger
 from spine_migrate.execution.runs import FINAL, RunRecord
 from spine_shims.message import stored
-from spine_shims.producing import run_id_of
+from spine_shims.producing import another, run_id_of
 
 if TYPE_CHECKING:
     from spine_shims.executing import Execution
@@ -46,7 +46,7 @@ def adopted(
     again = bool((request.delivery_info or {}).get("redelivered"))
     if found is None or found.status not in FINAL or again:
         return run.run_id, fits
-    return ledger.create(replace(run, run_id=str(uuid4())), delivery).run_id, fits
+    return ledger.create(another(run, request.id), delivery).run_id, fits
 
 
 def _run(
@@ -85,11 +85,9 @@ def _run(
 def _message(task: RerouteTask, run: RunRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """By which the run is published again; None where JSON cannot hold it, and it is executed once or never."""
     request = task.request
-    if request.called_directly:
-        message = TaskMessage(task.name, run.run_id, args, kwargs)
-    else:
-        message = TaskMessage(task.name, request.id, args, kwargs, task.options_of(request))
     try:
-        return stored(message)
+        if request.called_directly:
+            return stored(TaskMessage(task.name, run.run_id, args, kwargs))
+        return stored(TaskMessage(task.name, request.id, args, kwargs, task.options_of(request)))
     except InvalidSpecError:
         return None

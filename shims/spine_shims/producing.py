@@ -56,7 +56,7 @@ def submit(
         if by is not None and by.ended and _is_the_same_call(dispatcher.get_run(run.run_id), by):
             return task.AsyncResult(task_id)
         # Whoever gives one id to two calls has them both executed.
-        run = replace(run, run_id=str(uuid4()))
+        run = another(run, task_id)
         found = dispatcher.submit_run(run, delivery, connection=connection)
     return task.AsyncResult(task_id if found.run_id == run.run_id else _task_id_of(found))
 
@@ -65,6 +65,12 @@ def _task_id_of(run: RunRecord) -> str:
     """Of the run that had the call's idempotency key already."""
     stored_id: str | None = None if run.message is None else run.message.get("task_id")
     return stored_id or run.external_ref or run.run_id
+
+
+def another(run: RunRecord, task_id: str) -> RunRecord:
+    """A run for the same task id, which has one already."""
+    spec = replace(run.spec, metadata={**run.spec.metadata, "celery_task_id": task_id})
+    return replace(run, spec=spec, run_id=str(uuid4()))
 
 
 def _run(task: RerouteTask, made: Outgoing, by: Execution | None, *, replaces: bool) -> RunRecord:

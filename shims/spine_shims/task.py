@@ -168,8 +168,9 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def options_of(self, request: Context) -> dict[str, Any]:
         """With which the message of a request is published again."""
-        options = self.signature_from_request(request).options
-        return outgoing(self, (), {}, request.id, {**options, "eta": None, "countdown": None}).message.options
+        options = {**self.signature_from_request(request).options, "eta": None, "countdown": None}
+        del options["task_id"]
+        return outgoing(self, (), {}, request.id, options).message.options
 
     def tell_revoked(self, request: Context, why: str) -> None:
         self.backend.mark_as_revoked(request.id, why, request=request)
