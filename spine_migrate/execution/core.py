@@ -134,6 +134,13 @@ class SyncDispatcher:
             run.run_id, reference, self.executor.name, claim_within_seconds=CLAIM_WITHIN, attempt=run.attempt
         )
 
+    def hand_over(self, run: RunRecord) -> None:
+        """Publish a pending run that is due, unless publishing is left to the relay, which it is as well where the
+        executor cannot be reached.
+        """
+        if self._publish:
+            self._publish_or_leave(run)
+
     def submit_task(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
         return self._submit_kind("task", name, params, fields)
 
@@ -227,8 +234,7 @@ class SyncDispatcher:
     def reprocess(self, run_id: str) -> RunRecord:
         """Bring a dead letter back, as the same run. Raises as ``retry``, and ConcurrencyError."""
         run = self.ledger.reprocess(run_id)
-        if self._publish:
-            self._publish_or_leave(run)
+        self.hand_over(run)
         return run
 
     def mark_started(self, run_id: str, external_ref: str | None = None) -> None:
