@@ -118,19 +118,31 @@ class Tables:
         own = self._own()
         with own.lock:
             try:
-                if own.connection is None or own.connection.closed:
-                    own.connection = self._connect()
-                    own.connection.autocommit = True
-                with own.connection.transaction():
+                connection = self._opened(own)
+                with connection.transaction():
                     limit = {"milliseconds": str(int(_STATEMENT_SECONDS * 1000))}
-                    self._execute(own.connection, "limit_statement", limit)
-                    yield own.connection
+                    self._execute(connection, "limit_statement", limit)
+                    yield connection
             except psycopg.Error as error:
                 _give_up(own)
                 # The first line alone: what follows may repeat values.
                 said = (str(error).splitlines() or [type(error).__name__])[0]
                 todo = _WHAT_TO_DO.get(error.sqlstate or "", "")
                 raise BackendError(f"The tables of the shims cannot be used: {said}.{todo}") from error
+
+    def _opened(self, own: _Own) -> Connection:
+        """The one that there is, where it still leads anywhere: a server that was restarted has closed it since, or a
+        pooler that was tired of it.
+        """
+        if own.connection is not None:
+            try:
+                own.connection.execute("", prepare=False)
+            except psycopg.Error:
+                _give_up(own)
+        if own.connection is None:
+            own.connection = self._connect()
+            own.connection.autocommit = True
+        return own.connection
 
     def _execute(self, connection: Connection, name: str, values: Row) -> psycopg.Cursor[Row]:
         # Not prepared: behind a pooler the next transaction may be in another session.

@@ -298,15 +298,12 @@ def _age(database: Database, seconds: float) -> None:
         )
 
 
-def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database, clock: Clock) -> None:
+def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database) -> None:
     """As workers of one host are replaced: one row, until nobody was there for a while."""
+    tables = Tables.at(shims.url)
 
-    def announce(seconds: float = 0.0) -> None:
-        telemetry = Telemetry(Tables.at(shims.url), host="here", version="1", interval_seconds=NEVER, clock=clock)
-        telemetry.announce(["shop.bill"])
-        clock.now += seconds
-        assert telemetry.flush()
-        telemetry.close()
+    def announce(uptime: float = 0.0) -> None:
+        tables.write("here", "1", {"tasks": []}, {"shop.bill": uptime})
 
     def spans() -> list[int]:
         rows = _rows(shims, "SELECT round(extract(epoch FROM seen_at - since))::int FROM shim_worker ORDER BY since")
@@ -320,9 +317,47 @@ def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database, clock: C
     announce()
     assert spans() == [600, 0], "nobody was there for longer than replacing a worker takes"
     _age(shims, 5000)
-    announce(4500)
-    # It was there all the time, and could not say so: the gap is what it does not cover by itself.
-    assert spans() == [600, 5000]
+    announce(uptime=4500)
+    assert spans() == [600, 5000], "it was there nearly all the time, and could not say so"
+    tables.write("there", "1", {"tasks": []}, {"shop.bill": 60.0})
+    assert spans() == [600, 5000, 60]
+    tables.close()
+
+
+def test_two_that_announce_at_once_do_not_wait_for_each_other(shims: Database) -> None:
+    tables = Tables.at(shims.url)
+    tables.write("here", "1", {"tasks": []}, {"shop.bill": 0.0})
+    _age(shims, 60)
+    with shims.connect() as other:
+        other.execute("SELECT FROM shim_worker FOR UPDATE")
+        tables.write("here", "1", {"tasks": []}, {"shop.bill": 0.0})
+    assert _rows(shims, "SELECT count(*) FROM shim_worker") == [(1,)]
+    tables.close()
+
+
+def test_a_session_that_was_ended_meanwhile_is_opened_again(
+    telemetry: Telemetry, shims: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a server that was restarted between two times: nothing is put off, let alone lost at the end."""
+    telemetry.note("shop.bill", "somebody", LEGACY, Side.LEGACY)
+    assert telemetry.flush()
+    with shims.connect_admin() as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+            " WHERE application_name = 'spine_shims' AND datname = current_database()"
+        )
+    telemetry.note("shop.bill", "somebody", LEGACY, Side.LEGACY)
+    assert telemetry.flush()
+    assert _counted(shims) == {"somebody": 2}
+    assert caplog.messages == []
+
+
+def test_a_worker_is_known_at_once(shims: Database) -> None:
+    """Not when the next interval is over: producers wait for it."""
+    telemetry = Telemetry(Tables.at(shims.url), interval_seconds=NEVER)
+    telemetry.announce(["shop.bill"])
+    until(lambda: _rows(shims, "SELECT task FROM shim_worker") == [("shop.bill",)], "it was not announced")
+    telemetry.close()
 
 
 def test_an_announcement_is_not_stored_more_often_than_it_must(

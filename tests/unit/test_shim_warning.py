@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from datetime import date, datetime
 
@@ -92,6 +93,14 @@ def test_the_last_day_is_one_on_which_it_works() -> None:
     )
     assert isinstance(refused.value, OrchestrationError | SpineMigrateError)
     assert (refused.value.category, refused.value.retryable, refused.value.removal) == ("REMOVED", False, LAST)
+
+
+def test_a_result_backend_can_carry_it() -> None:
+    with pytest.raises(ShimRemoved) as refused:
+        _warned(_on("2027-01-01"), HERE)
+    carried = pickle.loads(pickle.dumps(refused.value))  # noqa: S301 - as a result backend does
+    assert (str(carried), carried.removal) == (str(refused.value), LAST)
+    assert str(ShimRemoved(*refused.value.args)) == str(refused.value)
 
 
 def test_a_caller_that_is_not_known_is_refused_too() -> None:
