@@ -115,7 +115,12 @@ class Telemetry:
         own = self._own()
         now, key = self._clock(), (task, caller, str(mode), side)
         with own.lock:
-            self._add(own.counts, key, _Count(count, now, now))
+            found = own.counts.get(key)
+            if found is None:
+                self._add(own.counts, key, _Count(count, now, now))
+            else:
+                found.number += count
+                found.last = now
         if own.thread is None:
             self._start(own)
 

@@ -135,17 +135,15 @@ def mode(
     from spine_migrate.db.connect import connect
     from spine_migrate.db.shim_tables import ShimTables
     from spine_migrate.report import shims as told
-    from spine_shims.modes import Mode
 
     if clear and (task is None or wanted is not None):
         raise click.UsageError("--clear goes with a TASK, and without a MODE.")
     if task is not None and not task.strip():
         raise click.UsageError("TASK is empty; leave it out to see all modes, or write '*' for all tasks.")
-    parsed = None if wanted is None else str(Mode.parse(wanted))
     with connect(target) as connection:
         tables = ShimTables.opened(connection, target_schema)
-        if task is not None and (clear or parsed is not None):
-            _change(connection, tables, task, parsed)
+        if task is not None and (clear or wanted is not None):
+            _change(connection, tables, task, wanted)
         modes = tables.modes(task)
     if as_json:
         click.echo(json.dumps(told.modes_json(modes)))

@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 
 from spine_migrate.db import catalog, version_table
 from spine_migrate.db.connect import Connection
-from spine_migrate.errors import Refused
+from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.named_queries import load
 
 _TABLES = ("shim_mode", "shim_call", "shim_worker")
@@ -132,8 +132,13 @@ class ShimTables:
             return cursor.execute(self._queries["modes"], {"task": task}).fetchall()
 
     def set_mode(self, task: str, mode: str) -> str | None:
-        """Gives the mode before. ``mode`` is one that ``spine_shims.modes.Mode.parse`` takes."""
-        ((before,),) = self._run("set_mode", task=task, mode=mode).fetchall()
+        """Gives the mode before. The table knows which modes there are. Raises ConfigurationError for another."""
+        try:
+            ((before,),) = self._run("set_mode", task=task, mode=mode).fetchall()
+        except psycopg.errors.CheckViolation:
+            raise ConfigurationError(
+                f"{mode!r} is no mode of a task; it is legacy, dispatch, shadow or canary=N%, with N from 0 to 100."
+            ) from None
         return None if before is None else str(before)
 
     def clear_mode(self, task: str) -> str | None:

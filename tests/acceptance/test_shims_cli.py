@@ -108,7 +108,7 @@ def test_mistakes_end_with_2(words: tuple[str, ...], sentence: str, shims: Datab
 def test_modes_are_set_shown_cleared_and_audited(shims: Database) -> None:
     empty = run(shims.url, "shims", "mode")
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "No mode is set.\n")
-    first = run(shims.url, "shims", "mode", BILL, "canary=10.0%")
+    first = run(shims.url, "shims", "mode", BILL, "canary=10%")
     assert "No worker has announced" in first.stderr
     add_worker(shims, NOW - days(1), NOW)
     second = run(shims.url, "shims", "mode", BILL, "dispatch")

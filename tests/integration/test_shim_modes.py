@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from spine_migrate.db import schema
+from spine_migrate.errors import ConfigurationError
 from spine_shims.modes import DISPATCH, LEGACY, SHADOW, Mode, Modes
 from spine_shims.tables import Tables
 from tests.celery_worker import REPOSITORY, until
@@ -125,10 +126,28 @@ def test_a_row_that_is_not_understood_leaves_the_modes_as_they_were(
     assert "'mirror' is no mode of a task" in caplog.text
 
 
-@pytest.mark.parametrize("mode", ["legcy", "canary", "canary=10", "canary=1000%", " legacy", ""])
-def test_the_table_takes_nothing_that_is_no_mode(mode: str, shims: Database) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation):
-        _set(shims.url, "shop.bill", mode)
+_TEXTS = [
+    *("legacy", "dispatch", "shadow", "canary=0%", "canary=7%", "canary=07%", "canary=007%", "canary=99.999999999%"),
+    *("canary=100%", "canary=100.000%", "canary=012.5%", "canary=0.5%"),
+    *("", "legcy", "legacy\n", "Legacy", "canary", "canary=10", "canary=%", "canary=.5%", "canary=5.%", "canary=-1%"),
+    *("canary=101%", "canary=100.1%", "canary=200%", "canary=1000%", "canary=0000%", "canary=1.0123456789%"),
+    *("canary=1e1%", "canary=٣%", "legacy|dispatch", "canary=1%2%"),
+]
+
+
+def test_the_table_takes_what_is_a_mode_and_nothing_else(shims: Database) -> None:
+    for text in _TEXTS:
+        try:
+            expected = text.strip() == text and bool(Mode.parse(text))
+        except ConfigurationError:
+            expected = False
+        try:
+            _set(shims.url, "shop.bill", text)
+        except psycopg.errors.CheckViolation:
+            taken = False
+        else:
+            taken = True
+        assert taken == expected, text
 
 
 _FORKED = """

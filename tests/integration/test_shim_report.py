@@ -11,7 +11,7 @@ import pytest
 from spine_migrate.db import schema
 from spine_migrate.db.connect import connect
 from spine_migrate.db.shim_tables import GAP, ShimTables, Silence, Verdict
-from spine_migrate.errors import Refused
+from spine_migrate.errors import ConfigurationError, Refused
 from spine_shims.modes import LEGACY, Side
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
@@ -147,6 +147,8 @@ def test_modes_are_set_changed_and_cleared(tables: ShimTables, shims: Database) 
     assert tables.clear_mode(BILL) == "dispatch"
     assert tables.clear_mode(BILL) is None
     assert tables.modes(BILL) == []
+    with pytest.raises(ConfigurationError, match="'mirror' is no mode of a task; it is legacy, dispatch, shadow or"):
+        tables.set_mode(BILL, "mirror")
 
 
 def test_a_database_without_the_tables_is_refused(database: Database) -> None:
