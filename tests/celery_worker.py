@@ -45,7 +45,7 @@ class Place:
     """A database with the runtime's tables and those of tests/celery_app.py, a broker and a result backend.
 
     Each has queues of its own, so that tests can share a broker. With ``contract`` the workers have the handlers of
-    tests/handlers.py.
+    tests/handlers.py. ``application`` is the module that they load.
     """
 
     url: str
@@ -53,6 +53,7 @@ class Place:
     results: str
     lease: float = 2.0
     contract: bool = False
+    application: str = "tests.celery_app"
     prefix: str = field(default_factory=lambda: f"t{token_hex(4)}-")
 
     def app(self) -> Celery:
@@ -137,7 +138,7 @@ class CeleryWorker:
         ]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "--app", "tests.celery_app", *words, *quiet],
+            [sys.executable, "-m", "celery", "--app", self._place.application, *words, *quiet],
             cwd=REPOSITORY,
             env=self._place.environment(),
             stdout=self._log,
@@ -197,10 +198,18 @@ def final(dispatcher: SyncDispatcher, run_id: str, worker: CeleryWorker, relay: 
 
 
 def prepared(
-    url: str, redis_url: str, *, lease: float = 2.0, broker: str | None = None, contract: bool = False
+    url: str,
+    redis_url: str,
+    *,
+    lease: float = 2.0,
+    broker: str | None = None,
+    contract: bool = False,
+    application: str = "tests.celery_app",
 ) -> Place:
     """``broker`` for tests that kill it; else it is the environment's, or Redis."""
     schema.upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute(TABLES)
-    return Place(url, broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url), redis_url, lease, contract)
+    return Place(
+        url, broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url), redis_url, lease, contract, application
+    )

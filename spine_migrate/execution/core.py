@@ -141,6 +141,13 @@ class SyncDispatcher:
         """Hand a run to the executor. Raises BackendError; the relay tries again then."""
         self._publishing.publish(run)
 
+    def hand_over(self, run: RunRecord) -> None:
+        """Publish a pending run that is due, unless publishing is left to the relay, which it is as well where the
+        executor cannot be reached.
+        """
+        if self._publishing.at_once:
+            self._publishing.publish_or_leave(run)
+
     def submit_task(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
         return self._submit_kind("task", name, params, fields)
 
@@ -234,8 +241,7 @@ class SyncDispatcher:
     def reprocess(self, run_id: str) -> RunRecord:
         """Bring a dead letter back, as the same run. Raises as ``retry``, and ConcurrencyError."""
         run = self.ledger.reprocess(run_id)
-        if self._publishing.at_once:
-            self._publishing.publish_or_leave(run)
+        self.hand_over(run)
         return run
 
     def mark_started(self, run_id: str, external_ref: str | None = None) -> None:

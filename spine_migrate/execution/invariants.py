@@ -111,6 +111,11 @@ def seconds(field: str, value: object) -> None:
         raise InvalidSpecError(field, f"{field} must be a number of seconds above 0, not {value!r}.")
 
 
+def message(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """As it comes back from a ledger; None is none. Raises InvalidSpecError where it is not JSON."""
+    return None if value is None else json_object("message", value)
+
+
 def page(limit: int, offset: int = 0) -> None:
     """Raises InvalidSpecError where they are no numbers of rows."""
     for field, value in (("limit", limit), ("offset", offset)):

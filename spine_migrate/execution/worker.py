@@ -121,9 +121,15 @@ class Attempt:
 
     def call(self) -> Any:
         """The handler's result. Raises what it raises, PipelineNotFoundError, RunTimeout, LockLost, LeaseLost."""
-        spec = self.claim.run.spec
+        spec, worker = self.claim.run.spec, self._worker
+        return self.through(lambda: worker.call(worker.registry.get(spec.kind, spec.name), self.context))
+
+    def through(self, body: Callable[[], Any]) -> Any:
+        """The result of a body that calls the handler by itself, or what stands in for it. Raises what that raises,
+        RunTimeout, LockLost, LeaseLost.
+        """
         try:
-            result = self._worker.call(self._worker.registry.get(spec.kind, spec.name), self.context)
+            result = body()
         except Exception as error:
             # A handler that was told to stop may raise what it likes; what counts is why it was told.
             self._lease.check()
@@ -156,14 +162,23 @@ class Attempt:
         """``judged`` is what ``judge`` said of this error, where it was asked before."""
         return self._mark(self._failing(error, self.judge(error) if judged is None else judged))
 
-    def postpone(self, why: str) -> RunRecord | None:
-        """Give the run back unexecuted, to be published again after about half a lease; it is cancelled where that was
-        asked for meanwhile.
+    def again(
+        self, error: BaseException, *, in_seconds: float, message: dict[str, Any] | None = None
+    ) -> RunRecord | None:
+        """Give the run back for another attempt that its handler has asked for, however many were tried; it is
+        cancelled where that was asked for meanwhile. ``message`` is published for it from then on.
+        """
+        text, kind = describe(error)
+        return self._mark(lambda: self._try_again(text, kind, in_seconds, message))
+
+    def postpone(self, why: str, *, in_seconds: float | None = None) -> RunRecord | None:
+        """Give the run back unexecuted, to be published again after ``in_seconds``, by default about half a lease; it
+        is cancelled where that was asked for meanwhile.
         """
         ledger, run_id, fence = self._worker.ledger, self.claim.run.run_id, self.claim.fence
         if self._cancellation_requested():
             return self._mark(lambda: ledger.cancel(run_id, "asked for", fence=fence))
-        seconds = delay(self._worker.lease_seconds / 2, 1)
+        seconds = delay(self._worker.lease_seconds / 2, 1) if in_seconds is None else in_seconds
         return self._mark(lambda: ledger.postpone(run_id, why, in_seconds=seconds, fence=fence))
 
     def abandon(self, error: BaseException) -> None:
@@ -189,11 +204,13 @@ class Attempt:
         dead = status is RunStatus.DEAD_LETTERED
         return lambda: ledger.fail(run.run_id, text, kind, dead=dead, fence=fence)
 
-    def _try_again(self, error: str, error_type: str | None, in_seconds: float) -> RunRecord:
+    def _try_again(
+        self, error: str, error_type: str | None, in_seconds: float, message: dict[str, Any] | None = None
+    ) -> RunRecord:
         """The ledger refuses it where the run was asked to stop since the failure was judged; then that is its end."""
         ledger, run_id, fence = self._worker.ledger, self.claim.run.run_id, self.claim.fence
         try:
-            return ledger.try_again(run_id, error, error_type, in_seconds=in_seconds, fence=fence)
+            return ledger.try_again(run_id, error, error_type, in_seconds=in_seconds, fence=fence, message=message)
         except TransitionError:
             if not self._cancellation_requested():
                 raise

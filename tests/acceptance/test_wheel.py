@@ -24,6 +24,8 @@ print(resources.alembic_dir())
 for part in ("db", "execution"):
     files = (resources._PACKAGE / part / "sql").glob("*.sql")
     print(sum(len(load(f"spine_migrate.{part}", path.stem)) for path in files))
+import spine_shims
+print(spine_shims.__file__)
 print(*{script.value for script in entry_points(group="console_scripts", name="spine-migrate")})
 """
 
@@ -72,10 +74,11 @@ def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> N
     names = {name for name in _in_wheel(wheel) if ".dist-info/" not in name}
     assert names == (
         _in_checkout("spine_migrate", "spine_migrate")
+        | _in_checkout("shims/spine_shims", "spine_shims")
         | _in_checkout("alembic", "spine_migrate/_data/alembic")
         | _in_checkout("mappings", "spine_migrate/_data/mappings")
     )
-    assert {"spine_migrate/py.typed", "spine_migrate/_data/alembic/env.py"} <= names
+    assert {"spine_migrate/py.typed", "spine_shims/py.typed", "spine_migrate/_data/alembic/env.py"} <= names
 
 
 def test_the_installed_wheel_finds_its_data_and_command(wheel: Path, tmp_path: Path) -> None:
@@ -87,9 +90,10 @@ def test_the_installed_wheel_finds_its_data_and_command(wheel: Path, tmp_path: P
         capture_output=True,
         text=True,
     )
-    mappings, revisions, queries, runtime_queries, command = asked.stdout.splitlines()
+    mappings, revisions, queries, runtime_queries, shims, command = asked.stdout.splitlines()
     assert Path(mappings) == tmp_path / "spine_migrate" / "_data" / "mappings"
     assert Path(revisions) == tmp_path / "spine_migrate" / "_data" / "alembic"
+    assert Path(shims) == tmp_path / "spine_shims" / "__init__.py"
     assert int(queries) > 0
     assert int(runtime_queries) > 0
     assert command == "spine_migrate.cli:main"

@@ -18,9 +18,13 @@ from spine_migrate.execution import (
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_shims import configure
+from spine_shims.configuration import reset
 from tests.carrier import Carrier
 from tests.database import Database, Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
+from tests.shims_place import Producer, Site, producing, relay_of, shims_place
+from tests.shims_tasks import MODES
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +86,26 @@ def carrier() -> Carrier:
 @pytest.fixture
 def dispatcher(carrier: Carrier, ledger: Ledger) -> SyncDispatcher:
     return SyncDispatcher(carrier, ledger)
+
+
+@pytest.fixture(scope="module")
+def shimmed(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Producer]:
+    """A worker with the tasks of tests/shims_tasks.py, a relay and a producer, for all tests of a module."""
+    with (
+        shims_place(server_url, owner, redis_server_url) as place,
+        place.worker() as worker,
+        relay_of(place),
+        producing(place, worker) as producer,
+    ):
+        yield producer
+
+
+@pytest.fixture(params=MODES)
+def site(request: pytest.FixtureRequest, shimmed: Producer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The producer in one mode; what was executed before is forgotten."""
+    monkeypatch.setenv("SPINE_TEST_NOTES_URL", shimmed.place.url)
+    configure(shimmed.dispatcher)
+    shimmed.app.set_current()
+    shimmed.forget()
+    yield shimmed.site(request.param)
+    reset()

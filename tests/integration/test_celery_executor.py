@@ -17,6 +17,8 @@ from celery.exceptions import TaskRevokedError
 
 from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, WorkSpec
 from spine_migrate.execution.executors.celery import TASK
+from spine_migrate.execution.executors.celery_message import TaskMessage
+from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
 from tests.celery_worker import LONGEST, REPOSITORY, CeleryWorker, Place, final, prepared, until
@@ -134,6 +136,24 @@ def test_a_restart_between_two_submits_goes_unnoticed(redis_server: RedisServer)
             executor.submit(RunRecord(WorkSpec("task", "quick")))
             redis_server.kill()
             redis_server.start()
+
+
+def test_a_message_that_a_run_was_stored_with_is_published_by_the_relay(
+    place: Place, worker: CeleryWorker, dispatcher: SyncDispatcher, app: Celery
+) -> None:
+    """Its task is another one than ours; its link goes with it, and its result has its id."""
+    link = app.signature("tests.continuation", args=("linked",), immutable=True, queue=f"{place.prefix}celery")
+    options = {"queue": f"{place.prefix}background", "link": [link]}
+    message = TaskMessage("tests.continuation", f"{place.prefix}first", ("x",), options=options)
+    run = RunRecord(WorkSpec("task", "another name"))
+    dispatcher.ledger.create(run, Delivery(message=message.to_stored()))
+    relay(dispatcher).run_once()
+    assert app.AsyncResult(f"{place.prefix}first").get(timeout=LONGEST) is None
+    until(lambda: len(continued(place, "continuation")) > 1, "The link is not called", worker)
+    assert sorted(continued(place, "continuation")) == [("linked", None), ("x", None)]
+    queued = dispatcher.get_run(run.run_id)
+    assert queued is not None
+    assert (queued.status, queued.external_ref) == (RunStatus.QUEUED, f"{place.prefix}first")
 
 
 def test_many_deliveries_of_a_run_are_one_execution(

@@ -129,6 +129,22 @@ def test_a_run_carries_its_message_to_everyone_who_publishes_or_executes_it(time
     assert [run and run.message for run in records] == [message] * len(records)
 
 
+def test_a_run_that_is_tried_again_may_have_another_message(timed: Timed) -> None:
+    """Which the reaper's own attempts keep."""
+    ledger = timed.ledger
+    run_id = ledger.create(RunRecord(WorkSpec("task", "work")), Delivery(message={"first": 1})).run_id
+    claim = ledger.claim(run_id, "w", lease_seconds=1)
+    again = ledger.try_again(run_id, "no", None, in_seconds=0, fence=claim.fence, message={"second": [2]})
+    (published,) = ledger.publishable(1, again_in_seconds=1)
+    claimed = ledger.claim(run_id, "w", lease_seconds=1).run
+    timed.forward(2)
+    (reaped,) = ledger.reap(1, backoff_seconds=0)
+    records = (again, published, claimed, reaped, ledger.get(run_id))
+    assert [run and run.message for run in records] == [{"second": [2]}] * len(records)
+    with pytest.raises(InvalidSpecError, match="message"):
+        ledger.try_again(run_id, "no", None, in_seconds=0, message={"link": object()})
+
+
 def test_a_message_that_is_not_json_is_refused() -> None:
     with pytest.raises(InvalidSpecError, match="message"):
         Delivery(message={"link": object()})

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
 
 from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, WorkSpec
 from spine_migrate.execution.executors.celery import TASK, CeleryExecutor
+from spine_migrate.execution.executors.celery_message import TaskMessage
 
 
 @pytest.fixture
@@ -64,6 +69,60 @@ def test_a_message_is_the_run_id_and_nothing_else(app: Celery) -> None:
     assert (message.headers["eta"], message.headers["expires"]) == (None, None)
     assert message.payload[:2] == [[made.run_id], {}]
     assert message.properties["priority"] == 7
+
+
+EXACT = {"z": 1, "a": 1e300, "minus": -0.0, "day": date(2026, 2, 28), "share": Decimal("0.10"), "nul": "a\0b"}
+
+
+def stored_in_jsonb(message: TaskMessage) -> RunRecord:
+    """As PostgreSQL gives it back, which sorts keys."""
+    text = json.dumps(message.to_stored(), sort_keys=True)
+    return RunRecord(WorkSpec("task", "work", priority="slow"), message=json.loads(text))
+
+
+def test_a_stored_message_is_published_as_the_one_it_is(app: Celery) -> None:
+    """Under its own id, which is no uuid; the run's lane and priority are not asked."""
+    part = {**app.signature("tests.part"), "args": [EXACT]}
+    options = {
+        "queue": "their-queue", "priority": 3, "headers": {"tenant": "x"}, "link": [part], "link_error": [part],
+        "chain": [part], "chord": part, "group_id": "g", "group_index": 2, "root_id": "r", "parent_id": "p",
+        "retries": 4, "expires": "2030-01-01T00:00:00+00:00", "time_limit": 9, "soft_time_limit": 8, "shadow": "s",
+        "ignore_result": True, "reply_to": "q", "origin": "gen@host", "argsrepr": "hidden",
+        "stamped_headers": ["stamp"], "stamp": ["value"], "replaced_task_nesting": 1,
+    }  # fmt: skip
+    made = stored_in_jsonb(TaskMessage("their.task", "id of theirs", (EXACT, (1, 2)), EXACT, options))
+    assert CeleryExecutor(app).submit(made) == "id of theirs"
+    message = received(app, "their-queue")
+    expected = {
+        "task": "their.task", "id": "id of theirs", "spine_run": made.run_id, "tenant": "x", "group": "g",
+        "group_index": 2, "root_id": "r", "parent_id": "p", "retries": 4, "timelimit": [9, 8], "shadow": "s",
+        "expires": "2030-01-01T00:00:00+00:00", "eta": None, "ignore_result": True, "origin": "gen@host",
+        "argsrepr": "hidden", "stamps": {"stamp": ["value"]}, "stamped_headers": ["stamp"], "replaced_task_nesting": 1,
+    }  # fmt: skip
+    assert {name: message.headers[name] for name in expected} == expected
+    args, kwargs, embedded = message.payload
+    assert repr((args, kwargs)) == repr(([EXACT, [1, 2]], EXACT))
+    assert embedded == {"callbacks": [part], "errbacks": [part], "chain": [part], "chord": part}
+    assert {name: message.properties[name] for name in ("correlation_id", "reply_to", "priority")} == {
+        "correlation_id": "id of theirs",
+        "reply_to": "q",
+        "priority": 3,
+    }
+    assert "expiration" not in message.properties
+
+
+def test_a_message_without_a_queue_goes_where_the_application_has_its_tasks(app: Celery) -> None:
+    CeleryExecutor(app).submit(stored_in_jsonb(TaskMessage("their.task", "an id")))
+    assert received(app, "celery").headers["id"] == "an id"
+
+
+def test_a_run_that_retries_another_is_a_task_of_its_own(app: Celery) -> None:
+    """The first one's result is final, and workers that were told to refuse its id still do."""
+    made = stored_in_jsonb(TaskMessage("their.task", "an id"))
+    again = replace(made, run_id=str(uuid4()), retry_of_run_id=made.run_id)
+    assert CeleryExecutor(app).submit(again) == again.run_id
+    headers = received(app, "celery").headers
+    assert (headers["id"], headers["spine_run"]) == (again.run_id, again.run_id)
 
 
 def test_a_run_of_the_future_is_not_published(app: Celery) -> None:

@@ -1,4 +1,5 @@
 """Celery as an executor: a run becomes one message of one task, whose id is the run's and whose body is nothing else.
+A run that was stored with a message of its own (``Delivery.message``, see ``celery_message``) is published as that one.
 
 The worker's side is ``celery_worker.register``. What the ledger knows stays in the ledger: a run with a time in the
 future is not published before it, since Redis delivers a message again once its visibility timeout is over; and a run
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.celery_broker import Broker
+from spine_migrate.execution.executors.celery_message import RUN_HEADER, TaskMessage
 from spine_migrate.execution.runs import RunRecord, RunStatus
 
 if TYPE_CHECKING:
@@ -76,12 +78,24 @@ class CeleryExecutor:
         self._broker = Broker(app, timeout_seconds=publish_timeout_seconds, connections=connections)
 
     def submit(self, run: RunRecord) -> str:
-        """Publish, and give the task's id, which is the run's. Raises BackendError."""
+        """Publish, and give the task's id, which is the run's, unless the message that the run was stored with has
+        another. Raises BackendError.
+        """
+        if run.message is not None:
+            return self._submit_message(run, TaskMessage.of_stored(run.message))
         queue, priority = self.route(run)
         if self._broker.lower_is_sooner:
             priority = _HIGHEST - priority
         self._broker.publish(TASK, run.run_id, (run.run_id,), queue=queue, priority=priority)
         return run.run_id
+
+    def _submit_message(self, run: RunRecord, message: TaskMessage) -> str:
+        """A run that retries another one is a task of its own: the result of the first is final, and workers that were
+        told to refuse its id still do.
+        """
+        task_id = message.task_id if run.retry_of_run_id is None else run.run_id
+        self._broker.publish_message(message, task_id, {RUN_HEADER: run.run_id})
+        return task_id
 
     def close(self) -> None:
         """Close the connections to the broker; what is submitted afterwards opens others."""

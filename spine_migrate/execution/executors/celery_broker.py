@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from spine_migrate.execution.errors import BackendError
+from spine_migrate.execution.executors.celery_message import TaskMessage
 
 try:
     from kombu.exceptions import KombuError, OperationalError
@@ -50,19 +51,20 @@ class Broker:
         Not by ``send_task``, which also subscribes to the task's result: nobody may ever read it, and where the result
         backend does not answer, it does not return.
         """
-        amqp = self._app.amqp
-        message = amqp.create_task_message(task_id, task, args, {})
-        with self._connection() as connection, amqp.Producer(connection, auto_declare=False) as producer:
-            amqp.send_task_message(
-                producer,
-                task,
-                message,
-                queue=self._queue(queue),
-                priority=priority,
-                retry=True,
-                retry_policy=_RETRY,
-                timeout=self._timeout,
-            )
+        message = self._app.amqp.create_task_message(task_id, task, args, {})
+        self._send(task, message, {"queue": self._queue(queue), "priority": priority})
+
+    def publish_message(self, message: TaskMessage, task_id: str, headers: dict[str, Any]) -> None:
+        """Likewise, a message that is all there: ``headers`` come to those it has. Raises BackendError."""
+        inside, outside = message.parts()
+        if "queue" in outside:
+            outside["queue"] = self._queue(outside["queue"])
+        outside["headers"] = {**(outside.get("headers") or {}), **headers}
+        sent_event = self._app.conf.task_send_sent_event
+        made = self._app.amqp.create_task_message(
+            task_id, message.task, message.args, message.kwargs, create_sent_event=sent_event, **inside
+        )
+        self._send(message.task, made, outside)
 
     def revoke(self, task_id: str, *, terminate: bool) -> None:
         """Raises BackendError."""
@@ -75,6 +77,13 @@ class Broker:
             if self._pool is not None and self._pid == os.getpid():
                 self._pool.force_close_all()
             self._pool, self._pid = None, 0
+
+    def _send(self, task: str, message: Any, options: dict[str, Any]) -> None:
+        amqp = self._app.amqp
+        with self._connection() as connection, amqp.Producer(connection, auto_declare=False) as producer:
+            amqp.send_task_message(
+                producer, task, message, retry=True, retry_policy=_RETRY, timeout=self._timeout, **options
+            )
 
     @property
     def lower_is_sooner(self) -> bool:

@@ -243,14 +243,23 @@ class MemoryLedger:
             return self._end(run.run_id, status, event, {"error": run.error, "error_type": run.error_type})
 
     def try_again(
-        self, run_id: str, error: str, error_type: str | None, *, in_seconds: float, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        in_seconds: float,
+        fence: int | None = None,
+        message: dict[str, Any] | None = None,
     ) -> RunRecord:
+        replacing = invariants.message(message)
         with self._lock:
             run = self._allowed(run_id, RunStatus.PENDING, fence)
             if run.status is RunStatus.DEAD_LETTERED:
                 raise self._refuse(run.run_id, RunStatus.PENDING, NO_DEAD_LETTERS)
             self._not_to_be_cancelled(run)
             run.error, run.error_type = storable_error(error, error_type)
+            run.message = run.message if replacing is None else replacing
             return self._try_again(run, in_seconds)
 
     def postpone(self, run_id: str, why: str, *, in_seconds: float, fence: int) -> RunRecord:

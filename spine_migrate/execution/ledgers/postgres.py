@@ -177,10 +177,19 @@ class PostgresLedger:
         return self._finish(run_id, status, fence=fence, error=error, error_type=error_type)
 
     def try_again(
-        self, run_id: str, error: str, error_type: str | None, *, in_seconds: float, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        in_seconds: float,
+        fence: int | None = None,
+        message: dict[str, Any] | None = None,
     ) -> RunRecord:
         text, kind = storable_error(error, error_type)
-        values = {"run_id": run_id, "fence": fence, "error": text, "error_type": kind, "in_seconds": in_seconds}
+        values = _trying_again(
+            run_id, text, kind, in_seconds=in_seconds, fence=fence, message=invariants.message(message)
+        )
         return record_of(self._change("try_again", values, RunStatus.PENDING))
 
     def postpone(self, run_id: str, why: str, *, in_seconds: float, fence: int) -> RunRecord:
@@ -314,6 +323,25 @@ def _finishing(
     }
 
 
+def _trying_again(
+    run_id: str,
+    error: str,
+    error_type: str | None,
+    *,
+    in_seconds: float,
+    fence: int | None,
+    message: dict[str, Any] | None = None,
+) -> Row:
+    return {
+        "run_id": run_id,
+        "fence": fence,
+        "error": error,
+        "error_type": error_type,
+        "in_seconds": in_seconds,
+        "message": json_column(message),
+    }
+
+
 def _reaping(row: Row, backoff_seconds: float) -> tuple[str, Row]:
     """Which change an expired lease comes to, and its values."""
     error, error_type = LEASE_EXPIRED
@@ -321,5 +349,5 @@ def _reaping(row: Row, backoff_seconds: float) -> tuple[str, Row]:
     if row["cancel_requested"]:
         return "cancel", {**run, "reason": "lease expired"}
     if row["retries_left"] > 0:
-        return "try_again", {**run, "error": error, "error_type": error_type, "in_seconds": backoff_seconds}
+        return "try_again", _trying_again(**run, error=error, error_type=error_type, in_seconds=backoff_seconds)
     return "finish", _finishing(**run, status=RunStatus.DEAD_LETTERED, error=error, error_type=error_type)

@@ -34,8 +34,7 @@ class Delivery:
         invariants.instant("due_at", self.due_at)
         invariants.instant("expires_at", self.expires_at)
         invariants.seconds("timeout_seconds", self.timeout_seconds)
-        if self.message is not None:
-            invariants.json_object("message", self.message)
+        invariants.message(self.message)
 
     def of(self, run: RunRecord) -> RunRecord:
         """A new run as a ledger holds it; what is not said here of its timeout and message is as the run has it.
@@ -198,9 +197,19 @@ class Ledger(Protocol):
         ...
 
     def try_again(
-        self, run_id: str, error: str, error_type: str | None, *, in_seconds: float, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        in_seconds: float,
+        fence: int | None = None,
+        message: dict[str, Any] | None = None,
     ) -> RunRecord:
-        """Back to pending, one attempt up, due after ``in_seconds``; refused where the run is to be cancelled."""
+        """Back to pending, one attempt up, due after ``in_seconds``; refused where the run is to be cancelled. A
+        ``message`` takes the place of the one that is published for the run. Raises InvalidSpecError where it is not
+        JSON.
+        """
         ...
 
     def postpone(self, run_id: str, why: str, *, in_seconds: float, fence: int) -> RunRecord:

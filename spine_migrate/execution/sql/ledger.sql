@@ -267,9 +267,9 @@ WITH held AS (
 SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
 
 -- name: try_again
--- Back to pending, for another attempt after a while.
+-- Back to pending, for another attempt after a while, with another message where one is given.
 WITH held AS (
-    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds, h.message
+    SELECT h.run_id, h.retry_delay_seconds, h.timeout_seconds
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = 'running' AND (%(fence)s::bigint IS NULL OR h.fence = %(fence)s)
        AND NOT h.cancel_requested
@@ -285,9 +285,10 @@ WITH held AS (
        SET fence = NULL, leased = false, cancel_requested = false, waiting = true,
            due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s),
            next_at = clock_timestamp() + make_interval(secs => %(in_seconds)s),
-           retries_left = greatest(0, h.retries_left - 1)
+           retries_left = greatest(0, h.retries_left - 1), message = coalesce(%(message)s::jsonb, h.message)
       FROM moved
      WHERE h.run_id = moved.run_id
+    RETURNING h.run_id, h.message
 ), noted AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'retry_scheduled', clock_timestamp(),
@@ -295,7 +296,8 @@ WITH held AS (
                               'in_seconds', %(in_seconds)s::float8), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
+SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, kept.message
+  FROM moved JOIN held USING (run_id) JOIN kept USING (run_id);
 
 -- name: postpone
 -- Back to pending, for the same attempt after a while.

@@ -1,0 +1,60 @@
+"""Marks that Celery's main process makes, in a thread: it has a pool to feed, and must not wait for a database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
+from spine_migrate.execution.executors.celery_message import RUN_HEADER
+from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.storable import describe
+from spine_shims.configuration import configuration
+from spine_shims.modes import Side
+from spine_shims.producing import run_id_of
+
+if TYPE_CHECKING:
+    from spine_shims.task import RerouteTask
+
+_log = logging.getLogger(__name__)
+
+
+def failed(task: RerouteTask, request: Mapping[str, Any], error: Exception) -> None:
+    """Celery has stored a failure, and nobody executes the task again."""
+    text, kind = describe(error)
+    _aside(task, request, lambda ledger, run_id: ledger.fail(run_id, text, kind))
+
+
+def dead(task: RerouteTask, request: Mapping[str, Any], error: Exception) -> None:
+    """The process that executed it is gone, and it is not known how far it came: a person has to look."""
+    text, kind = describe(error)
+    _aside(task, request, lambda ledger, run_id: ledger.fail(run_id, text, kind, dead=True))
+
+
+def cancelled(task: RerouteTask, request: Mapping[str, Any], reason: str) -> None:
+    """A worker has refused the task, or killed it."""
+    _aside(task, request, lambda ledger, run_id: ledger.cancel(run_id, reason))
+
+
+def _aside(task: RerouteTask, request: Mapping[str, Any], mark: Callable[[Ledger, str], object]) -> None:
+    task_id, run_id = str(request["id"]), request.get(RUN_HEADER)
+    if run_id is None:
+        if (
+            task.route is None
+            or configuration().side_of_message(task.name, task.route, task_id)[1] is not Side.DISPATCH
+        ):
+            return
+        run_id = run_id_of(task_id)
+
+    def work() -> None:
+        try:
+            mark(configuration().ledger(task.app), run_id)
+        except (ExecutionNotFoundError, TransitionError):
+            # It was never claimed here, or has ended.
+            return
+        except BackendError as error:
+            _log.warning("What became of the run %s was not recorded: %s", run_id, error)
+
+    threading.Thread(target=work, name="spine-shim-aftermath", daemon=True).start()

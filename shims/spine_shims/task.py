@@ -1,0 +1,364 @@
+"""The base class of old tasks that go through the dispatcher, under their old names and with their old signatures.
+
+The message stays the old task's: its name, its id, its arguments and options, so that results, canvas, revocation,
+routing, annotations, signals, rate and time limits are Celery's own business as before. What changes is who publishes
+it, which is the dispatcher with the run that it has stored, and that a worker claims that run before the body and marks
+it afterwards. See producing.py, executing.py and adopting.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NoReturn
+
+from celery import Task
+from celery.app.task import Context
+from celery.exceptions import Ignore, Reject
+from celery.utils import uuid
+
+from spine_migrate.execution.errors import BackendError, ConcurrencyError, ExecutionNotFoundError
+from spine_migrate.execution.executors.celery_message import RUN_HEADER
+from spine_migrate.execution.runs import RunRecord, RunStatus
+from spine_migrate.execution.spec import WorkSpec
+from spine_shims.adopting import adopted
+from spine_shims.caller import CallSite, call_site
+from spine_shims.configuration import configuration
+from spine_shims.executing import ON_REQUEST, Again, Execution, aside, entering, running
+from spine_shims.message import outgoing, stored
+from spine_shims.modes import Side
+from spine_shims.producing import beat_entry, submit
+from spine_shims.route import Route
+
+_log = logging.getLogger(__name__)
+
+#: Set on a request once the body was called for it: a body may call its own task, in the same request.
+_SEEN = "spine_seen"
+#: Seconds after which a message is looked at again that could not be adopted, because the database was away or the
+#: entity busy.
+_LATER = 10.0
+#: How often a run is executed again whose worker was lost, where its task has to stand that anyhow.
+_RETRIES = 3
+
+
+class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
+    """``route`` says how calls become runs; a task without one is as Celery has it. ``run`` is the old body, and
+    ``legacy`` is that body where ``run`` is asked for a dispatched call.
+    """
+
+    abstract = True
+    Request = "spine_shims.requests:ShimRequest"
+    route: Route | None = None
+    legacy: Callable[..., Any]
+    __bound_signature__: inspect.Signature
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        given = cls.__dict__.get("run")
+        if given is None or cls.route is None:
+            return
+        # Celery makes a function that is not bound to its task a static method.
+        plain = isinstance(given, staticmethod)
+        function = given.__func__ if plain else given
+        parameters = list(inspect.signature(function).parameters.values())
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        cls.legacy = given
+        cls.__bound_signature__ = inspect.Signature(parameters if plain else parameters[1:])
+        cls.run = _run_of(
+            function,
+            inspect.Signature([own, *cls.__bound_signature__.parameters.values()], __validate_parameters__=False),
+        )
+
+    def apply_async(  # noqa: PLR0917 - as in Celery
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Celery's; ``connection`` may be a psycopg connection, whose transaction the call is part of then.
+
+        Raises also InvalidSpecError for what cannot be carried, BackendError where the database is away and
+        ``fallback`` is ``fail``, and ShimRemoved.
+        """
+        of_celery = {"producer": producer, "link": link, "link_error": link_error, "shadow": shadow, **options}
+        if self.route is None or self.app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
+        task_id = task_id or uuid()
+        by = running(self.app)
+        if by is not None and by.task.name == self.name and by.is_retried_by(task_id, options):
+            return self._retried(by, args, kwargs, task_id, of_celery)
+        config = configuration()
+        mode, side = config.side_of_call(self.name, self.route, task_id)
+        config.called(self.name, self.route, _caller(by), mode, side)
+        connection = _of_database(options)
+        if connection is not None:
+            del of_celery["connection"]
+        if side is not Side.DISPATCH:
+            return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
+        try:
+            return self._dispatched(args, kwargs, task_id, of_celery, connection)
+        except BackendError:
+            if connection is not None or not config.falls_back:
+                raise
+        config.count(self.name, "fallback: no database", mode, Side.LEGACY)
+        return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
+
+    def apply(  # noqa: PLR0917 - as in Celery
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        task_id: str | None = None,
+        retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        task_id = task_id or uuid()
+        if self.route is not None and not retries:
+            config = configuration()
+            mode, side = config.side_of_message(self.name, self.route, task_id)
+            config.called(self.name, self.route, _caller(running(self.app)), mode, side)
+        return super().apply(args, kwargs, link, link_error, task_id, retries, **options)
+
+    def replace(self, sig: Any) -> Any:
+        by = running(self.app)
+        if by is not None and by.task is self:
+            by.replaced_by = str(sig.task)
+        return super().replace(sig)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's tracer calls it with the request at hand; anybody else calls directly, which makes a run too."""
+        if self.route is None:
+            return super().__call__(*args, **kwargs)
+        request = self.request
+        if request.called_directly or getattr(request, _SEEN, False):
+            return self._called_directly(args, kwargs)
+        setattr(request, _SEEN, True)
+        return self._traced(request, args, kwargs)
+
+    # What the parts of the shim ask of a task.
+
+    def run_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any], **fields: Any) -> WorkSpec:
+        """Raises as ``Route.spec``."""
+        return self._routed.spec(self.__bound_signature__, args, kwargs, **fields)
+
+    def bare_spec(self, *, queue: str | None, **fields: Any) -> WorkSpec:
+        """Of a call whose arguments no params can be made of."""
+        route = self._routed
+        return Route(route.name, route.kind, dict, route.lane, route.priority).spec(
+            inspect.Signature(), (), {}, queue=queue, urgency=None, **fields
+        )
+
+    @property
+    def lost_worker_retries(self) -> int:
+        given = self._routed.lost_worker_retries
+        if given is not None:
+            return given
+        return _RETRIES if self.acks_late else 0
+
+    def hand_over(self, run: RunRecord) -> None:
+        configuration().dispatcher(self.app).hand_over(run)
+
+    def options_of(self, request: Context) -> dict[str, Any]:
+        """With which the message of a request is published again."""
+        options = {**self.signature_from_request(request).options, "eta": None, "countdown": None}
+        del options["task_id"]
+        return outgoing(self, (), {}, request.id, options).message.options
+
+    def tell_revoked(self, request: Context, why: str) -> None:
+        self.backend.mark_as_revoked(request.id, why, request=request)
+
+    @cached_property
+    def _routed(self) -> Route:
+        if self.route is None:
+            raise TypeError(f"The task {self.name} has no route.")
+        return self.route
+
+    def _dispatched(self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], connection: Any) -> Any:
+        args, kwargs, options = self._prepared(args, kwargs, options)
+        result = submit(self, tuple(args or ()), dict(kwargs or {}), task_id, dict(options), connection=connection)
+        result.ignored = options["ignore_result"]
+        parent = self.app.current_worker_task
+        if parent is not None and options.get("add_to_parent", True):
+            parent.add_trail(result)
+        return result
+
+    def _prepared(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """What Celery's own ``apply_async`` does before it sends."""
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
+            raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        if self.typing and (check := getattr(self, "__header__", None)) is not None:
+            check(*(args or ()), **(kwargs or {}))
+        shadow = options.pop("shadow", None) or self.shadow_name(args, kwargs, options)
+        options = {**self._get_exec_options(), **options, "shadow": shadow}
+        dump = getattr(self, "_dump_pydantic_arguments", None)
+        if dump is not None and options.get("serializer") != "pickle":
+            args, kwargs = dump(args, kwargs)
+        if options.get("ignore_result") is None:
+            options["ignore_result"] = self.ignore_result
+        return args, kwargs, options
+
+    def _retried(self, by: Execution, args: Any, kwargs: Any, task_id: str, options: dict[str, Any]) -> Any:
+        args, kwargs, options = self._prepared(args, kwargs, options)
+        again = outgoing(self, tuple(args or ()), dict(kwargs or {}), task_id, options)
+        by.retry(Again(stored(again.message), again.due_at))
+        return self.AsyncResult(task_id)
+
+    def _called_directly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        config = configuration()
+        task_id, by = uuid(), running(self.app)
+        mode, side = config.side_of_message(self.name, self._routed, task_id)
+        config.called(self.name, self._routed, _caller(by), mode, side)
+        body = super().__call__
+        if side is not Side.DISPATCH:
+            with aside():
+                return body(*args, **kwargs)
+        # As Celery has it in a direct call: a request that says so.
+        self.push_request(args=args, kwargs=kwargs)
+        try:
+            execution = self._begun(args, kwargs, by)
+        except BackendError:
+            if not config.falls_back:
+                raise
+            config.count(self.name, "fallback: no database", mode, Side.LEGACY)
+            execution = None
+        finally:
+            self.pop_request()
+        if execution is None:
+            with aside():
+                return body(*args, **kwargs)
+        try:
+            return execution.call(lambda: body(*args, **kwargs))
+        finally:
+            execution.mark()
+
+    def _begun(self, args: tuple[Any, ...], kwargs: dict[str, Any], by: Execution | None) -> Execution:
+        """Of a message or call that has no run. Raises BackendError, and ConcurrencyError where the entity is busy."""
+        worker = configuration().worker(self.app)
+        run_id, fits = adopted(self, worker.ledger, args, kwargs, by)
+        attempt = worker.begin(run_id)
+        if attempt is None:
+            if self.request.called_directly:
+                # Its caller does not wait, and must not find it executed later.
+                worker.ledger.cancel(run_id, "the entity is locked")
+                raise ConcurrencyError(f"The entity of the run {run_id} of {self.name} is locked.", run_id=run_id)
+            self._refused(worker.ledger.get(run_id))
+        execution = Execution(self, worker, attempt, self.request, legacy=not fits)
+        setattr(self.request, ON_REQUEST, execution)
+        return execution
+
+    def _traced(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        execution = self._of_run(request) or self._of_message(request, args, kwargs)
+        if execution is None:
+            with aside():
+                return self._through(args, kwargs)
+        return execution.call(lambda: self._through(args, kwargs))
+
+    def _of_run(self, request: Context) -> Execution | None:
+        """None where no run was stored for the message. Raises Ignore where the run is not for this delivery to
+        execute, or cannot be claimed now: it waits in the ledger, and the relay publishes it again.
+        """
+        run_id = getattr(request, RUN_HEADER, None) or (request.headers or {}).get(RUN_HEADER)
+        if run_id is None:
+            return None
+        config = configuration()
+        try:
+            worker = config.worker(self.app)
+            attempt = worker.begin(run_id)
+            if attempt is None:
+                self._refused(worker.ledger.get(run_id))
+        except ExecutionNotFoundError:
+            return None
+        except BackendError as error:
+            _log.warning("The run %s could not be claimed: %s", run_id, error)
+            raise Ignore from error
+        _, side = config.side_of_message(self.name, self._routed, request.id)
+        execution = Execution(self, worker, attempt, request, legacy=side is not Side.DISPATCH)
+        setattr(request, ON_REQUEST, execution)
+        return execution
+
+    def _of_message(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
+        """None where the old body does it, untracked."""
+        config = configuration()
+        mode, side = config.side_of_message(self.name, self._routed, request.id)
+        if not request.is_eager:
+            config.count(self.name, f"message from {request.origin or 'unknown'}", mode, side)
+        if side is not Side.DISPATCH:
+            return None
+        try:
+            return self._begun(args, kwargs, _around(self))
+        except ConcurrencyError as error:
+            if request.is_eager:
+                raise
+            self._later(request, str(error))
+        except BackendError as error:
+            if config.falls_back:
+                config.count(self.name, "fallback: no database", mode, Side.LEGACY)
+                return None
+            if request.is_eager:
+                raise
+            self._later(request, str(error))
+
+    def _later(self, request: Context, why: str) -> NoReturn:
+        """The message again, as it is, after a while; nothing else holds it."""
+        _log.warning("The message %s of %s is looked at again in %g s: %s", request.id, self.name, _LATER, why)
+        again = self.signature_from_request(request, retries=request.retries, countdown=_LATER)
+        try:
+            super().apply_async(again.args, again.kwargs, **again.options)
+        except Exception as error:
+            raise Reject(error, requeue=True) from error
+        raise Ignore(why)
+
+    def _refused(self, run: RunRecord | None) -> NoReturn:
+        """The run is somebody else's, has ended or is not due. Whoever waits for one that was cancelled is told."""
+        request = self.request
+        if run is not None and run.status is RunStatus.CANCELLED and not request.called_directly:
+            self.tell_revoked(request, "cancelled")
+        raise Ignore("The run is not for this delivery to execute.")
+
+    def _through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As the tracer would: by ``__call__`` where the application's own base class has one, else ``run``."""
+        kinds = type(self).__mro__
+        after = kinds[kinds.index(RerouteTask) + 1 :]
+        if any("__call__" in kind.__dict__ for kind in after if kind is not Task):
+            return super().__call__(*args, **kwargs)
+        return self.run(*args, **kwargs)
+
+
+def _run_of(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    """What stands in for the old body: it, or the handler where the body of a dispatched call is asked for."""
+
+    def run(self: RerouteTask, *args: Any, **kwargs: Any) -> Any:
+        execution = entering(self)
+        return self.legacy(*args, **kwargs) if execution is None else execution.enter(args, kwargs)
+
+    run.__doc__ = function.__doc__
+    run.__signature__ = signature  # type: ignore[attr-defined]  # Celery looks at it for arguments of a retry
+    return run
+
+
+def _around(task: RerouteTask) -> Execution | None:
+    """The execution that an eager call is made in; a message is not part of another one's."""
+    return running(task.app) if task.request.is_eager else None
+
+
+def _caller(by: Execution | None) -> CallSite | str | None:
+    entry = beat_entry()
+    if entry is not None:
+        return f"beat: {entry}"
+    if by is not None and by.ended:
+        return f"after {by.task.name}"
+    return call_site()
+
+
+def _of_database(options: dict[str, Any]) -> Any:
+    """The option ``connection`` where it is psycopg's."""
+    given = options.get("connection")
+    return given if type(given).__module__.partition(".")[0] == "psycopg" else None
