@@ -155,18 +155,26 @@ class Producer:
 
 
 @contextmanager
+def closed(app: Celery) -> Iterator[Celery]:
+    """With what Celery leaves to the garbage collector."""
+    with app:
+        try:
+            yield app
+        finally:
+            pools.reset()  # type: ignore[no-untyped-call]  # kombu has no types
+            app.backend.result_consumer.stop()
+            app.backend.client.connection_pool.disconnect()
+
+
+@contextmanager
 def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> Iterator[Producer]:
     """In this process; what it executes itself it notes as a worker does."""
     registry = HandlerRegistry()
     handlers(registry)
     with (
-        place.app() as app,
+        closed(place.app()) as app,
         place.executor() as executor,
         ConnectionPool(place.url, min_size=1, max_size=4) as pool,
     ):
         dispatcher = SyncDispatcher(executor, PostgresLedger(pool), registry, publish=publish)
         yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
-        # What Celery leaves to the garbage collector.
-        pools.reset()
-        app.backend.result_consumer.stop()
-        app.backend.client.connection_pool.disconnect()
