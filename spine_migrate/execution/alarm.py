@@ -31,25 +31,37 @@ class Sleeper(Protocol):
 
 class Alarm:
     """Most sleepers are over before their time. They cost neither a thread nor a wake-up each: they are forgotten
-    together, when the first one that was not over at the last look is due. Keeps none of them alive.
+    together, when the first one that was not over at the last look is due. Keeps none of them alive, and has a thread
+    while there are any.
     """
 
     def __init__(self) -> None:
         self._due: list[tuple[float, int, weakref.ref[Sleeper]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        threading.Thread(target=self._run, name="spine-alarm", daemon=True).start()
+        self._thread: threading.Thread | None = None
 
     def set(self, at: float, sleeper: Sleeper) -> None:
-        """``at`` is a time of ``time.monotonic``."""
+        """``at`` is a time of ``time.monotonic``. Raises RuntimeError where no thread can be started."""
         with self._changed:
             heapq.heappush(self._due, (at, next(self._numbers), weakref.ref(sleeper)))
-            if self._due[0][0] == at:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="spine-alarm", daemon=True)
+                thread.start()
+                self._thread = thread
+            elif self._due[0][0] == at:
                 self._changed.notify()
 
     def _run(self) -> None:
-        while True:
-            self._wake(self._next())
+        while self._wake_next():
+            pass
+
+    def _wake_next(self) -> bool:
+        """Whether there was anybody left."""
+        sleeper = self._next()
+        if sleeper is not None:
+            self._wake(sleeper)
+        return sleeper is not None
 
     def _wake(self, sleeper: Sleeper) -> None:
         try:
@@ -58,20 +70,21 @@ class Alarm:
             _log.warning("Could not be woken, which is tried again: %s", error)
             self.set(time.monotonic() + _AGAIN, sleeper)
 
-    def _next(self) -> Sleeper:
+    def _next(self) -> Sleeper | None:
+        """Where nobody is left the thread ends; the next one who comes starts another."""
         with self._changed:
             while True:
                 sleeper = self._first()
                 if sleeper is None:
-                    self._changed.wait()
-                    continue
+                    self._thread = None
+                    return None
                 pause = self._due[0][0] - time.monotonic()
                 if pause <= 0:
                     heapq.heappop(self._due)
                     return sleeper
                 # Not to be kept alive by this thread while it waits.
                 del sleeper
-                self._changed.wait(pause)
+                self._changed.wait(min(pause, threading.TIMEOUT_MAX))
 
     def _first(self) -> Sleeper | None:
         while self._due:

@@ -7,9 +7,10 @@ import contextvars
 import inspect
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import suppress
 from inspect import Parameter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from spine_migrate.execution.context import TaskContext
 from spine_migrate.execution.errors import HandlerFailed
@@ -31,12 +32,7 @@ def _arguments(handler: Handler, context: TaskContext) -> tuple[list[Any], dict[
     """The params, and the context for a handler whose second parameter has no default, or is named or annotated as a
     context. ``*args`` alone does not ask for it: most often that is a decorator around a handler of one parameter.
     """
-    try:
-        hash(handler)
-    except TypeError:
-        parameters = _read(handler)
-    else:
-        parameters = _parameters(handler)
+    parameters = _parameters(handler)
     if parameters is None:
         return [context.params], {}
     second = [parameter for parameter in parameters if parameter.kind in _PLACED][1:2]
@@ -46,15 +42,20 @@ def _arguments(handler: Handler, context: TaskContext) -> tuple[list[Any], dict[
     return [context.params], {name: context for name in named if name in _CONTEXT}
 
 
-def _read(handler: Handler) -> list[Parameter] | None:
-    try:
-        return list(inspect.signature(handler).parameters.values())
-    except ValueError:  # a builtin that has no signature
-        return None
-
-
 #: Reading a signature takes longer than many a handler.
-_parameters = lru_cache(maxsize=1024)(_read)
+_known: WeakKeyDictionary[Any, list[Parameter] | None] = WeakKeyDictionary()
+
+
+def _parameters(handler: Handler) -> list[Parameter] | None:
+    with suppress(KeyError, TypeError):  # no handler that can be kept apart is without a hash or a weak reference
+        return _known[handler]
+    try:
+        found: list[Parameter] | None = list(inspect.signature(handler).parameters.values())
+    except ValueError:  # a builtin that has no signature
+        found = None
+    with suppress(TypeError):
+        _known[handler] = found
+    return found
 
 
 def _is_meant(parameter: Parameter) -> bool:

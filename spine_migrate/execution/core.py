@@ -27,7 +27,7 @@ from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, 
 from spine_migrate.execution.publishing import CLAIM_WITHIN, Publishing
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
 from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus, RunSummary, run_uuid
-from spine_migrate.execution.spec import WorkSpec, pipeline_spec
+from spine_migrate.execution.spec import WorkSpec, of_parent, pipeline_spec
 from spine_migrate.execution.storable import as_json, as_text, describe
 
 _log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class SyncDispatcher:
         runs = [self._prepared(RunRecord(spec, tags=tags or {}), delivery) for spec in specs]
         firsts = [self._of_locked_entity(run, connection) for run in runs]
         new = [run for run, first in zip(runs, firsts, strict=True) if first is None]
-        publishes, delivery = self._publishing.delivering(delivery, connection)
+        publishes, delivery = self._publishing.delivering(delivery, connection, len(new))
         made = self.ledger.create_many(new, delivery, lane_bound=self._lane_bound, connection=connection)
         if publishes:
             created = {run.run_id for run in new}
@@ -159,7 +159,7 @@ class SyncDispatcher:
 
     def submit_step(self, name: str, params: dict[str, Any] | None = None, **fields: Any) -> str:
         if fields.get("correlation_id") is None:
-            fields["correlation_id"] = fields.get("parent_run_id")
+            fields["correlation_id"] = of_parent(fields.get("parent_run_id"))
         return self._submit_kind("step", name, params, fields)
 
     def get_run(self, run_id: str) -> RunRecord | None:
@@ -281,9 +281,10 @@ class SyncDispatcher:
         if self._check_handlers and not self._registry.has(spec.kind, spec.name):
             known = [name for _, name in self._registry.list_handlers(spec.kind)]
             raise PipelineNotFoundError(spec.kind, spec.name, known)
-        if delivery.timeout_seconds is None and run.timeout_seconds is None and (usual := self._timeout(spec)):
-            return replace(run, timeout_seconds=usual)
-        return run
+        if delivery.timeout_seconds is not None or run.timeout_seconds is not None:
+            return run
+        usual = self._timeout(spec)
+        return run if usual is None else replace(run, timeout_seconds=usual)
 
     def _of_locked_entity(self, run: RunRecord, connection: Any) -> RunRecord | None:
         """Where the run's entity is locked, the run that has its idempotency key. Raises ConcurrencyError where none

@@ -85,8 +85,12 @@ class BackpressureError(OrchestrationError):
     category = "BACKPRESSURE"
     retryable = True
 
-    def __init__(self, lane: str, waiting: int, bound: int) -> None:
-        super().__init__(f"The lane {lane!r} has {waiting} runs waiting, its bound is {bound}; submit again later.")
+    def __init__(self, lane: str, waiting: int, bound: int, more: int = 1) -> None:
+        """``more`` is how many were submitted."""
+        wanted = "" if more == 1 else f" and {more} more are submitted"
+        super().__init__(
+            f"The lane {lane!r} has {waiting} runs waiting{wanted}, its bound is {bound}; submit again later."
+        )
         self.lane = lane
         self.waiting = waiting
         self.bound = bound

@@ -23,19 +23,14 @@ ENTITY = ("entity_type", "entity_id")
 DEPTH = 100
 #: Characters of its columns' texts in an index entry, which has no room for more.
 ENTITY_LENGTH = 255
+#: Seconds, some three hundred years: more is a mistake, and some day a time that no calendar has.
+LONGEST = 1e10
 #: What the integer columns hold.
 LARGEST_INTEGER = 2_147_483_647
 
 
-def check(spec: WorkSpec) -> None:
-    """Raises InvalidSpecError for the first field that a ledger could not store or a worker not use."""
-    check_fields(spec)
-    for field in ("params", "metadata"):
-        json_object(field, getattr(spec, field))
-
-
 def check_fields(spec: WorkSpec) -> None:
-    """Likewise, of what is not JSON."""
+    """Raises InvalidSpecError for the first field that a ledger could not store or a worker not use; JSON aside."""
     _one_of("kind", spec.kind, KINDS)
     _one_of("priority", spec.priority, PRIORITIES)
     for field, length in LENGTHS.items():
@@ -72,6 +67,8 @@ def checked(run: RunRecord) -> RunRecord:
                 f"{name} in metadata must be a text of at most {ENTITY_LENGTH} characters or a whole number.",
             )
     seconds("timeout_seconds", run.timeout_seconds)
+    if type(run.attempt) is not int or not 1 <= run.attempt <= LARGEST_INTEGER:
+        raise InvalidSpecError("attempt", f"attempt must be a whole number from 1, not {run.attempt!r}.")
     parent, retried = (other and str(other).lower() for other in (spec.parent_run_id, run.retry_of_run_id))
     return RunRecord(
         replace(spec, params=params, metadata=metadata, parent_run_id=parent),
@@ -107,7 +104,7 @@ def instant(field: str, value: object) -> None:
 
 def seconds(field: str, value: object) -> None:
     """Raises InvalidSpecError for what is no span of time; None is none."""
-    if value is not None and (not isinstance(value, (int, float)) or not 0 < value < float("inf")):
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= LONGEST):  # type: ignore[operator]
         raise InvalidSpecError(field, f"{field} must be a number of seconds above 0, not {value!r}.")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spine_migrate.execution.errors import BackendError
@@ -23,28 +23,43 @@ CLAIM_WITHIN = 300.0
 #: Publications in a row that fail before the rest of a batch is left for later: the broker is down, and every one of
 #: them takes as long as its timeout.
 PATIENCE = 3
+#: Runs that are marked together.
+_SLICE = 100
+#: Seconds by which the relay leaves each of many runs longer to its submitter.
+_EACH = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass
 class Published:
-    """Runs with their references, and those that failed with their errors; the rest was not tried."""
+    """How many runs were handed over, and those that could not be, with their errors; the rest was not tried."""
 
-    published: list[tuple[RunRecord, str]]
-    failed: list[tuple[RunRecord, BackendError]]
+    runs: int = 0
+    failed: list[tuple[RunRecord, BackendError]] = field(default_factory=list)
 
 
-def publish_all(executor: Executor, runs: Iterable[RunRecord]) -> Published:
-    """Until the executor cannot be reached ``PATIENCE`` times in a row. Nothing is marked."""
-    outcome, in_a_row = Published([], []), 0
-    for run in runs:
+def publish_all(
+    executor: Executor, runs: Sequence[RunRecord], mark: Callable[[list[tuple[RunRecord, str]]], object]
+) -> Published:
+    """Until the executor cannot be reached ``PATIENCE`` times in a row. ``mark`` is given runs with their references, a
+    slice at a time, before others may think that nobody has published them; also where the executor fails otherwise.
+    """
+    outcome, in_a_row = Published(), 0
+    for first in range(0, len(runs), _SLICE):
+        handed: list[tuple[RunRecord, str]] = []
         try:
-            outcome.published.append((run, executor.submit(run)))
-            in_a_row = 0
-        except BackendError as error:
-            outcome.failed.append((run, error))
-            in_a_row += 1
-            if in_a_row == PATIENCE:
-                break
+            for run in runs[first : first + _SLICE]:
+                try:
+                    handed.append((run, executor.submit(run)))
+                    in_a_row = 0
+                except BackendError as error:
+                    outcome.failed.append((run, error))
+                    in_a_row += 1
+                    if in_a_row == PATIENCE:
+                        return outcome
+        finally:
+            outcome.runs += len(handed)
+            if handed:
+                mark(handed)
     return outcome
 
 
@@ -56,13 +71,13 @@ class Publishing:
         self._ledger = ledger
         self.at_once = at_once
 
-    def delivering(self, delivery: Delivery, connection: Any) -> tuple[bool, Delivery]:
-        """Whether a run is published as soon as it is stored; the relay leaves it alone for a while then. One of the
-        caller's transaction is not: it is not committed yet.
+    def delivering(self, delivery: Delivery, connection: Any, runs: int = 1) -> tuple[bool, Delivery]:
+        """Whether so many runs are published as soon as they are stored; the relay leaves them alone for a while then.
+        Those of the caller's transaction are not: it is not committed yet.
         """
         if not self.at_once or connection is not None or delivery.due_at is not None:
             return False, delivery
-        return True, replace(delivery, publish_in_seconds=PUBLISH_GRACE)
+        return True, replace(delivery, publish_in_seconds=PUBLISH_GRACE + _EACH * (runs - 1))
 
     def publish(self, run: RunRecord) -> None:
         """Hand a run to the executor. Raises BackendError; the relay tries again then."""
@@ -82,14 +97,15 @@ class Publishing:
 
     def publish_many(self, runs: Sequence[RunRecord]) -> None:
         """What cannot be published is left to the relay."""
-        outcome = publish_all(self._executor, runs)
-        try:
-            self._ledger.mark_many_queued(outcome.published, self._executor.name, claim_within_seconds=CLAIM_WITHIN)
-        except BackendError as unmarked:
-            # They are stored and published; an error would only make their submitter submit them again.
-            _log.warning("%d published runs are not marked: %s", len(outcome.published), unmarked)
-        for run, error in outcome.failed:
+        for run, error in publish_all(self._executor, runs, self._mark).failed:
             self.alert(run.run_id, "publishing", error)
+
+    def _mark(self, handed: list[tuple[RunRecord, str]]) -> None:
+        try:
+            self._ledger.mark_many_queued(handed, self._executor.name, claim_within_seconds=CLAIM_WITHIN)
+        except BackendError as error:
+            # They are stored and published; an error would only make their submitter submit them again.
+            _log.warning("%d published runs are not marked: %s", len(handed), error)
 
     def alert(self, run_id: str, doing: str, error: BackendError) -> None:
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,14 +65,6 @@ class Pass:
 _COUNTS = ("published", "published_again", "cancelled", "tried_again", "dead_lettered", "failed")
 
 
-@dataclass(frozen=True)
-class _Published:
-    runs: int
-    failed: int
-    error: str | None
-    more: bool
-
-
 class Relay:
     """``publish_again_seconds`` after a publication failed, ``claim_within_seconds`` after one that nobody has claimed,
     it is made again; both double from one time to the next, 64-fold at most. A run whose worker was lost is tried
@@ -101,23 +93,26 @@ class Relay:
         failures are in the outcome.
         """
         reaped = self._ledger.reap(self._batch, backoff_seconds=self._backoff)
-        new = self._publish(self._ledger.publishable(self._batch, again_in_seconds=self._publish_again), mark=True)
-        # Where nothing can be published, what is taken here would only be put off.
-        again = (
-            _Published(0, 0, None, more=False)
-            if new.failed
-            else self._publish(self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within), mark=False)
-        )
+        new = self._ledger.publishable(self._batch, again_in_seconds=self._publish_again)
+        first = publish_all(self._executor, new, self._mark)
+        # Where something cannot be published, what is taken here would only be put off.
+        old = [] if first.failed else self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within)
+        # Not marked once more, which would begin their pauses anew: ``unclaimed`` has made the next one longer.
+        again = publish_all(self._executor, old, lambda _: None)
         statuses = [run.status for run in reaped]
+        failed = [*first.failed, *again.failed]
         return Pass(
-            published=new.runs,
+            published=first.runs,
             published_again=again.runs,
             cancelled=statuses.count(RunStatus.CANCELLED),
             tried_again=statuses.count(RunStatus.PENDING),
             dead_lettered=statuses.count(RunStatus.DEAD_LETTERED),
-            failed=new.failed + again.failed,
-            error=new.error or again.error,
-            more=len(reaped) == self._batch or new.more or again.more,
+            failed=len(failed),
+            error=str(failed[-1][1]) if failed else None,
+            more=any(
+                len(taken) == self._batch and not left
+                for taken, left in ((reaped, []), (new, first.failed), (old, again.failed))
+            ),
         )
 
     def drain(self) -> Pass:
@@ -153,15 +148,5 @@ class Relay:
             elif not done.more:
                 stop.wait(poll_seconds)
 
-    def _publish(self, runs: Sequence[RunRecord], *, mark: bool) -> _Published:
-        """``mark`` False leaves runs that wait already as they are: marking would begin their pauses anew, and
-        ``unclaimed`` has made the next one longer.
-        """
-        outcome = publish_all(self._executor, runs)
-        if mark:
-            self._ledger.mark_many_queued(
-                outcome.published, self._executor.name, claim_within_seconds=self._claim_within
-            )
-        failed = len(outcome.failed)
-        error = str(outcome.failed[-1][1]) if failed else None
-        return _Published(len(outcome.published), failed, error, more=len(runs) == self._batch and not failed)
+    def _mark(self, handed: list[tuple[RunRecord, str]]) -> None:
+        self._ledger.mark_many_queued(handed, self._executor.name, claim_within_seconds=self._claim_within)

@@ -177,10 +177,15 @@ _SPEC_COLUMNS = (
     "kind", "name", "params", "priority", "lane", "idempotency_key", "correlation_id", "parent_run_id", "max_retries",
     "trigger_source", "metadata", "retry_delay_seconds",
 )  # fmt: skip
-_RUN_COLUMNS = (
+_OF_RUNS = (
     "run_id", "external_ref", "executor_name", "result", "error", "error_type", "attempt", "retry_of_run_id", "tags",
-    "started_at", "completed_at", "timeout_seconds", "message",
+    "started_at", "completed_at",
 )  # fmt: skip
+_RUN_COLUMNS = (*_OF_RUNS, "timeout_seconds", "message")
+
+
+#: The columns of ``runs`` that ``record_of`` reads.
+COLUMNS = (*(name for name in _SPEC_COLUMNS if name != "retry_delay_seconds"), *_OF_RUNS, "status", "created_at")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import dict_row
 
+from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.pools import ForkedPool
+from spine_migrate.execution.runs import COLUMNS
 from spine_migrate.named_queries import load
 
 Connection = psycopg.Connection[Any]
@@ -30,20 +32,32 @@ def session(pool: ForkedPool, what: str, connection: Connection | None = None) -
     """The caller's connection, or one of the pool's, in autocommit mode: a statement is one round trip and commits by
     itself; what takes several opens a transaction.
 
-    Raises BackendError where there is no server, it goes away, or it gives up for a reason that passes, and names
-    ``what``. It may have committed, then.
+    Raises ConfigurationError for another encoding than UTF8, and BackendError where there is no server, it goes away,
+    or it gives up for a reason that passes, and names ``what``. It may have committed, then.
     """
     if connection is not None:
+        _check_encoding(connection, what)
         yield connection
         return
     try:
         with pool.connection() as own, _ours(own):
+            _check_encoding(own, what)
             yield own
     # What the pool raises itself, PoolTimeout for one, is an OperationalError too.
     except psycopg.Error as error:
         if not _passes(error):
             raise
         raise BackendError(f"The {what} cannot be reached: {' '.join(str(error).split())}.") from error
+
+
+def _check_encoding(connection: Connection, what: str) -> None:
+    """Raises ConfigurationError where not every text can come through."""
+    encoding = connection.info.parameter_status("client_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The {what} needs connections with the client_encoding UTF8, and this one has {encoding}; set"
+            ' kwargs={"client_encoding": "utf8"} on its pool.'
+        )
 
 
 @contextmanager
@@ -64,7 +78,7 @@ def _ours(connection: Connection) -> Iterator[None]:
 def transaction(connection: Connection) -> Iterator[None]:
     """Several statements of a session, READ COMMITTED whatever the application has its connections at."""
     before = connection.isolation_level, connection.read_only
-    connection.isolation_level, connection.read_only = _LEVEL, False
+    connection.isolation_level, connection.read_only = _LEVEL, None
     try:
         with connection.transaction():
             yield
@@ -158,7 +172,9 @@ def tables(schema: str | None) -> dict[str, sql.Composable]:
     names = {name: sql.Identifier(*parts, name) for name in _TABLES}
     # For nextval(), which takes a name as text.
     fence = sql.Literal(sql.Identifier(*parts, "run_fence").as_string(None))
-    return {**names, "run_fence": fence}
+    # By name, and never all there are: a prepared statement whose result gets another column is refused.
+    record = sql.SQL(", ").join(sql.Identifier("r", column) for column in COLUMNS)
+    return {**names, "run_fence": fence, "record": record}
 
 
 def escaped(name: str) -> str:

@@ -45,10 +45,15 @@ def workflow_spec(name: str, params: dict[str, Any] | None = None, **fields: Any
     return WorkSpec("workflow", name, {} if params is None else params, **fields)
 
 
+def of_parent(parent_run_id: object) -> str | None:
+    """The correlation id of a step that is given none."""
+    return None if parent_run_id is None else str(parent_run_id).lower()
+
+
 def step_spec(
     name: str, params: dict[str, Any] | None = None, *, parent_run_id: str | None = None, **fields: Any
 ) -> WorkSpec:
     """A step of the workflow run ``parent_run_id``, which is its correlation id unless another is given."""
     if fields.get("correlation_id") is None:
-        fields["correlation_id"] = parent_run_id
+        fields["correlation_id"] = of_parent(parent_run_id)
     return WorkSpec("step", name, {} if params is None else params, parent_run_id=parent_run_id, **fields)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from spine_migrate.execution.errors import HandlerFailed
@@ -28,12 +29,18 @@ def as_json(value: Any) -> Any:
         written = _WRITER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from error
-    stored = json.loads(written)
+    stored = json.loads(written, parse_float=_number)
     # What cannot be stored is escaped in ``written``, and so is text that only looks like it.
     if "\\u0000" in written or "\\ud" in written:
         for found in _texts(stored):
             check_text(found)
     return stored
+
+
+def _number(text: str) -> int | float:
+    """As jsonb writes it, which is without a fraction where there is none."""
+    exponent = Decimal(text).as_tuple().exponent
+    return int(Decimal(text)) if isinstance(exponent, int) and exponent >= 0 else float(text)
 
 
 def check_text(value: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from spine_migrate.execution import InvalidSpecError, RunRecord, RunStatus, TransitionError, WorkSpec
 from spine_migrate.execution.ledgers.protocol import Delivery
-from tests.ledgers import Timed, kinds, refused
+from tests.ledgers import Timed, kinds, refused, status
 
 
 def test_who_lost_a_claim_marks_nothing(timed: Timed) -> None:
@@ -143,6 +143,23 @@ def test_a_run_that_is_tried_again_may_have_another_message(timed: Timed) -> Non
     assert [run and run.message for run in records] == [{"second": [2]}] * len(records)
     with pytest.raises(InvalidSpecError, match="message"):
         ledger.try_again(run_id, "no", None, in_seconds=0, message={"link": object()})
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_run_that_was_given_back_before_it_was_marked_is_published_when_it_is_due(
+    timed: Timed, *, many: bool
+) -> None:
+    """A worker was faster than the submitter, found the entity locked, and has taken the only message with it."""
+    ledger, run = timed.ledger, timed.ledger.create(RunRecord(WorkSpec("task", "work")))
+    claim = ledger.claim(run.run_id, "w", lease_seconds=60)
+    ledger.postpone(run.run_id, "its entity is locked", in_seconds=30, fence=claim.fence)
+    if many:
+        ledger.mark_many_queued([(run, "ref")], "celery", claim_within_seconds=300)
+    else:
+        ledger.mark_queued(run.run_id, "ref", "celery", claim_within_seconds=300, attempt=run.attempt)
+    assert status(timed, run.run_id) == "pending"
+    timed.forward(31)
+    assert [one.run_id for one in ledger.publishable(1, again_in_seconds=30)] == [run.run_id]
 
 
 def test_a_message_that_is_not_json_is_refused() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -19,6 +20,7 @@ from spine_migrate.execution import (
     RunRecord,
     RunStatus,
     WorkSpec,
+    step_spec,
 )
 from spine_migrate.execution.ledgers.protocol import Ledger, RunFilter
 from tests.ledgers import Timed, brought_to, kinds, refused, status
@@ -54,6 +56,30 @@ def test_a_record_is_a_copy(timed: Timed) -> None:
     found = timed.ledger.get(given.run_id)
     assert found is not None
     assert found.spec.params == {"a": [1]}
+
+
+def test_what_create_gives_is_what_is_stored(timed: Timed) -> None:
+    numbers = {"large": 1e23, "small": 1e-7, "whole": 5.0, "nothing": -0.0, "int": 10**30}
+    stored = timed.ledger.create(RunRecord(WorkSpec("task", "work", numbers)))
+    assert repr(stored.spec.params) == repr({**numbers, "large": 10**23, "nothing": stored.spec.params["nothing"]})
+    assert timed.ledger.get(stored.run_id) == stored
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("timeout_seconds", 10**400), ("timeout_seconds", True), ("attempt", 10**12), ("attempt", 0)]
+)
+def test_numbers_that_no_column_holds_are_refused(timed: Timed, field: str, value: Any) -> None:
+    with pytest.raises(InvalidSpecError) as caught:
+        timed.ledger.create(replace(RunRecord(WorkSpec("task", "work")), **{field: value}))
+    assert caught.value.field == field
+
+
+def test_an_id_may_be_a_uuid_object(timed: Timed) -> None:
+    parent = timed.made()
+    as_object: Any = UUID(parent)
+    child = timed.ledger.create(RunRecord(step_spec("s", parent_run_id=as_object)))
+    assert (child.spec.parent_run_id, child.spec.correlation_id) == (parent, parent)
+    assert [one.run_id for one in timed.ledger.list_runs(RunFilter(parent_run_id=as_object))] == [child.run_id]
 
 
 def test_one_key_is_one_run(timed: Timed) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -64,6 +66,10 @@ def test_one_key_is_one_run_among_many_and_before_them(timed: Timed) -> None:
     ids = [run.run_id for run in stored]
     assert ids == [given[0].run_id, first, given[2].run_id, given[0].run_id, given[4].run_id]
     assert len(timed.ledger.list_runs()) == 4
+
+
+def new(**fields: Any) -> RunRecord:
+    return RunRecord(WorkSpec("task", "work", **fields))
 
 
 def busy(timed: Timed) -> RunRecord:
@@ -144,6 +150,56 @@ def test_many_published_runs_wait_or_were_faster(timed: Timed) -> None:
     assert ledger.unclaimed(10, again_in_seconds=1) == []
     timed.forward(2)
     assert {run.run_id for run in ledger.unclaimed(10, again_in_seconds=1)} == {pending.run_id, queued.run_id}
+
+
+def both(first: Callable[[], object], second: Callable[[], object]) -> None:
+    """At the same moment; raises what either raises."""
+    ready = Barrier(2)
+
+    def go(act: Callable[[], object]) -> None:
+        ready.wait()
+        act()
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(go, first), threads.submit(go, second)]:
+            done.result()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_two_who_submit_the_same_keys_in_another_order(postgres: Timed, number: int) -> None:
+    ledger, keys = postgres.ledger, [f"{number}-{key}" for key in range(50)]
+    made: dict[bool, list[str]] = {}
+
+    def submit(order: int) -> None:
+        made[order == 1] = [
+            run.run_id for run in ledger.create_many([new(idempotency_key=key) for key in keys[::order]])
+        ]
+
+    both(lambda: submit(1), lambda: submit(-1))
+    assert made[True] == made[False][::-1]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_two_who_have_published_the_same_runs_in_another_order(postgres: Timed, number: int) -> None:
+    ledger = postgres.ledger
+    runs = ledger.create_many([new(idempotency_key=f"{number}-{key}") for key in range(600)])
+    for run in runs:
+        ledger.claim(run.run_id, "w", lease_seconds=60)
+    published = [(run, "ref") for run in runs]
+    both(
+        lambda: ledger.mark_many_queued(published, "celery", claim_within_seconds=60),
+        lambda: ledger.mark_many_queued(published[::-1], "celery", claim_within_seconds=60),
+    )
+
+
+def test_what_is_checked_comes_before_what_is_in_the_way(timed: Timed) -> None:
+    timed.made(metadata=FEED, lane="other")
+    with pytest.raises(InvalidSpecError):
+        timed.ledger.create_many([new(metadata=FEED), new(priority="some")])
+    with pytest.raises(InvalidSpecError, match="parent_run_id"):
+        timed.ledger.create_many([new(), new(parent_run_id="no id")], lane_bound=0)
+    with pytest.raises(BackpressureError, match="has 0 runs waiting and 3 more are submitted, its bound is 2"):
+        timed.ledger.create_many([new(), new(), new(parent_run_id=str(uuid4()))], lane_bound=2)
 
 
 @pytest.mark.parametrize("autocommit", [False, True])

@@ -12,12 +12,14 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from spine_migrate.db import schema
-from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher
+from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, task_spec
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.relay import Pass, Relay
 from tests.database import Database
+from tests.ledgers import Timed
+from tests.runs import Accepting
 
 
 class Postbox:
@@ -312,3 +314,20 @@ def test_it_outlives_ended_sessions(database: Database) -> None:
         assert told[1].error is not None
         assert "cannot be reached" in told[1].error
         assert told[-1].error is None
+
+
+def test_what_of_many_is_published_is_marked_before_the_relay_looks(timed: Timed) -> None:
+    published: list[str] = []
+    relay = Relay(timed.ledger, Accepting(), batch=2_000)
+
+    class Slow(Accepting):
+        def submit(self, run: RunRecord) -> str:
+            if len(published) == 1_500:
+                timed.forward(50)
+                done.append(relay.run_once().published)
+            published.append(run.run_id)
+            return run.run_id
+
+    done: list[int] = []
+    SyncDispatcher(Slow(), timed.ledger).submit_many([task_spec("work") for _ in range(1_600)])
+    assert done == [100]  # those that the submitter had not come to

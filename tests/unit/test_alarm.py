@@ -6,6 +6,7 @@ import gc
 import queue
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -69,13 +70,14 @@ def test_who_is_over_costs_no_wake_up(woken: queue.SimpleQueue[str], monkeypatch
         return first(self)
 
     monkeypatch.setattr(Alarm, "_first", counted)
-    for number in range(500):
-        sleeper = Sleeper(woken, str(number))
-        ring.set(now + 0.2 + number / 10_000, sleeper)
+    first_of_all, last = Sleeper(woken, "first"), Sleeper(woken, "last")
+    ring.set(now + 1.0, first_of_all)
+    kept = [Sleeper(woken, str(number)) for number in range(500)]
+    for number, sleeper in enumerate(kept):
         sleeper.over = True
-    last = Sleeper(woken, "last")
-    ring.set(now + 0.4, last)
-    assert woken.get(timeout=LONGEST) == "last"
+        ring.set(now + 1.0 + number / 10_000, sleeper)
+    ring.set(now + 1.2, last)
+    assert [woken.get(timeout=LONGEST) for _ in range(2)] == ["first", "last"]
     assert looks < 10
 
 
@@ -89,6 +91,28 @@ def test_who_could_not_be_woken_is_tried_again(
     ring.set(time.monotonic(), other)
     assert woken.get(timeout=LONGEST) == "other"
     assert "can't start new thread" in caplog.text
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_who_sleeps_for_ever_does_not_end_it(woken: queue.SimpleQueue[str]) -> None:
+    ring, long, short = Alarm(), Sleeper(woken, "long"), Sleeper(woken, "short")
+    ring.set(time.monotonic() + 1e10, long)
+    time.sleep(0.1)  # it is looked at by now
+    ring.set(time.monotonic(), short)
+    assert woken.get(timeout=LONGEST) == "short"
+
+
+def test_it_has_a_thread_only_while_somebody_sleeps(woken: queue.SimpleQueue[str]) -> None:
+    ring = Alarm()
+    for name in ("first", "second"):
+        before = threading.active_count()
+        sleeper = Sleeper(woken, name)
+        ring.set(time.monotonic(), sleeper)
+        assert woken.get(timeout=LONGEST) == name
+        end = time.monotonic() + LONGEST
+        while threading.active_count() > before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 _FORKS = """

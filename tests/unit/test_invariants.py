@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from spine_migrate.execution import InvalidSpecError, task_spec
-from spine_migrate.execution.invariants import LARGEST_INTEGER, check, json_object
+from spine_migrate.execution import InvalidSpecError, RunRecord, task_spec
+from spine_migrate.execution.invariants import LARGEST_INTEGER, checked, json_object
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from spine_migrate.execution.invariants import LARGEST_INTEGER, check, json_obje
 )
 def test_what_cannot_be_stored_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidSpecError) as raised:
-        check(replace(task_spec("x"), **{field: value}))
+        checked(RunRecord(replace(task_spec("x"), **{field: value})))
     assert raised.value.field == field
     assert field in raised.value.sentence
 

@@ -103,7 +103,8 @@ class CeleryExecutor:
 
     def route(self, run: RunRecord) -> tuple[str, int]:
         """The queue of the run's lane, else of its priority; and how urgent it is there, from 9 down to 1."""
-        queue, priority = PRIORITIES[run.spec.priority]
+        # A run that was migrated may have a priority of the application's own.
+        queue, priority = PRIORITIES.get(run.spec.priority, PRIORITIES["normal"])
         return self._queues.get(run.spec.lane, queue), priority
 
     def cancel(self, external_ref: str) -> bool:

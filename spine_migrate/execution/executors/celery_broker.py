@@ -7,14 +7,13 @@ our own, with a timeout on every step, taken from a pool that a fork starts anew
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.celery_message import TaskMessage
+from spine_migrate.execution.per_process import PerProcess
 
 try:
     from kombu.exceptions import KombuError, OperationalError
@@ -41,9 +40,7 @@ class Broker:
         self._app = app
         self._timeout = timeout_seconds
         self._limit = connections
-        self._lock = threading.Lock()
-        self._pool: Any = None
-        self._pid = 0
+        self._pool: PerProcess[Any] = PerProcess(self._make)
 
     def publish(self, task: str, task_id: str, args: tuple[Any, ...], *, queue: str, priority: int) -> None:
         """Send the message of a task. Raises BackendError where that fails; it may have been sent or not.
@@ -73,10 +70,9 @@ class Broker:
 
     def close(self) -> None:
         """Close what is open; the next one who needs a connection opens another."""
-        with self._lock:
-            if self._pool is not None and self._pid == os.getpid():
-                self._pool.force_close_all()
-            self._pool, self._pid = None, 0
+        pool = self._pool.forget()
+        if pool is not None:
+            pool.force_close_all()
 
     def _send(self, task: str, message: Any, options: dict[str, Any]) -> None:
         amqp = self._app.amqp
@@ -88,7 +84,7 @@ class Broker:
     @property
     def lower_is_sooner(self) -> bool:
         """Whether priority 0 is the first one. It is with Redis, and the last one with AMQP."""
-        return bool(self._lent().connection.transport.driver_type == "redis")
+        return bool(self._pool.get().connection.transport.driver_type == "redis")
 
     def _queue(self, name: str) -> Any:
         try:
@@ -102,7 +98,7 @@ class Broker:
     def _connection(self) -> Iterator[Any]:
         errors = self._errors()
         try:
-            with self._lent().acquire(block=True, timeout=self._timeout) as connection:
+            with self._pool.get().acquire(block=True, timeout=self._timeout) as connection:
                 try:
                     yield connection
                 except errors:
@@ -115,19 +111,15 @@ class Broker:
 
     def _errors(self) -> tuple[type[BaseException], ...]:
         """Celery's, and those of the transport's own library."""
-        lent = self._lent().connection
+        lent = self._pool.get().connection
         return (KombuError, OperationalError, OSError, *lent.connection_errors, *lent.channel_errors)
 
-    def _lent(self) -> Any:
-        """The pool of this process."""
-        with self._lock:
-            if self._pid != os.getpid():
-                timeouts = _timeouts(self._timeout)
-                connection = self._app.connection_for_write(
-                    connect_timeout=self._timeout, transport_options={**timeouts, **_RETRY}
-                )
-                self._pool, self._pid = connection.Pool(self._limit), os.getpid()
-            return self._pool
+    def _make(self) -> Any:
+        timeouts = _timeouts(self._timeout)
+        connection = self._app.connection_for_write(
+            connect_timeout=self._timeout, transport_options={**timeouts, **_RETRY}
+        )
+        return connection.Pool(self._limit)
 
 
 def _timeouts(seconds: float) -> dict[str, Any]:

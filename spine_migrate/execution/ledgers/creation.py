@@ -13,7 +13,7 @@ from spine_migrate.execution.invariants import entity
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.ledgers.refusals import entity_is_busy, no_such_run, run_exists, unseen
 from spine_migrate.execution.ledgers.statements import Session, Statements, json_column
-from spine_migrate.execution.runs import RunRecord, run_uuid
+from spine_migrate.execution.runs import RunRecord
 from spine_migrate.execution.sessions import Row
 
 #: Runs that are sent to the server together. More would only make the one at fault dearer to find.
@@ -25,7 +25,7 @@ class Creation:
         self._statements = statements
 
     def create(self, run: RunRecord, delivery: Delivery, *, lane_bound: int | None, connection: Any) -> RunRecord:
-        run = _checked(run, delivery)
+        run = delivery.of(run)
         key = run.spec.idempotency_key
         try:
             with self._statements.session(connection) as session:
@@ -46,8 +46,20 @@ class Creation:
     def create_many(
         self, runs: Sequence[RunRecord], delivery: Delivery, *, lane_bound: int | None, connection: Any
     ) -> list[RunRecord]:
-        checked = [_checked(run, delivery) for run in runs]
-        with self._statements.session(connection) as session, session.transaction():
+        checked = [delivery.of(run) for run in runs]
+        with self._statements.session(connection) as session:
+            while True:
+                try:
+                    return self._all(session, checked, delivery, lane_bound)
+                except errors.DeadlockDetected:
+                    # With another that has some of the same keys or entities, in another order.
+                    if session.borrowed:
+                        raise
+
+    def _all(
+        self, session: Session, checked: list[RunRecord], delivery: Delivery, lane_bound: int | None
+    ) -> list[RunRecord]:
+        with session.transaction():
             if lane_bound is not None:
                 known = session.known_keys([key for run in checked if (key := run.spec.idempotency_key) is not None])
                 lanes = {run.spec.idempotency_key or run.run_id: run.spec.lane for run in reversed(checked)}
@@ -92,21 +104,13 @@ def taken(session: Session, run: RunRecord, error: errors.UniqueViolation) -> Ex
     return entity_is_busy(about, other["run_id"] if other else None)
 
 
-def _checked(run: RunRecord, delivery: Delivery) -> RunRecord:
-    run = delivery.of(run)
-    for field, other in (("parent_run_id", run.spec.parent_run_id), ("retry_of_run_id", run.retry_of_run_id)):
-        if other is not None and run_uuid(other) is None:
-            raise no_such_run(field, other)
-    return run
-
-
 def _check_room(session: Session, lanes: Counter[str], bound: int | None) -> None:
     if bound is None:
         return
     for lane, more in lanes.items():
         counted = session.one("waiting_in_lane", {"lane": lane, "bound": bound})
         if counted is not None and counted["count"] + more > bound:
-            raise BackpressureError(lane, counted["count"], bound)
+            raise BackpressureError(lane, counted["count"], bound, more)
 
 
 def _made(session: Session, run: RunRecord, made: Row | None) -> RunRecord:

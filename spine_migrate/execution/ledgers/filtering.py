@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spine_migrate.execution.ledgers.protocol import RunFilter
-from spine_migrate.execution.runs import RunRecord
+from spine_migrate.execution.runs import RunRecord, run_uuid
 
 
 def fits(run: RunRecord, filters: RunFilter) -> bool:
@@ -14,7 +14,7 @@ def fits(run: RunRecord, filters: RunFilter) -> bool:
         (filters.kind, spec.kind),
         (filters.status, run.status),
         (filters.name, spec.name),
-        (filters.parent_run_id and filters.parent_run_id.lower(), spec.parent_run_id),
+        (filters.parent_run_id and run_uuid(filters.parent_run_id), spec.parent_run_id),
         (filters.lane, spec.lane),
     ]
     return (

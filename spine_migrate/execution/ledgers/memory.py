@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -73,10 +74,7 @@ class MemoryLedger:
             if spec.idempotency_key is not None and spec.idempotency_key in self._keys:
                 return self._copy(self._keys[spec.idempotency_key])
             others = {"parent_run_id": spec.parent_run_id, "retry_of_run_id": run.retry_of_run_id}
-            for field, other in others.items():
-                if other is not None and run_uuid(other) is None:
-                    raise no_such_run(field, other)
-            self._require_room(run, lane_bound)
+            self._require_room(Counter([spec.lane]), lane_bound)
             if run.run_id in self._runs:
                 raise run_exists(run.run_id)
             self._require_idle(run)
@@ -106,15 +104,22 @@ class MemoryLedger:
         lane_bound: int | None = None,
         connection: Any = None,
     ) -> list[RunRecord]:
+        _alone(connection)
+        checked = [delivery.of(run) for run in runs]
         with self._lock:
-            before = copy.copy(self.__dict__)
-            for name in ("_runs", "_handoffs", "_events", "_event_ids", "_keys"):
-                setattr(self, name, copy.copy(before[name]))
+            lanes = {run.spec.idempotency_key or run.run_id: run.spec.lane for run in reversed(checked)}
+            self._require_room(Counter(lane for key, lane in lanes.items() if key not in self._keys), lane_bound)
+            made: list[RunRecord] = []
             try:
-                return [self.create(run, delivery, lane_bound=lane_bound, connection=connection) for run in runs]
-            except Exception:
-                self.__dict__.update(before)
+                for run in checked:
+                    made.append(self.create(run, delivery))  # noqa: PERF401 - what was made is unmade
+            except BaseException:
+                new = {run.run_id for run in checked}
+                for one in made:
+                    if one.run_id in new:
+                        self._unmake(one)
                 raise
+            return made
 
     def get(self, run_id: str, *, connection: Any = None) -> RunRecord | None:
         _alone(connection)
@@ -134,6 +139,8 @@ class MemoryLedger:
 
     def list_runs(self, filters: RunFilter = EVERYTHING, *, limit: int = 100, offset: int = 0) -> list[RunSummary]:
         invariants.page(limit, offset)
+        if filters.matches_nothing:
+            return []
         with self._lock:
             found = [self._copy(key) for key, run in self._runs.items() if fits(run, filters)]
         found.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
@@ -172,11 +179,16 @@ class MemoryLedger:
         with self._lock:
             run = self._run(run_id)
             run_id = run.run_id
-            if run.status not in _WAITING or attempt not in (None, run.attempt):
+            handoff = self._handoffs[run_id]
+            waits = run.status in _WAITING and attempt in (None, run.attempt)
+            if waits and attempt is not None and handoff.due_at > self._clock():
+                # A worker has given it back, and has taken its message with it.
+                return False
+            if not waits:
                 if run.external_ref is None:
                     run.external_ref, run.executor_name = external_ref, executor_name
                 return False
-            self._handoffs[run_id].next_at = self._clock() + timedelta(seconds=claim_within_seconds)
+            handoff.next_at = self._clock() + timedelta(seconds=claim_within_seconds)
             run.external_ref, run.executor_name = external_ref, executor_name
             if run.status is RunStatus.PENDING:
                 run.status = RunStatus.QUEUED
@@ -186,6 +198,8 @@ class MemoryLedger:
     def mark_many_queued(
         self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
     ) -> int:
+        for _, external_ref in published:
+            invariants.check_published(external_ref, executor_name)
         with self._lock:
             return sum(
                 self.mark_queued(
@@ -365,12 +379,21 @@ class MemoryLedger:
             if wanted is not None and other.status in ACTIVE and entity(other.spec.metadata) == wanted:
                 raise entity_is_busy(wanted, other.run_id)
 
-    def _require_room(self, run: RunRecord, lane_bound: int | None) -> None:
-        if lane_bound is not None:
-            lane = run.spec.lane
+    def _unmake(self, run: RunRecord) -> None:
+        """Nobody has seen it."""
+        if self._runs.pop(run.run_id, None) is not None:
+            del self._handoffs[run.run_id]
+            self._event_ids -= {event.event_id for event in self._events.pop(run.run_id)}
+            if run.spec.idempotency_key is not None:
+                del self._keys[run.spec.idempotency_key]
+
+    def _require_room(self, new: Counter[str], lane_bound: int | None) -> None:
+        if lane_bound is None:
+            return
+        for lane, more in new.items():
             waiting = sum(other.status in _WAITING and other.spec.lane == lane for other in self._runs.values())
-            if waiting >= lane_bound:
-                raise BackpressureError(lane, lane_bound, lane_bound)
+            if waiting + more > lane_bound:
+                raise BackpressureError(lane, min(waiting, lane_bound), lane_bound, more)
 
     def _not_to_be_cancelled(self, run: RunRecord) -> None:
         if self._handoffs[run.run_id].cancel_requested:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from spine_migrate.execution import invariants
 from spine_migrate.execution.events import RunEvent
+from spine_migrate.execution.ledgers.refusals import no_such_run
 from spine_migrate.execution.runs import RunRecord, RunStatus, RunSummary, run_uuid
 from spine_migrate.execution.storable import as_text
 
@@ -42,6 +43,9 @@ class Delivery:
         Raises InvalidSpecError.
         """
         kept = invariants.checked(run)
+        for field, other in (("parent_run_id", kept.spec.parent_run_id), ("retry_of_run_id", kept.retry_of_run_id)):
+            if other is not None and run_uuid(other) is None:
+                raise no_such_run(field, other)
         if self.timeout_seconds is not None:
             kept.timeout_seconds = self.timeout_seconds
         if self.message is not None:
@@ -124,7 +128,11 @@ class Ledger(Protocol):
         connection: Any = None,
     ) -> list[RunRecord]:
         """Store many runs, in their order, or none of them; for each, what ``create`` would give. A run may name one
-        before it as its parent. Raises as ``create``, for the first that is at fault.
+        before it as its parent.
+
+        Raises as ``create``, in the same order: for the first that cannot be stored, else for the first lane that has
+        no room for all of its runs, else for the first that is refused when it is its turn. In the caller's transaction
+        a deadlock with another one that stores the same keys or entities is the caller's, as psycopg raises it.
         """
         ...
 

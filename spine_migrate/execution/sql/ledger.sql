@@ -27,7 +27,7 @@ SELECT created_at FROM made;
 
 -- name: of_key
 -- The run that has an idempotency key.
-SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
+SELECT {record}, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM {runs} r LEFT JOIN {run_handoff} h USING (run_id)
  WHERE r.idempotency_key = %(idempotency_key)s;
 
@@ -49,13 +49,13 @@ SELECT count(*)
 
 -- name: get
 -- One run.
-SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
+SELECT {record}, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM {runs} r LEFT JOIN {run_handoff} h USING (run_id)
  WHERE r.run_id = %(run_id)s;
 
 -- name: get_many
 -- Some runs, in the order in which they are asked for.
-SELECT r.*, h.retry_delay_seconds, h.timeout_seconds, h.message
+SELECT {record}, h.retry_delay_seconds, h.timeout_seconds, h.message
   FROM unnest(%(run_ids)s::uuid[]) WITH ORDINALITY AS wanted (run_id, place)
   JOIN {runs} r USING (run_id) LEFT JOIN {run_handoff} h USING (run_id)
  ORDER BY wanted.place;
@@ -113,13 +113,14 @@ SELECT r.status, h.fence, h.due_at > statement_timestamp() AS early, h.expires_a
    FOR NO KEY UPDATE;
 
 -- name: mark_queued
--- Published; a run that waits already only waits longer. Not waited for to be on disk: a server that crashes and forgets
+-- Published; a run that waits already only waits longer. One that a worker has given back meanwhile is not due: it has
+-- taken its message with it. Not waited for to be on disk: a server that crashes and forgets
 -- it has a run that is published once more.
 WITH held AS (
     SELECT h.run_id, r.status AS was
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status IN ('pending', 'queued')
-       AND (%(attempt)s::int IS NULL OR coalesce(r.attempt, 1) = %(attempt)s)
+       AND (%(attempt)s::int IS NULL OR coalesce(r.attempt, 1) = %(attempt)s AND h.due_at <= statement_timestamp())
        FOR NO KEY UPDATE
 ), moved AS (
     UPDATE {runs} r
@@ -158,6 +159,7 @@ WITH published AS (
     SELECT p.*, r.status AS was
       FROM published p JOIN {run_handoff} h USING (run_id) JOIN {runs} r USING (run_id)
      WHERE r.status IN ('pending', 'queued') AND coalesce(r.attempt, 1) = p.attempt
+       AND h.due_at <= statement_timestamp()
        FOR NO KEY UPDATE OF h, r SKIP LOCKED
 ), moved AS (
     UPDATE {runs} r
@@ -183,12 +185,17 @@ SELECT count(*) AS queued, set_config('synchronous_commit', 'off', true) FROM mo
 WITH published AS (
     SELECT * FROM unnest(%(run_ids)s::uuid[], %(external_refs)s::text[], %(attempts)s::int[])
         AS p (run_id, external_ref, attempt)
+), held AS (
+    SELECT p.run_id, p.external_ref
+      FROM published p JOIN {runs} r USING (run_id)
+     WHERE r.external_ref IS NULL
+       AND (r.status NOT IN ('pending', 'queued') OR coalesce(r.attempt, 1) <> p.attempt)
+       FOR NO KEY UPDATE OF r SKIP LOCKED
 )
 UPDATE {runs} r
-   SET external_ref = p.external_ref, executor_name = %(executor_name)s
-  FROM published p
- WHERE r.run_id = p.run_id AND r.external_ref IS NULL
-   AND (r.status NOT IN ('pending', 'queued') OR coalesce(r.attempt, 1) <> p.attempt)
+   SET external_ref = held.external_ref, executor_name = %(executor_name)s
+  FROM held
+ WHERE r.run_id = held.run_id
 RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: claim
@@ -221,8 +228,8 @@ WITH held AS (
     SELECT run_id, 'started', started_at, jsonb_build_object('worker', %(worker)s::text, 'attempt', attempt), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.retries_left, held.timeout_seconds, held.message, kept.fence
-  FROM moved JOIN held USING (run_id) JOIN kept USING (run_id);
+SELECT {record}, held.retry_delay_seconds, held.retries_left, held.timeout_seconds, held.message, kept.fence
+  FROM moved r JOIN held USING (run_id) JOIN kept USING (run_id);
 
 -- name: renew
 -- Extend a lease; whether the run is to be cancelled.
@@ -264,7 +271,8 @@ WITH held AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, %(status)s::text, completed_at, %(data)s::jsonb, 'ledger' FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
+SELECT {record}, held.retry_delay_seconds, held.timeout_seconds, held.message
+  FROM moved r JOIN held USING (run_id);
 
 -- name: try_again
 -- Back to pending, for another attempt after a while, with another message where one is given.
@@ -296,8 +304,8 @@ WITH held AS (
                               'in_seconds', %(in_seconds)s::float8), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, kept.message
-  FROM moved JOIN held USING (run_id) JOIN kept USING (run_id);
+SELECT {record}, held.retry_delay_seconds, held.timeout_seconds, kept.message
+  FROM moved r JOIN held USING (run_id) JOIN kept USING (run_id);
 
 -- name: postpone
 -- Back to pending, for the same attempt after a while.
@@ -325,7 +333,8 @@ WITH held AS (
            jsonb_build_object('why', %(why)s::text, 'attempt', attempt, 'in_seconds', %(in_seconds)s::float8), 'ledger'
       FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
+SELECT {record}, held.retry_delay_seconds, held.timeout_seconds, held.message
+  FROM moved r JOIN held USING (run_id);
 
 -- name: cancel
 -- Cancel a run, or ask the worker that holds a lease on it to stop.
@@ -354,7 +363,8 @@ WITH held AS (
     SELECT run_id, 'cancelled', completed_at, jsonb_build_object('reason', %(reason)s::text), 'ledger' FROM moved
 )
 -- As it was locked, which may be newer than what this statement sees of the table.
-TABLE moved UNION ALL SELECT * FROM held WHERE asked;
+SELECT {record}, r.retry_delay_seconds, r.timeout_seconds, r.message
+  FROM (TABLE moved UNION ALL SELECT * FROM held WHERE asked) r;
 
 -- name: expire
 -- Cancel a run that nobody started in time.
@@ -397,7 +407,8 @@ WITH held AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'reprocessed', clock_timestamp(), jsonb_build_object('attempt', attempt), 'ledger' FROM moved
 )
-SELECT moved.*, held.retry_delay_seconds, held.timeout_seconds, held.message FROM moved JOIN held USING (run_id);
+SELECT {record}, held.retry_delay_seconds, held.timeout_seconds, held.message
+  FROM moved r JOIN held USING (run_id);
 
 -- name: take
 -- Runs of one status whose time has come, for one relay alone until they come to nothing. Runs that somebody has locked
@@ -416,7 +427,7 @@ WITH ripe AS (
       FROM ripe
      WHERE h.run_id = ripe.run_id
 )
-SELECT * FROM ripe ORDER BY due_at, run_id;
+SELECT {record}, r.retry_delay_seconds, r.timeout_seconds, r.message FROM ripe r ORDER BY r.due_at, r.run_id;
 
 -- name: expired_leases
 -- Claims whose lease ran out, locked until the transaction ends.

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from spine_migrate.execution.events import RunEvent
-from spine_migrate.execution.invariants import LARGEST_INTEGER, LENGTHS
+from spine_migrate.execution.invariants import LARGEST_INTEGER, LENGTHS, LONGEST
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.runs import RunRecord, RunStatus
 from spine_migrate.execution.spec import WorkSpec, step_spec
@@ -63,7 +63,7 @@ class SubmitWork(_Request):
     tags: dict[str, Any] = {}
     due_at: Moment | None = None
     expires_at: Moment | None = None
-    timeout_seconds: float | None = Field(default=None, gt=0, strict=True, allow_inf_nan=False)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST, strict=True, allow_inf_nan=False)
 
     def run(self, kind: str) -> RunRecord:
         fields = self.model_dump(exclude={"kind", "name", "tags", "due_at", "expires_at", "timeout_seconds"})
