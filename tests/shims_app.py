@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from celery import Celery, signals
-from spine_shims import RerouteTask, configure
 
 from spine_migrate.execution import get_default_registry
+from spine_shims import RerouteTask, configure
 from tests.shims_tasks import MODES, define, handlers, note
 
 PREFIX = os.environ["SPINE_TEST_PREFIX"]

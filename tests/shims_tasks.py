@@ -17,9 +17,9 @@ import psycopg
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from psycopg.types.json import Jsonb
-from spine_shims import RerouteTask, Route, reroute
 
 from spine_migrate.execution import HandlerRegistry, TaskContext
+from spine_shims import RerouteTask, Route, reroute
 
 MODES = ("legacy", "dispatch")
 TABLE = "CREATE TABLE shim_executed (task TEXT, task_id TEXT, body TEXT, said JSONB, pid INT)"

@@ -17,7 +17,7 @@ down_revision = "spine_0004"
 branch_labels = None
 depends_on = None
 
-_MODES = r"^(legacy|dispatch|shadow|canary=[0-9]{1,3}(\.[0-9]{1,9})?%)$"
+_MODES = r"^(legacy|dispatch|shadow|canary=(100(\.0{1,9})?|0?[0-9]{1,2}(\.[0-9]{1,9})?)%)$"
 
 
 def _target_schema() -> str | None:

@@ -12,13 +12,16 @@ from typing import NamedTuple
 #: Celery by putting a frame of its own around ``apply_async``.
 MACHINERY = frozenset(
     {
-        "spine_shims", "celery", "kombu", "billiard", "vine", "amqp",
+        "spine_shims", "celery", "kombu", "vine", "amqp",
         "asyncio", "concurrent", "contextlib", "contextvars", "functools", "runpy", "threading",
         "ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk", "wrapt",
     }
 )  # fmt: skip
+#: What sends on nobody's behalf: a worker the next task of a chain, beat an entry, ``celery call`` what it was told.
+PROGRAMS = ("billiard", "celery.apps", "celery.beat", "celery.bin", "celery.concurrency", "celery.worker")
+_APPLICATION, _PASSED, _END = range(3)
 #: Modules by name, so that a frame costs one look-up; there are no more than the process has imported.
-_known: dict[str, bool] = {}
+_known: dict[str, int] = {}
 
 
 class CallSite(NamedTuple):
@@ -37,30 +40,28 @@ class CallSite(NamedTuple):
 
 
 def call_site() -> CallSite | None:
-    """The nearest frame that is nobody's machinery; None where there is none, as where a worker sends the next task of
-    a chain. Follows frames alone and reads no file.
+    """The nearest frame that is nobody's machinery; None where a program of Celery comes first, or there is none, as in
+    a thread whose target is ``task.delay`` itself. Follows frames alone and reads no file.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads source files
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
-        passed = _known.get(name)
-        if passed is None:
-            passed = _known[name] = name.partition(".")[0] in MACHINERY
-        if not passed:
+        kind = _known.get(name)
+        if kind is None:
+            kind = _known[name] = _kind(name)
+        if kind == _APPLICATION:
             code = frame.f_code
-            if name == "__main__" and _is_celery_itself(code.co_filename, frame.f_globals.get("__package__")):
-                return None
             return CallSite(shown(code.co_filename, name), frame.f_lineno, code.co_qualname, code.co_filename, name)
+        if kind == _END:
+            return None
         frame = frame.f_back
     return None
 
 
-def _is_celery_itself(path: str, package: str | None) -> bool:
-    """``celery worker`` and ``python -m celery worker``, whose outermost frame is a module named ``__main__``."""
-    return package == "celery" or os.path.splitext(os.path.basename(path))[0] in _PROGRAMS  # noqa: PTH119, PTH122 - no Path
-
-
-_PROGRAMS = frozenset({"celery", "celery-script"})
+def _kind(module: str) -> int:
+    if any(module == program or module.startswith(f"{program}.") for program in PROGRAMS):
+        return _END
+    return _PASSED if module.partition(".")[0] in MACHINERY else _APPLICATION
 
 
 @lru_cache(maxsize=1024)

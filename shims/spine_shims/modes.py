@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from spine_migrate.errors import ConfigurationError, SpineMigrateError
+from spine_migrate.execution.errors import BackendError
 from spine_shims.mode_sources import ALL, FILE, VARIABLE, by_environment, by_file
 
 if TYPE_CHECKING:
@@ -249,8 +250,10 @@ class Modes:
         try:
             said = ask()
         except SpineMigrateError as error:
-            if read.wrong.get(name) != error.sentence:
-                read.wrong[name] = error.sentence
+            # A database that is down is down in several words; a file that is mended may be wrong elsewhere.
+            what = "away" if isinstance(error, BackendError) else error.sentence
+            if read.wrong.get(name) != what:
+                read.wrong[name] = what
                 _log.warning("Modes of tasks stay as they were last read: %s", error.sentence)
             return last
         if read.wrong.pop(name, None) is not None:

@@ -4,6 +4,7 @@ application's pool, opened when it is first needed and used by threads in the ba
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,9 @@ GAP_SECONDS = 900.0
 #: What was announced that lately needs not be announced again.
 FRESH_SECONDS = 20.0
 
-_WHAT_TO_DO = {"42P01": " Run spine-migrate db upgrade.", "42501": " spine-migrate grants shims prints what it needs."}
+_GRANTS = "spine-migrate grants shims prints what the role needs."
+#: A table in a schema that the role may not use does not exist for it either.
+_WHAT_TO_DO = {"42P01": f" Run spine-migrate db upgrade; where that is done, {_GRANTS}", "42501": f" {_GRANTS}"}
 
 
 @dataclass
@@ -56,6 +59,8 @@ class Tables:
         self._schema = schema
         # That of a parent stays, unused: it is not the child's to close.
         self._by_process: dict[int, _Own] = {}
+        # What uses it, and is registered later, comes to its end first.
+        atexit.register(self.close)
 
     @classmethod
     def at(cls, url: str, schema: str | None = None) -> Tables:
@@ -113,19 +118,31 @@ class Tables:
         own = self._own()
         with own.lock:
             try:
-                if own.connection is None or own.connection.closed:
-                    own.connection = self._connect()
-                    own.connection.autocommit = True
-                with own.connection.transaction():
+                connection = self._opened(own)
+                with connection.transaction():
                     limit = {"milliseconds": str(int(_STATEMENT_SECONDS * 1000))}
-                    self._execute(own.connection, "limit_statement", limit)
-                    yield own.connection
+                    self._execute(connection, "limit_statement", limit)
+                    yield connection
             except psycopg.Error as error:
                 _give_up(own)
                 # The first line alone: what follows may repeat values.
                 said = (str(error).splitlines() or [type(error).__name__])[0]
                 todo = _WHAT_TO_DO.get(error.sqlstate or "", "")
                 raise BackendError(f"The tables of the shims cannot be used: {said}.{todo}") from error
+
+    def _opened(self, own: _Own) -> Connection:
+        """The one that there is, where it still leads anywhere: a server that was restarted has closed it since, or a
+        pooler that was tired of it.
+        """
+        if own.connection is not None:
+            try:
+                own.connection.execute("", prepare=False)
+            except psycopg.Error:
+                _give_up(own)
+        if own.connection is None:
+            own.connection = self._connect()
+            own.connection.autocommit = True
+        return own.connection
 
     def _execute(self, connection: Connection, name: str, values: Row) -> psycopg.Cursor[Row]:
         # Not prepared: behind a pooler the next transaction may be in another session.

@@ -74,7 +74,9 @@ class _Own:
     announced_at: float | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     writing: threading.Lock = field(default_factory=threading.Lock)
-    stop: threading.Event = field(default_factory=threading.Event)
+    #: Set where the thread has something to do before its time.
+    wake: threading.Event = field(default_factory=threading.Event)
+    stopped: bool = False
     thread: threading.Thread | None = None
     wrong: str | None = None
 
@@ -113,7 +115,12 @@ class Telemetry:
         own = self._own()
         now, key = self._clock(), (task, caller, str(mode), side)
         with own.lock:
-            self._add(own.counts, key, _Count(count, now, now))
+            found = own.counts.get(key)
+            if found is None:
+                self._add(own.counts, key, _Count(count, now, now))
+            else:
+                found.number += count
+                found.last = now
         if own.thread is None:
             self._start(own)
 
@@ -128,6 +135,8 @@ class Telemetry:
             own.announced_at = None
         if own.thread is None:
             self._start(own)
+        # Producers wait for it.
+        own.wake.set()
 
     def flush(self) -> bool:
         """Add what was counted, now and in the caller's thread; whether that worked. Where not, it stays counted."""
@@ -139,7 +148,8 @@ class Telemetry:
         own = self._by_process.pop(os.getpid(), None)
         if own is None:
             return
-        own.stop.set()
+        own.stopped = True
+        own.wake.set()
         if own.thread is not None:
             own.thread.join(_LAST_WAIT)
         if not self._flush(own):
@@ -166,8 +176,12 @@ class Telemetry:
                 own.thread = thread
 
     def _work(self, own: _Own) -> None:
-        while not own.stop.wait(self._interval):
-            self._flush(own)
+        while not own.stopped:
+            own.wake.wait(self._interval)
+            own.wake.clear()
+            # The end flushes itself, and tells what is lost.
+            if not own.stopped:
+                self._flush(own)
 
     def _flush(self, own: _Own) -> bool:
         with own.writing:

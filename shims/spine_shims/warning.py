@@ -29,11 +29,14 @@ class DispatchDeprecationWarning(DeprecationWarning):
 
 
 class ShimRemoved(OrchestrationError):
-    """An old task was called after the last day on which it worked; nothing was stored and nothing published."""
+    """An old task was called after the last day on which it worked; nothing was stored and nothing published.
+
+    A result backend makes it again from its sentence alone.
+    """
 
     category = "REMOVED"
 
-    def __init__(self, sentence: str, *, task: str, replacement: str, removal: date) -> None:
+    def __init__(self, sentence: str, *, task: str = "", replacement: str = "", removal: date | None = None) -> None:
         super().__init__(sentence)
         self.task = task
         self.replacement = replacement

@@ -36,6 +36,7 @@ _COMMANDS = {
         "spine_migrate.cli.worker_relay:worker_relay",
         "Bring runs to workers where one was lost on the way.",
     ),
+    "shims": ("spine_migrate.cli.shims:shims", "Who still calls the old tasks, and which mode they are in."),
     "runs": ("spine_migrate.cli.runs:runs", "List, show, cancel, retry, reprocess, purge and index runs."),
 }
 

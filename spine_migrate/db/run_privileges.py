@@ -12,7 +12,9 @@ from spine_migrate.errors import Refused
 
 LIST, CANCEL, PURGE, INDEX = "runs list", "runs cancel", "runs purge", "runs index"
 RELAY = "worker-relay"
-COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY)
+#: The last is no command: an application whose old tasks go through the dispatcher, on top of what its runs need.
+SHIM_REPORT, SHIM_MODE, SHIMS = "shims report", "shims mode", "shims"
+COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY, SHIM_REPORT, SHIM_MODE, SHIMS)
 #: What needs the same as one of them.
 ALIKE = {"runs show": LIST, "runs retry": CANCEL, "runs reprocess": CANCEL}
 
@@ -35,8 +37,19 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "run_events": ("INSERT",),
         "run_handoff": ("SELECT", "UPDATE"),
     },
+    SHIM_REPORT: {"shim_call": _READ, "shim_worker": _READ},
+    SHIM_MODE: {"shim_mode": ("SELECT", "INSERT", "UPDATE", "DELETE"), "shim_worker": _READ},
+    SHIMS: {
+        "shim_mode": _READ,
+        "shim_call": ("SELECT", "INSERT", "UPDATE"),
+        "shim_worker": ("SELECT", "INSERT", "UPDATE"),
+    },
 }
-_LEDGER_TABLES = {PURGE: {"migration": _READ, "audit": ("INSERT",)}, INDEX: {"migration": _READ, "deferred_ddl": _READ}}
+_LEDGER_TABLES = {
+    PURGE: {"migration": _READ, "audit": ("INSERT",)},
+    INDEX: {"migration": _READ, "deferred_ddl": _READ},
+    SHIM_MODE: {"audit": ("INSERT",)},
+}
 # A lock on a row asks for UPDATE of any column; this one nobody changes.
 _LOCKED = ("runs", "run_handoff")
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg_pool import ConnectionPool
+
 from spine_shims import configure
 from spine_shims.configuration import reset
-
 from tests.database import Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place

@@ -36,11 +36,11 @@ HOSTILE_NAMES = [
 def reference(database: Database, server_url: str) -> set[tuple[str, ...]]:
     """The structure of the reference DDL, run in a schema of its own and taken away again."""
     with database.connect() as connection:
-        for name in ("target", "runtime", "ledger"):
+        for name in ("target", "runtime", "shims", "ledger"):
             connection.execute((REFERENCE / f"{name}.sql").read_text(encoding="utf-8").encode())
     facts = structure(database.url)
     with database.connect() as connection:
-        connection.execute("DROP TABLE run_guard, run_handoff, run_events, runs")
+        connection.execute("DROP TABLE shim_mode, shim_call, shim_worker, run_guard, run_handoff, run_events, runs")
         connection.execute("DROP SEQUENCE run_fence")
         connection.execute("DROP SCHEMA spine_migrate CASCADE")
     return facts
@@ -136,6 +136,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
         ("target", "run_events"),
         ("target", "run_handoff"),
         ("target", "run_guard"),
+        *(("target", name) for name in ("shim_mode", "shim_call", "shim_worker")),
         *(
             ("spine_migrate", name)
             for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
@@ -172,6 +173,13 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
         "ALTER SEQUENCE run_fence AS integer",
         "ALTER SEQUENCE run_fence OWNED BY run_handoff.fence",
         "DROP SEQUENCE run_fence",
+        "ALTER TABLE shim_mode DROP CONSTRAINT shim_mode_mode_check, ADD CHECK (mode <> '')",
+        "ALTER TABLE shim_mode ALTER set_by SET DEFAULT current_user",
+        "ALTER TABLE shim_call ALTER count TYPE integer",
+        (
+            "ALTER TABLE shim_worker DROP CONSTRAINT shim_worker_pkey;"
+            " ALTER TABLE shim_worker ADD PRIMARY KEY (task, version, host, since)"
+        ),
     ],
 )
 def test_the_comparison_sees_one_difference(
@@ -213,7 +221,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0003")
     third = everything(database.url)
     schema.upgrade(database.url, revision="spine_0004")
+    fourth = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0005")
 
+    schema.downgrade(database.url, revision="spine_0004")
+    assert everything(database.url) == fourth
     schema.downgrade(database.url, revision="spine_0003")
     assert everything(database.url) == third
     schema.downgrade(database.url, revision="spine_0002")

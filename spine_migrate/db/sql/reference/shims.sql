@@ -4,7 +4,9 @@
 -- shim_mode: which mode an old task is in, where neither environment nor file says so; '*' is for all others
 CREATE TABLE shim_mode (
     task TEXT PRIMARY KEY,
-    mode TEXT NOT NULL CHECK (mode ~ '^(legacy|dispatch|shadow|canary=[0-9]{1,3}(\.[0-9]{1,9})?%)$'),
+    mode TEXT NOT NULL CHECK (
+        mode ~ '^(legacy|dispatch|shadow|canary=(100(\.0{1,9})?|0?[0-9]{1,2}(\.[0-9]{1,9})?)%)$'
+    ),
     set_by TEXT NOT NULL DEFAULT session_user,
     set_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
