@@ -125,7 +125,7 @@ def relay_of(place: Place) -> Iterator[Relay]:
     """One that works until the end, more often than it would in earnest."""
     stop = threading.Event()
     with place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
-        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=30)
+        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=3)
         thread = threading.Thread(target=relay.run, args=(stop,), kwargs={"poll_seconds": 0.05})
         thread.start()
         try:
@@ -156,12 +156,11 @@ class Producer:
 
 @contextmanager
 def closed(app: Celery) -> Iterator[Celery]:
-    """With what Celery leaves to the garbage collector."""
+    """With what Celery leaves to the garbage collector, but for the pools of connections that apps share."""
     with app:
         try:
             yield app
         finally:
-            pools.reset()  # type: ignore[no-untyped-call]  # kombu has no types
             app.backend.result_consumer.stop()
             app.backend.client.connection_pool.disconnect()
 
@@ -177,4 +176,7 @@ def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> I
         ConnectionPool(place.url, min_size=1, max_size=4) as pool,
     ):
         dispatcher = SyncDispatcher(executor, PostgresLedger(pool), registry, publish=publish)
-        yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
+        try:
+            yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
+        finally:
+            pools.reset()  # type: ignore[no-untyped-call]  # kombu has no types

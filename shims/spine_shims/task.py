@@ -287,7 +287,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def _of_run(self, request: Context) -> Execution | None:
         """None where no run was stored for the message. Raises Ignore where the run is not for this delivery to
-        execute, or cannot be claimed now: it waits in the ledger, and the relay publishes it again.
+        execute, or cannot be claimed now: the message comes again then, and the relay's beside it does no harm.
         """
         run_id = getattr(request, RUN_HEADER, None) or (request.headers or {}).get(RUN_HEADER)
         if run_id is None:
@@ -301,8 +301,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         except ExecutionNotFoundError:
             return None
         except BackendError as error:
-            _log.warning("The run %s could not be claimed: %s", run_id, error)
-            raise Ignore from error
+            self._later(request, str(error))
         _, side = config.side_of_message(self.name, self._routed, request.id)
         execution = Execution(self, worker, attempt, request, legacy=side is not Side.DISPATCH)
         setattr(request, ON_REQUEST, execution)

@@ -119,7 +119,8 @@ def test_a_lost_worker_of_a_task_that_acknowledges_early(site: Site) -> None:
         site.get(result)
     run = site.run(result, "dead_lettered")
     assert run is not None
-    assert run.error_type == "WorkerLostError"
+    # Which of the two tells first: the lease here is over in no time.
+    assert run.error_type in {"WorkerLostError", "LeaseExpired"}
     assert len(site.noted("sleep")) == 1
 
 
@@ -186,14 +187,14 @@ def test_a_message_without_a_run_while_the_database_is_away(
         server.start()
         assert result.get(timeout=60) == 2
         assert executions(database.url, "add") == ["legacy" if fallback == "legacy" else "handler"]
-        site = producer.site("dispatch")
-        assert len(site.runs(result.id)) == (0 if fallback == "legacy" else 1)
+        tracked = place.rows("SELECT status FROM runs WHERE run_id = %s", result.id)
+        assert tracked == ([] if fallback == "legacy" else [("completed",)])
 
 
 def test_a_run_whose_message_comes_while_the_database_is_away(
     apart: tuple[Place, Any], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message is dropped, as the run waits in the ledger; the relay publishes it again, and it is executed once."""
+    """It comes again, and the relay publishes the run as well; it is executed once."""
     place, server = apart
     monkeypatch.setenv("SPINE_TEST_NOTES_URL", database.url)
     with worker_of(place, database.url) as worker, producing(place, worker) as producer:
@@ -204,7 +205,7 @@ def test_a_run_whose_message_comes_while_the_database_is_away(
         (run,) = site.runs(result.id)
         server.stop("immediate")
         producer.dispatcher.executor.submit(run)
-        until(lambda: "could not be claimed" in worker.log(), "It is not dropped", worker)
+        until(lambda: "is looked at again" in worker.log(), "It does not wait", worker)
         server.start()
         with relay_of(place):
             assert result.get(timeout=60) == 2
