@@ -3,11 +3,11 @@ old bodies are the application's, which hands each of them over where it stands:
 
     from spine_shims.capture_spine.backup import run_backup_for_user
 
-    @run_backup_for_user.legacy_body(bind=True, autoretry_for=(OSError,))   # in the place of @celery_app.task(...)
+    @run_backup_for_user.legacy_body(app=celery_app, bind=True)   # in the place of @celery_app.task(bind=True)
     def run_backup_for_user(self, user_id, backup_type="full"): ...
 
-Then the signature and the options are the body's. Before, the documented parameters can be given by place or by name
-and all others by name.
+Then the signature and the options are the body's. Without it, the documented parameters can be given by place or by
+name and all others by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLACED = inspect.Parameter.POSITIONAL_OR_KEYWORD
 @dataclass(eq=False)
 class Definition:
     """``parameters`` are those that are documented, ``open_ended`` where others are left to the application.
-    ``constants`` are params beside the arguments. ``body`` and ``options`` are the application's, once given.
+    ``constants`` are params beside the arguments. ``body``, ``options`` and ``app`` are the application's, once given.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Definition:
     replacement: str
     body: Callable[..., Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    app: Celery | None = None
 
     def make(self, app: Celery) -> Task:
         """The task of an app, made anew. Raises ConfigurationError where the app has another one of this name."""
@@ -111,25 +112,29 @@ class Definition:
 
 
 class ShippedTask(Proxy):  # type: ignore[misc]  # Celery has no types
-    """The task of the current app, which it is for whoever calls it, and the place to hand the old body over."""
+    """The task, of the body's app or else of the current one; and the place to hand the old body over."""
 
     def __init__(self, definition: Definition) -> None:
-        super().__init__(self._of_current_app)
+        super().__init__(self._task)
         object.__setattr__(self, "_definition", definition)
         _state.connect_on_app_finalize(definition.make)
         self._remake()
 
-    def legacy_body(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def legacy_body(
+        self, function: Callable[..., Any] | None = None, /, *, app: Celery | None = None, **options: Any
+    ) -> Any:
         """Decorator: the old body, with the options that ``@reroute`` takes. Gives the shim, which may have the name of
-        the function. Raises ConfigurationError.
+        the function. Without ``app`` it goes on being that of whatever app is current, as ``@shared_task`` has it.
+
+        Raises ConfigurationError.
         """
         if function is None:
-            return lambda given: self.legacy_body(given, **options)
+            return lambda given: self.legacy_body(given, app=app, **options)
         definition: Definition = self._definition
         check_function(function, definition._decorator)  # noqa: SLF001 - of this module
         self._forget()
         definition.name = options.pop("name", definition.name)
-        definition.body, definition.options = function, options
+        definition.body, definition.options, definition.app = function, options, app
         self._remake()
         return self
 
@@ -139,8 +144,8 @@ class ShippedTask(Proxy):  # type: ignore[misc]  # Celery has no types
         self._definition.name = name
         self._remake()
 
-    def _of_current_app(self) -> Task:
-        return _state.get_current_app().tasks[self._definition.name]
+    def _task(self) -> Task:
+        return (self._definition.app or _state.get_current_app()).tasks[self._definition.name]
 
     def _forget(self) -> None:
         for app in _finalized():

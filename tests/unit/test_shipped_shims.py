@@ -203,6 +203,15 @@ def test_without_a_handler_the_body_is_a_run(app: Celery) -> None:
         reset()
 
 
+def test_the_body_s_app_is_the_task_s(app: Celery) -> None:
+    """Whatever app is current, as with @app.task."""
+    old = shipped("old.of_an_app", "old")
+    with Celery("other", set_as_current=False) as other:
+        old.legacy_body(double, app=other)
+        assert old.app is other
+        assert app.tasks["old.of_an_app"].app is app
+
+
 def test_another_name(app: Celery) -> None:
     app.finalize()
     old = shipped("old.named", "old")

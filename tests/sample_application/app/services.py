@@ -9,7 +9,7 @@ import psycopg
 
 
 def users_without_backup() -> list[int]:
-    return [1, 2]
+    return [11, 12]
 
 
 def back_up(user_id: int, backup_type: str, *, by: str) -> str:
