@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,8 @@ class Place:
     """A database with the runtime's tables and those of tests/celery_app.py, a broker and a result backend.
 
     Each has queues of its own, so that tests can share a broker. With ``contract`` the workers have the handlers of
-    tests/handlers.py. ``application`` is the module that they load.
+    tests/handlers.py. ``application`` is the module that they load,
+    ``variables`` are further ones of their environment.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Place:
     lease: float = 2.0
     contract: bool = False
     application: str = "tests.celery_app"
+    variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: f"t{token_hex(4)}-")
 
     def app(self) -> Celery:
@@ -93,6 +95,7 @@ class Place:
             "SPINE_TEST_PREFIX": self.prefix,
             "PYTHONPATH": str(REPOSITORY),
             **({"SPINE_TEST_CONTRACT": "1"} if self.contract else {}),
+            **self.variables,
         }
 
     @contextmanager

@@ -10,7 +10,7 @@ import os
 from celery import Celery, signals
 
 from spine_migrate.execution import get_default_registry
-from spine_shims import configure
+from spine_shims import RerouteTask, configure
 from tests.shims_tasks import MODES, define, handlers, note
 
 PREFIX = os.environ["SPINE_TEST_PREFIX"]
@@ -22,7 +22,7 @@ app.conf.update(
     task_default_queue=f"{PREFIX}celery",
     worker_prefetch_multiplier=1,
     result_chord_retry_interval=0.1,
-    task_annotations={f"{mode}.echo": {"annotated": "yes"} for mode in MODES},
+    task_annotations={f"{mode}.request": {"annotated": mode} for mode in MODES},
     beat_schedule={
         f"{mode} beats": {"task": f"{mode}.echo", "schedule": 0.5, "args": ("beat", mode)}
         for mode in MODES
@@ -35,6 +35,7 @@ configure(
     lease_seconds=float(os.environ.get("SPINE_TEST_LEASE", "2")),
     workers_first=False,
 )
+RerouteTask.adopt_again_seconds = 0.5
 handlers(get_default_registry())
 tasks = {mode: define(app, mode) for mode in MODES}
 

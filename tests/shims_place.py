@@ -125,7 +125,7 @@ def relay_of(place: Place) -> Iterator[Relay]:
     """One that works until the end, more often than it would in earnest."""
     stop = threading.Event()
     with place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
-        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=30)
+        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=3)
         thread = threading.Thread(target=relay.run, args=(stop,), kwargs={"poll_seconds": 0.05})
         thread.start()
         try:
@@ -155,18 +155,28 @@ class Producer:
 
 
 @contextmanager
+def closed(app: Celery) -> Iterator[Celery]:
+    """With what Celery leaves to the garbage collector, but for the pools of connections that apps share."""
+    with app:
+        try:
+            yield app
+        finally:
+            app.backend.result_consumer.stop()
+            app.backend.client.connection_pool.disconnect()
+
+
+@contextmanager
 def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> Iterator[Producer]:
     """In this process; what it executes itself it notes as a worker does."""
     registry = HandlerRegistry()
     handlers(registry)
     with (
-        place.app() as app,
+        closed(place.app()) as app,
         place.executor() as executor,
         ConnectionPool(place.url, min_size=1, max_size=4) as pool,
     ):
         dispatcher = SyncDispatcher(executor, PostgresLedger(pool), registry, publish=publish)
-        yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
-        # What Celery leaves to the garbage collector.
-        pools.reset()
-        app.backend.result_consumer.stop()
-        app.backend.client.connection_pool.disconnect()
+        try:
+            yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
+        finally:
+            pools.reset()  # type: ignore[no-untyped-call]  # kombu has no types

@@ -38,6 +38,11 @@ def note(task: str, task_id: str | None, body: str, said: Any = None) -> None:
         )
 
 
+def _notes(task: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(os.environ["SPINE_TEST_NOTES_URL"]) as connection:
+        return connection.execute("SELECT body FROM shim_executed WHERE task = %s", (task,)).fetchall()
+
+
 def handlers(registry: HandlerRegistry) -> None:
     """Of the tasks that have one; the others are executed by their old body, tracked."""
 
@@ -57,6 +62,14 @@ def handlers(registry: HandlerRegistry) -> None:
         if context.attempt <= params["times"]:
             raise Flaky(f"attempt {context.attempt}")
         return context.attempt
+
+    @_registered(registry, "judged")
+    def judged(params: dict[str, Any], context: TaskContext) -> Any:
+        """Another result than the old body's from 10 on, and an error from 20 on."""
+        note("judged", context.run_id, "handler", params)
+        if params["n"] >= 20:
+            raise Flaky("too much")
+        return {"n": params["n"], "parts": [1, 2] if params["n"] < 10 else [1, 3, 4]}
 
 
 def _registered(registry: HandlerRegistry, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -103,11 +116,11 @@ class InContext(Task):  # type: ignore[misc]  # as above
 
 
 def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - many small tasks
-    """The tasks of one mode, whose names begin with it."""
+    """The tasks of one mode, whose names begin with it; one of them is in the mode ``shadow`` each time."""
 
     def shim(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         # Celery gives a task of one app to all apps that there will be, unless it is told otherwise.
-        return reroute(name, app=app, mode=mode, shared=False, **{"name": f"{mode}.{name}", **options})
+        return reroute(name, app=app, **{"mode": mode, "shared": False, "name": f"{mode}.{name}", **options})
 
     @shim("add")
     def add(x: Any, y: Any = 1) -> Any:
@@ -121,7 +134,7 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
 
     @shim("echo")
     def echo(*args: Any, **kwargs: Any) -> Any:
-        note("echo", echo.request.id, "legacy")
+        note("echo", echo.request.id, "legacy", mode)
         return [list(args), kwargs]
 
     @shim("request", bind=True)
@@ -132,7 +145,7 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
                  "called_directly", "shadow", "timelimit", "expires", "delivery_info", "args", "kwargs")  # fmt: skip
         said = {name: getattr(found, name) for name in names}
         headers = {name: value for name, value in (found.headers or {}).items() if name != "spine_run"}
-        return {**said, "headers": headers, "task": self.name}
+        return {**said, "headers": headers, "task": self.name, "annotated": getattr(self, "annotated", None)}
 
     @shim("sleep", bind=True)
     def sleep(self: Any, seconds: float) -> float:
@@ -237,6 +250,19 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
     @shim("object")
     def unstorable() -> Any:
         return {"at": datetime(2026, 1, 2)}  # noqa: DTZ001 - as people have them
+
+    @shim("judged", mode="shadow", pure=True, metadata=lambda n: {"entity_type": "judged", "entity_id": str(n)})
+    def judged(n: int) -> Any:
+        note("judged", judged.request.id, "legacy")
+        if n >= 30:
+            raise ValueError("old")
+        return {"n": n, "parts": (1, 2)}
+
+    @shim("late", acks_late=True, bind=True)
+    def late(self: Any, seconds: float) -> int:
+        note("late", self.request.id, "legacy")
+        time.sleep(seconds if len(_notes("late")) < 2 else 0)
+        return 1
 
     class Old(RerouteTask):
         name = f"{mode}.old"

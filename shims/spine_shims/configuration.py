@@ -215,7 +215,8 @@ def _at(url: str, schema: str | None, publish: bool) -> Callable[[Celery], SyncD
 def _pool(url: str) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
-    return ConnectionPool(url, min_size=1, max_size=4, timeout=_PATIENCE, open=True)
+    # Which by itself would look for a server that is back after ever longer pauses, of minutes in the end.
+    return ConnectionPool(url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, open=True)
 
 
 def _of_database(

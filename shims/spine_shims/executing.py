@@ -27,7 +27,7 @@ from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.time import maybe_make_aware
 
-from spine_migrate.execution.errors import BackendError, TransitionError
+from spine_migrate.execution.errors import BackendError, HandlerFailed, TransitionError
 from spine_migrate.execution.events import RunEvent
 from spine_migrate.execution.runs import RunStatus
 from spine_migrate.execution.worker import Attempt, RunCancelled, Worker
@@ -155,8 +155,8 @@ class Execution:
         elif state == states.FAILURE:
             error = value if isinstance(value, Exception) else result
             self.attempt.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)), RunStatus.FAILED)
-        elif isinstance(result, BaseException):
-            self.attempt.abandon(result)
+        # Else the process is to end, and Celery's main process knows why: a time limit, a revocation, a shutdown. It
+        # marks the run (see requests.py), or the lease tells that the worker was lost.
 
     def _complete(self, result: Any) -> None:
         try:
@@ -193,7 +193,7 @@ class Execution:
         if getattr(rejected, "requeue", False) and self.task.acks_late:
             self.attempt.postpone(f"rejected: {why}", in_seconds=0.0)
         else:
-            self.attempt.fail(rejected, RunStatus.DEAD_LETTERED)
+            self.attempt.fail(HandlerFailed(why, Reject.__name__), RunStatus.DEAD_LETTERED)
 
     def _raised(self, error: Exception) -> None:
         """Tells Celery of a run that was cancelled what it says of a task that was revoked."""

@@ -24,8 +24,9 @@ class ShimRequest(Request):  # type: ignore[misc]  # Celery has no types
         if not isinstance(error, WorkerLostError) or not self._is_shim:
             return super().on_failure(exc_info, send_failed_event, return_ok)
         if self.task.lost_worker_retries > 0:
-            # Its lease tells the relay, which has it executed again: it has not failed yet.
-            return self.acknowledge()
+            # It has not failed yet. Where it was claimed, the message is refused as long as the lease lasts, and the
+            # relay has it executed again; a process that died before claims nothing.
+            return self.reject(requeue=True)
         ended = super().on_failure(exc_info, send_failed_event, return_ok)
         dead(self.task, self.request_dict, error)
         return ended

@@ -28,29 +28,30 @@ from spine_shims.caller import CallSite, call_site
 from spine_shims.configuration import configuration
 from spine_shims.executing import ON_REQUEST, Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
-from spine_shims.modes import Side
+from spine_shims.modes import Mode, Side
 from spine_shims.producing import beat_entry, submit
 from spine_shims.route import Route
+from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
+from spine_shims.shadowing import Shadow
 
 _log = logging.getLogger(__name__)
 
 #: Set on a request once the body was called for it: a body may call its own task, in the same request.
 _SEEN = "spine_seen"
-#: Seconds after which a message is looked at again that could not be adopted, because the database was away or the
-#: entity busy.
-_LATER = 10.0
 #: How often a run is executed again whose worker was lost, where its task has to stand that anyhow.
 _RETRIES = 3
 
 
 class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
     """``route`` says how calls become runs; a task without one is as Celery has it. ``run`` is the old body, and
-    ``legacy`` is that body where ``run`` is asked for a dispatched call.
+    ``legacy`` is that body where ``run`` is asked for a dispatched call. ``adopt_again_seconds`` pass before a message
+    is looked at again that could not be adopted, because the database was away or the entity busy.
     """
 
     abstract = True
     Request = "spine_shims.requests:ShimRequest"
     route: Route | None = None
+    adopt_again_seconds = 10.0
     legacy: Callable[..., Any]
     __bound_signature__: inspect.Signature
 
@@ -156,6 +157,10 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             inspect.Signature(), (), {}, queue=queue, urgency=None, **fields
         )
 
+    def shadow_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Those with which the handler changes nothing."""
+        return params if self._routed.dry_run is None else self._routed.dry_run(params)
+
     @property
     def lost_worker_retries(self) -> int:
         given = self._routed.lost_worker_retries
@@ -217,7 +222,14 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         mode, side = config.side_of_message(self.name, self._routed, task_id)
         config.called(self.name, self._routed, _caller(by), mode, side)
         body = super().__call__
-        if side is not Side.DISPATCH:
+        if side is Side.SHADOW:
+            shadow = Shadow(self, None, args, kwargs)
+            try:
+                with aside():
+                    return shadow.watch(lambda: body(*args, **kwargs))
+            finally:
+                shadow.compare()
+        if side is Side.LEGACY:
             with aside():
                 return body(*args, **kwargs)
         # As Celery has it in a direct call: a request that says so.
@@ -255,7 +267,19 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         return execution
 
     def _traced(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        execution = self._of_run(request) or self._of_message(request, args, kwargs)
+        execution = self._of_run(request)
+        if execution is None:
+            config = configuration()
+            mode, side = config.side_of_message(self.name, self._routed, request.id)
+            if not request.is_eager:
+                config.count(self.name, f"message from {request.origin or 'unknown'}", mode, side)
+            if side is Side.DISPATCH:
+                execution = self._of_message(request, args, kwargs, mode)
+            elif side is Side.SHADOW:
+                shadow = Shadow(self, request.id, args, kwargs)
+                setattr(request, ON_SHADOWED_REQUEST, shadow)
+                with aside():
+                    return shadow.watch(lambda: self._through(args, kwargs))
         if execution is None:
             with aside():
                 return self._through(args, kwargs)
@@ -263,7 +287,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def _of_run(self, request: Context) -> Execution | None:
         """None where no run was stored for the message. Raises Ignore where the run is not for this delivery to
-        execute, or cannot be claimed now: it waits in the ledger, and the relay publishes it again.
+        execute, or cannot be claimed now: the message comes again then, and the relay's beside it does no harm.
         """
         run_id = getattr(request, RUN_HEADER, None) or (request.headers or {}).get(RUN_HEADER)
         if run_id is None:
@@ -277,21 +301,17 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         except ExecutionNotFoundError:
             return None
         except BackendError as error:
-            _log.warning("The run %s could not be claimed: %s", run_id, error)
-            raise Ignore from error
+            self._later(request, str(error))
         _, side = config.side_of_message(self.name, self._routed, request.id)
         execution = Execution(self, worker, attempt, request, legacy=side is not Side.DISPATCH)
         setattr(request, ON_REQUEST, execution)
         return execution
 
-    def _of_message(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution | None:
-        """None where the old body does it, untracked."""
+    def _of_message(
+        self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Mode
+    ) -> Execution | None:
+        """None where the database is away, and the old body does it, untracked."""
         config = configuration()
-        mode, side = config.side_of_message(self.name, self._routed, request.id)
-        if not request.is_eager:
-            config.count(self.name, f"message from {request.origin or 'unknown'}", mode, side)
-        if side is not Side.DISPATCH:
-            return None
         try:
             return self._begun(args, kwargs, _around(self))
         except ConcurrencyError as error:
@@ -308,8 +328,9 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def _later(self, request: Context, why: str) -> NoReturn:
         """The message again, as it is, after a while; nothing else holds it."""
-        _log.warning("The message %s of %s is looked at again in %g s: %s", request.id, self.name, _LATER, why)
-        again = self.signature_from_request(request, retries=request.retries, countdown=_LATER)
+        seconds = self.adopt_again_seconds
+        _log.warning("The message %s of %s is looked at again in %g s: %s", request.id, self.name, seconds, why)
+        again = self.signature_from_request(request, retries=request.retries, countdown=seconds)
         try:
             super().apply_async(again.args, again.kwargs, **again.options)
         except Exception as error:

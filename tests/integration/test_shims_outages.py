@@ -1,0 +1,212 @@
+"""What becomes of calls and messages while the database is away, and of runs whose worker is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from celery.exceptions import WorkerLostError
+from psycopg_pool import ConnectionPool
+from spine_shims import configure
+
+from spine_migrate.db import schema
+from spine_migrate.execution import BackendError, HandlerRegistry, SyncDispatcher
+from spine_migrate.execution.executors.celery import CeleryExecutor
+from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from tests.celery_worker import CeleryWorker, Place, until
+from tests.conftest import StartServer
+from tests.database import Database
+from tests.shims_place import Producer, Site, producing, relay_of
+from tests.shims_tasks import QUIET, TABLE, handlers
+
+pytestmark = pytest.mark.filterwarnings(QUIET)
+
+#: Nobody listens there.
+NOWHERE = "postgresql://nobody@127.0.0.1:9/none?connect_timeout=1"
+
+dispatch = pytest.mark.parametrize("site", ["dispatch"], indirect=True)
+
+
+@contextmanager
+def ledger_away(site: Site, **options: Any) -> Iterator[None]:
+    """For this process; the worker's is there."""
+    registry = HandlerRegistry()
+    handlers(registry)
+    with ConnectionPool(NOWHERE, min_size=0, max_size=1, timeout=0.2) as pool:
+        executor = site.dispatcher.executor
+        configure(SyncDispatcher(executor, PostgresLedger(pool), registry, publish=False), **options)
+        yield
+
+
+@dispatch
+def test_a_call_without_a_database_fails(site: Site) -> None:
+    """At once, with one sentence; nothing is published."""
+    with ledger_away(site), pytest.raises(BackendError, match="ledger cannot be reached"):
+        site.tasks.echo.delay(1)
+    with ledger_away(site), pytest.raises(BackendError):
+        site.tasks.echo(1)
+    site.get(site.tasks.plain.delay())
+    assert site.noted("echo") == []
+
+
+@dispatch
+def test_a_call_without_a_database_falls_back(site: Site) -> None:
+    """The message is the plain old one, which the worker, who has a database, adopts."""
+    with ledger_away(site, fallback="legacy"):
+        result = site.tasks.echo.delay(1)
+        assert site.get(result) == [[1], {}]
+        assert site.tasks.echo(2) == [[2], {}]
+    run = site.run(result)
+    assert run is not None
+    assert run.spec.trigger_source == "message"
+    assert len(site.runs_of("echo")) == 1
+
+
+@dispatch
+def test_the_kill_switch_needs_no_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here; in the worker, whose switch is not thrown, the message is adopted."""
+    monkeypatch.setenv("SPINE_SHIM_MODE", "dispatch.add=legacy")
+    with ledger_away(site):
+        assert site.tasks.add(2, 3) == 5
+        assert site.get(site.tasks.add.delay(2, 3)) == 5
+    assert [body for body, _ in site.noted("add")] == ["legacy", "handler"]
+
+
+@dispatch
+def test_a_broker_that_is_away_at_the_call(site: Site, shimmed: Producer) -> None:
+    """Published directly or not: the run is stored, and the caller has its AsyncResult; the relay publishes it."""
+    with Place("", "redis://127.0.0.1:9/0", shimmed.place.results).app() as nowhere:
+        executor = CeleryExecutor(nowhere, publish_timeout_seconds=0.2)
+        configure(SyncDispatcher(executor, site.dispatcher.ledger, site.dispatcher.registry, publish=True))
+        result = site.tasks.add.delay(1)
+        (run,) = site.runs(result.id)
+        assert "publishing" in site.dispatcher.get_events(run.run_id)[-1].data
+        site.place.rows("UPDATE run_handoff SET next_at = now() RETURNING 1")
+        assert site.get(result) == 2
+        executor.close()
+
+
+@dispatch
+def test_published_by_the_caller(site: Site) -> None:
+    """Without a relay: a retry that is due at once is, too, and one that is not is left to the relay."""
+    configure(SyncDispatcher(site.dispatcher.executor, site.dispatcher.ledger, site.dispatcher.registry))
+    result = site.tasks.add.delay(1)
+    (run,) = site.runs(result.id)
+    assert run.status != "pending"
+    assert site.get(result) == 2
+
+
+def lost(site: Site, name: str) -> int:
+    """The process that executes the task, killed."""
+    found = site.place.rows("SELECT pid FROM shim_executed WHERE task = %s", name)
+    os.kill(found[-1][0], signal.SIGKILL)
+    return int(found[-1][0])
+
+
+@dispatch
+def test_a_lost_worker_of_a_task_that_acknowledges_early(site: Site) -> None:
+    """It is not known how far it came, and it was not to be executed twice: Celery's failure, and a dead letter."""
+    result = site.tasks.sleep.delay(60)
+    until(lambda: site.noted("sleep"), "It does not start", site.worker)
+    lost(site, "sleep")
+    with pytest.raises(WorkerLostError):
+        site.get(result)
+    run = site.run(result, "dead_lettered")
+    assert run is not None
+    # Which of the two tells first: the lease here is over in no time.
+    assert run.error_type in {"WorkerLostError", "LeaseExpired"}
+    assert len(site.noted("sleep")) == 1
+
+
+@dispatch
+def test_a_lost_worker_of_a_task_that_acknowledges_late(site: Site) -> None:
+    """Its lease runs out, and the relay has it executed again; whoever waits gets the result."""
+    result = site.tasks.late.delay(60)
+    until(lambda: site.noted("late"), "It does not start", site.worker)
+    lost(site, "late")
+    assert site.get(result) == 1
+    run = site.run(result)
+    assert run is not None
+    assert run.attempt == 2
+    assert len(site.noted("late")) == 2
+
+
+@pytest.fixture
+def apart(database: Database, redis_url: str, start_server: StartServer) -> tuple[Place, Any]:
+    """A ledger on a server that can be stopped; what bodies write down is in another database."""
+    server = start_server()
+    schema.upgrade(server.url())
+    with psycopg.connect(database.url) as connection:
+        connection.execute(TABLE)
+    return Place(server.url(), redis_url, redis_url, application="tests.shims_app"), server
+
+
+@contextmanager
+def worker_of(place: Place, notes: str, **variables: str) -> Iterator[CeleryWorker]:
+    with replace(place, variables={"SPINE_TEST_NOTES_URL": notes, **variables}).worker() as worker:
+        yield worker
+
+
+def executions(notes: str, name: str) -> list[str]:
+    with psycopg.connect(notes) as connection:
+        found = connection.execute("SELECT body FROM shim_executed WHERE task = %s", (name,)).fetchall()
+    return [body for (body,) in found]
+
+
+def warmed(place: Place, producer: Producer, worker: CeleryWorker, notes: str) -> None:
+    """The worker's connections are there before they are lost."""
+    for _ in range(4):
+        producer.app.send_task("dispatch.echo", (1,))
+    until(lambda: len(executions(notes, "echo")) == 4, "It is not executed", worker)
+
+
+@pytest.mark.parametrize("fallback", ["fail", "legacy"])
+def test_a_message_without_a_run_while_the_database_is_away(
+    apart: tuple[Place, Any], database: Database, fallback: str
+) -> None:
+    """It waits, under its id, and is adopted once; or the old body does it, untracked."""
+    place, server = apart
+    with (
+        worker_of(place, database.url, SPINE_TEST_FALLBACK=fallback) as worker,
+        producing(place, worker) as producer,
+    ):
+        warmed(place, producer, worker, database.url)
+        server.stop("immediate")
+        result = producer.app.send_task("dispatch.add", (1,))
+        if fallback == "legacy":
+            until(lambda: executions(database.url, "add") == ["legacy"], "The old body is not called", worker)
+        else:
+            until(lambda: "is looked at again" in worker.log(), "It does not wait", worker)
+            assert executions(database.url, "add") == []
+        server.start()
+        assert result.get(timeout=60) == 2
+        assert executions(database.url, "add") == ["legacy" if fallback == "legacy" else "handler"]
+        tracked = place.rows("SELECT status FROM runs WHERE run_id = %s", result.id)
+        assert tracked == ([] if fallback == "legacy" else [("completed",)])
+
+
+def test_a_run_whose_message_comes_while_the_database_is_away(
+    apart: tuple[Place, Any], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes again, and the relay publishes the run as well; it is executed once."""
+    place, server = apart
+    monkeypatch.setenv("SPINE_TEST_NOTES_URL", database.url)
+    with worker_of(place, database.url) as worker, producing(place, worker) as producer:
+        warmed(place, producer, worker, database.url)
+        configure(producer.dispatcher)
+        site = producer.site("dispatch")
+        result = site.tasks.add.delay(1)
+        (run,) = site.runs(result.id)
+        server.stop("immediate")
+        producer.dispatcher.executor.submit(run)
+        until(lambda: "is looked at again" in worker.log(), "It does not wait", worker)
+        server.start()
+        with relay_of(place):
+            assert result.get(timeout=60) == 2
+        assert executions(database.url, "add") == ["handler"]
