@@ -13,12 +13,12 @@ import psycopg
 import pytest
 from celery.exceptions import WorkerLostError
 from psycopg_pool import ConnectionPool
-from spine_shims import configure
 
 from spine_migrate.db import schema
 from spine_migrate.execution import BackendError, HandlerRegistry, SyncDispatcher
 from spine_migrate.execution.executors.celery import CeleryExecutor
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_shims import configure
 from tests.celery_worker import CeleryWorker, Place, until
 from tests.conftest import StartServer
 from tests.database import Database

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from spine_shims import Route
-from spine_shims.shadowing import differences
 
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.runs import FINAL
+from spine_shims import Route
+from spine_shims.shadowing import differences
 from tests.celery_worker import until
 from tests.shims_place import Site
 from tests.shims_tasks import QUIET
