@@ -76,6 +76,7 @@ def _adopted(folder: Path, module: str, shim: str) -> None:
     text = text.replace(app, f"{app}from spine_shims.capture_spine.{shim} import {names}\n")
     text = re.sub(r"@celery_app\.task\n", "@celery_app.task()\n", text)
     text = re.sub(r"@celery_app\.task\((.*)\)\ndef (\w+)", r"@\2.legacy_body(app=celery_app, \1)\ndef \2", text)
+    text = text.replace("app=celery_app, )", "app=celery_app)")
     path.write_text(text, encoding="utf-8")
 
 
@@ -97,15 +98,17 @@ class Site:
         assert sorted((what, subject) for what, subject, _ in self.work()) == _DONE
 
     def adopt(self) -> None:
-        """Steps 1 and 2, as far as they are no commands."""
-        (privileges,), (diff,), (pipelines,) = _blocks("sql"), _blocks("diff"), _blocks("python")
+        """What is no command: privileges, and the changes of the code, which are deployed at once here."""
+        privileges, _ = _blocks("sql")
+        of_the_imports, of_the_comparison = _blocks("diff")
         with self.database.connect() as connection:
             for script in ((self.folder / "grants.sql").read_text(), privileges):
                 connection.execute(script.replace("TO capture", f"TO {self.role.name}").encode())
-        _patched(self.folder, diff)
-        (self.folder / "app" / "pipelines.py").write_text(pipelines, encoding="utf-8")
+        _patched(self.folder, of_the_imports)
+        (self.folder / "app" / "pipelines.py").write_text("\n\n".join(_blocks("python")), encoding="utf-8")
         for module, shim in _OTHERS.items():
             _adopted(self.folder, module, shim)
+        _patched(self.folder, of_the_comparison)
         application = self.folder / "app" / "celery_app.py"
         application.write_text(application.read_text().replace("3600.0", "1.0"))
 
@@ -168,7 +171,7 @@ def site(tmp_path: Path, database: Database, redis_url: str) -> Iterator[Site]:
 
 
 def test_from_the_first_import_to_the_last(site: Site) -> None:
-    (prepare, workers, look, canary, watch, half, all_of_it, back, rest, gate, check) = _blocks("sh")
+    (prepare, workers, look, canary, watch, half, all_of_it, back, rest, shadow, clear, gate, check) = _blocks("sh")
 
     # As it was: an old worker, old producers, and messages that nobody has executed when the old worker goes.
     site.types("celery --app app.celery_app worker --concurrency 2 --loglevel WARNING & OLD=$!")
@@ -210,6 +213,20 @@ def test_from_the_first_import_to_the_last(site: Site) -> None:
     site.produce()
     of_one = {"backup": 4, "batch_import": 1, "recommendations": 2, "sync_environments": 1}
     until(lambda: site.runs() - before == of_one, f"Not these runs: {before}, {site.runs()}")
+
+    # Both beside each other; the old one counts.
+    site.types(shadow)
+    _, differing = _blocks("sql")
+    compared = "SELECT data ->> 'equal' FROM run_events WHERE event_type = 'shadow_compared'"
+
+    def both() -> bool:
+        site.produce()
+        return {("true",)} == {*site.rows(compared)}
+
+    until(both, "Nothing is compared")
+    assert site.rows(differing) == []
+    site.types(clear)
+    site.produce()
 
     # Who still calls, and nobody any more.
     site.types(gate, codes=(1,))
