@@ -228,6 +228,11 @@ def test_from_the_first_import_to_the_last(site: Site) -> None:
     site.types(clear)
     site.produce()
 
+    # Many processes have sent messages by now, all of them on this host; workers tell of it every now and then.
+    senders = "SELECT DISTINCT caller FROM shim_call WHERE caller LIKE 'message from %'"
+    until(lambda: site.rows(senders), "Nobody is said to have sent a message")
+    assert len(site.rows(senders)) == 1
+
     # Who still calls, and nobody any more.
     site.types(gate, codes=(1,))
     with site.database.connect() as connection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +144,23 @@ def test_an_old_producer_and_a_new_worker(fleet: Fleet) -> None:
         assert fleet.runs_of(linked) == {("completed", "message"): 10}
     assert fleet.executed() == {("add", "handler"): 20, ("slow", "new"): 4, ("total", "new"): 1}
     assert fleet.twice() == []
+
+
+def test_a_producer_that_has_celery_alone(fleet: Fleet) -> None:
+    """It knows neither the tasks nor the shims, and is on nobody's list of deploys."""
+    script = f"""
+import sys
+from celery import Celery
+app = Celery("plain", broker={fleet.place.broker!r}, backend={fleet.place.results!r})
+app.conf.task_default_queue = {fleet.place.prefix + "celery"!r}
+print(app.send_task("fleet.add", (2,), {{"y": 3}}).get(timeout={LONGEST}))
+assert not [name for name in sys.modules if name.startswith("spine_")]
+"""
+    with fleet.worker("new") as worker:
+        told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        assert told.stdout == "5\n"
+        until(lambda: fleet.runs() == {("add", "completed"): 1}, "It is no run", worker)
+    assert fleet.executed() == {("add", "handler"): 1}
 
 
 def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> None:
