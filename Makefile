@@ -37,6 +37,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/spine-migrate mapping docs --check
+	$(BIN)/python -m tests.behaviour_table --check
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -149,6 +149,13 @@ class CeleryWorker:
             start_new_session=True,
         )
 
+    def stop(self) -> None:
+        """As a deploy does it: what is being executed is finished, what was fetched goes back."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(LONGEST)
+        self._process = None
+
     def kill(self) -> None:
         """As kill -9 of the worker and all of its children, if they run."""
         if self._process is not None:

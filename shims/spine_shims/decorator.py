@@ -28,21 +28,35 @@ def reroute(handler: str, /, *, app: Celery | None = None, **options: Any) -> Ca
 
     ``@app.task(base=RerouteTask, route=Route(...))`` says the same. Raises ConfigurationError.
     """
-    mine = _OF_ROUTE - ({"priority"} if isinstance(options.get("priority"), int) else set())
-    route = Route(handler, **{name: options.pop(name) for name in mine & set(options)})
+    of_route, options = split(options)
+    route = Route(handler, **of_route)
 
     def decorate(function: Callable[..., Any]) -> Any:
-        if isinstance(type(function), type) and issubclass(type(function), (Proxy, Task)):
-            raise ConfigurationError(
-                "@reroute takes the place of @app.task and @shared_task: give it the function alone, and their options."
-            )
+        check_function(function, "@reroute")
         made = {**options, "route": route}
-        return _shared(function, made) if app is None else app.task(**{**made, "base": _base(app, made)})(function)
+        return _shared(function, made) if app is None else app.task(**{**made, "base": base_of(app, made)})(function)
 
     return decorate
 
 
-def _base(app: Celery, options: dict[str, Any]) -> type[Task]:
+def split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of ``Route``, and those of Celery's ``task``."""
+    mine = _OF_ROUTE - ({"priority"} if isinstance(options.get("priority"), int) else set())
+    return (
+        {name: value for name, value in options.items() if name in mine},
+        {name: value for name, value in options.items() if name not in mine},
+    )
+
+
+def check_function(given: Any, decorator: str) -> None:
+    """Raises ConfigurationError for what is a task already."""
+    if issubclass(type(given), (Proxy, Task)):
+        raise ConfigurationError(
+            f"{decorator} takes the place of @app.task and @shared_task: give it the function alone, and their options."
+        )
+
+
+def base_of(app: Celery, options: dict[str, Any]) -> type[Task]:
     """The application's own base class does what it did, such as opening its context around the body."""
     given: type[Task] = options.get("base") or app.Task
     if issubclass(given, RerouteTask):
@@ -54,7 +68,7 @@ def _shared(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     """As ``shared_task``, which takes one base class for all apps."""
 
     def made(app: Celery) -> Task:
-        return app._task_from_fun(function, **{**options, "base": _base(app, options)})  # noqa: SLF001 - as it does
+        return app._task_from_fun(function, **{**options, "base": base_of(app, options)})  # noqa: SLF001 - as it does
 
     _state.connect_on_app_finalize(made)
     for app in _state._get_active_apps():  # noqa: SLF001 - as above

@@ -1,0 +1,28 @@
+"""The application of tests/fleet_tasks.py, as a worker loads it: ``celery --app tests.fleet_app worker``.
+
+Variables as in tests/celery_app.py; SPINE_TEST_VERSION is one of VERSIONS.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from spine_migrate.execution import get_default_registry
+from spine_shims import configure
+from tests.fleet_tasks import define, handlers
+
+os.environ.setdefault("SPINE_TEST_NOTES_URL", os.environ["SPINE_DATABASE_URL"])
+
+app = Celery("fleet", broker=os.environ["SPINE_TEST_BROKER_URL"], backend=os.environ["SPINE_TEST_RESULT_URL"])
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    task_default_queue=f"{os.environ['SPINE_TEST_PREFIX']}celery",
+    worker_prefetch_multiplier=1,
+    result_chord_retry_interval=0.1,
+)
+if os.environ["SPINE_TEST_VERSION"] == "new":
+    configure(os.environ["SPINE_DATABASE_URL"])
+    handlers(get_default_registry())
+define(app, os.environ["SPINE_TEST_VERSION"])

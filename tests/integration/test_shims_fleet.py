@@ -1,0 +1,185 @@
+"""A fleet in the middle of a deploy: producers and workers of the version without shims beside those of the other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import chord, group
+from celery.result import AsyncResult, allow_join_result
+from psycopg_pool import ConnectionPool
+
+from spine_migrate.execution import SyncDispatcher
+from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_shims import Modes, configure
+from spine_shims.configuration import reset
+from spine_shims.tables import Tables
+from tests.celery_worker import LONGEST, CeleryWorker, Place, until
+from tests.database import Role
+from tests.fleet_tasks import define
+from tests.shims_place import closed, relay_of, shims_place
+from tests.shims_tasks import QUIET
+
+pytestmark = pytest.mark.filterwarnings(QUIET)
+
+
+@dataclass
+class Fleet:
+    place: Place
+
+    @contextmanager
+    def worker(self, version: str) -> Iterator[CeleryWorker]:
+        place = replace(self.place, application="tests.fleet_app", variables={"SPINE_TEST_VERSION": version})
+        with place.worker() as worker:
+            yield worker
+
+    @contextmanager
+    def old_producer(self) -> Iterator[SimpleNamespace]:
+        with closed(self.place.app()) as app:
+            yield define(app, "old")
+
+    @contextmanager
+    def new_producer(self) -> Iterator[SimpleNamespace]:
+        """As configured by URL, but for what must be closed when the test is over."""
+        tables = Tables.at(self.place.url)
+        with (
+            closed(self.place.app()) as app,
+            self.place.executor() as executor,
+            ConnectionPool(self.place.url, min_size=1, max_size=2) as pool,
+        ):
+            dispatcher = SyncDispatcher(executor, PostgresLedger(pool), publish=False)
+            configure(dispatcher, modes=Modes(tables, ttl_seconds=0.05), workers_first=True)
+            try:
+                yield define(app, "new")
+            finally:
+                reset()
+                tables.close()
+
+    def executed(self) -> Counter[tuple[str, str]]:
+        """How often, by task and by whom."""
+        rows = self.place.rows("SELECT task, body FROM shim_executed")
+        return Counter((task, body) for task, body in rows)
+
+    def twice(self) -> list[tuple[Any, ...]]:
+        return self.place.rows("SELECT task, task_id FROM shim_executed GROUP BY 1, 2 HAVING count(*) > 1")
+
+    def runs(self) -> Counter[tuple[str, str]]:
+        """How many, by handler and status."""
+        return Counter((name, status) for name, status in self.place.rows("SELECT name, status FROM runs"))
+
+    def runs_of(self, results: list[AsyncResult]) -> Counter[tuple[str, str]]:
+        """How many, by status and source."""
+        query = "SELECT status, trigger_source FROM runs WHERE run_id = ANY (%s::uuid[])"
+        rows = self.place.rows(query, [result.id for result in results])
+        return Counter((status, source) for status, source in rows)
+
+
+@pytest.fixture
+def fleet(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Fleet]:
+    with shims_place(server_url, owner, redis_server_url) as place, relay_of(place):
+        yield Fleet(place)
+
+
+def got(result: AsyncResult) -> Any:
+    with allow_join_result():
+        return result.get(timeout=LONGEST)
+
+
+def test_a_new_producer_waits_for_new_workers(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Until one was seen that has the shim, calls are the old messages, which an old worker executes."""
+    with fleet.new_producer() as tasks:
+        with fleet.worker("old") as worker:
+            results = [tasks.add.delay(n, 1) for n in range(20)]
+            assert [got(result) for result in results] == [*range(1, 21)]
+            assert got(chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())) == 6
+            worker.stop()
+        assert fleet.executed() == {("add", "old"): 20, ("slow", "old"): 4, ("total", "old"): 1}
+        assert fleet.runs() == {}
+        told = [
+            record.getMessage() for record in caplog.records if "no worker that has its shim" in record.getMessage()
+        ]
+        # The chord's body is sent by the worker.
+        assert [one.split()[2] for one in told] == ["fleet.add", "fleet.slow"]
+
+        with fleet.worker("new") as worker:
+            announced = "SELECT count(DISTINCT task) FROM shim_worker"
+            until(lambda: fleet.place.rows(announced) == [(3,)], "The worker announces nothing", worker)
+            # What it knows of workers is 0.05 s old at most, when it asks; the answer comes with the question after it.
+            until(lambda: _dispatches(fleet, tasks), "The producer does not see it", worker)
+            before = fleet.executed()
+            results = [tasks.add.delay(n, 1) for n in range(20)]
+            assert [got(result) for result in results] == [*range(1, 21)]
+            assert got(chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())) == 6
+            until(lambda: fleet.runs_of(results) == {("completed", "celery"): 20}, "Not these runs", worker)
+        assert fleet.executed() - before == {("add", "handler"): 20, ("slow", "new"): 4, ("total", "new"): 1}
+    assert fleet.twice() == []
+
+
+def _dispatches(fleet: Fleet, tasks: SimpleNamespace) -> bool:
+    """Whether a call of each task is a run before anybody has executed it."""
+    stored = []
+    for task, args in ((tasks.add, (0, 0)), (tasks.slow, (0,)), (tasks.total, ([],))):
+        result = task.delay(*args)
+        sources = fleet.place.rows("SELECT trigger_source FROM runs WHERE run_id = %s", result.id)
+        stored.append(sources == [("celery",)])
+        got(result)
+    return all(stored)
+
+
+def test_an_old_producer_and_a_new_worker(fleet: Fleet) -> None:
+    """Its messages are adopted, with their links and chords."""
+    with fleet.old_producer() as tasks, fleet.worker("new") as worker:
+        linked = [tasks.add.apply_async((n, 1), link=tasks.add.s(100)) for n in range(10)]
+        assert [got(result) for result in linked] == [*range(1, 11)]
+        assert got(chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())) == 6
+        completed = {("add", "completed"): 20, ("slow", "completed"): 4, ("total", "completed"): 1}
+        until(lambda: fleet.runs() == completed, "Not these runs", worker)
+        assert fleet.runs_of(linked) == {("completed", "message"): 10}
+    assert fleet.executed() == {("add", "handler"): 20, ("slow", "new"): 4, ("total", "new"): 1}
+    assert fleet.twice() == []
+
+
+def test_a_producer_that_has_celery_alone(fleet: Fleet) -> None:
+    """It knows neither the tasks nor the shims, and is on nobody's list of deploys."""
+    script = f"""
+import sys
+from celery import Celery
+app = Celery("plain", broker={fleet.place.broker!r}, backend={fleet.place.results!r})
+app.conf.task_default_queue = {fleet.place.prefix + "celery"!r}
+print(app.send_task("fleet.add", (2,), {{"y": 3}}).get(timeout={LONGEST}))
+assert not [name for name in sys.modules if name.startswith("spine_")]
+"""
+    with fleet.worker("new") as worker:
+        told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        assert told.stdout == "5\n"
+        until(lambda: fleet.runs() == {("add", "completed"): 1}, "It is no run", worker)
+    assert fleet.executed() == {("add", "handler"): 1}
+
+
+def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> None:
+    """500 messages in the queue, and a chord of which the old worker has executed a part."""
+    with fleet.old_producer() as tasks:
+        with fleet.worker("old") as worker:
+            in_flight = chord(group([tasks.slow.s(n) for n in range(40)]), tasks.total.s())()
+            queued = [tasks.add.delay(n, 1) for n in range(500)]
+            until(lambda: fleet.executed()["slow", "old"] >= 5, "The old worker does nothing", worker)
+            worker.stop()
+        before = fleet.executed()
+        assert 5 <= before["slow", "old"] < 40
+        assert before["add", "old"] == 0
+
+        with fleet.worker("new") as worker:
+            assert [got(result) for result in queued] == [*range(1, 501)]
+            assert got(in_flight) == sum(range(40))
+            left = 40 - before["slow", "old"]
+            completed = {("add", "completed"): 500, ("slow", "completed"): left, ("total", "completed"): 1}
+            until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
+    assert fleet.executed() - before == {("add", "handler"): 500, ("slow", "new"): left, ("total", "new"): 1}
+    assert fleet.twice() == []
