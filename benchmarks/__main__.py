@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare, events, listing, move, order, pgloader, scale, spent, startup, submit, throughput
+from benchmarks import compare, events, listing, move, order, pgloader, scale, shims, spent, startup, submit, throughput
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
 
@@ -24,6 +24,7 @@ _BENCHMARKS = {
     "listing": listing.listing,
     "submit": submit.submit,
     "throughput": throughput.throughput,
+    "shims": shims.shims,
 }
 
 
