@@ -123,6 +123,26 @@ class Site:
         query = "SELECT run_id::text FROM runs WHERE run_id = ANY (%s::uuid[]) AND status = 'completed'"
         until(lambda: {one for (one,) in self.rows(query, ids)} == {*chosen}, "These are not the runs")
 
+    def compares_alike(self) -> bool:
+        self.produce()
+        compared = self.rows("SELECT DISTINCT data ->> 'equal' FROM run_events WHERE event_type = 'shadow_compared'")
+        return compared == [("true",)]
+
+    def check_senders(self) -> None:
+        """Many processes have sent messages by now, all of them on this host. Workers tell of it now and then."""
+        senders = "SELECT DISTINCT caller FROM shim_call WHERE starts_with(caller, 'message from ')"
+        until(lambda: self.rows(senders), "Nobody is said to have sent a message")
+        assert len(self.rows(senders)) == 1
+
+    def is_silent_in_two_weeks(self, gate: str) -> bool:
+        """Two weeks later, as far as the tables can tell. What a worker has not stored yet, it stores meanwhile."""
+        with self.database.connect() as connection:
+            connection.execute("UPDATE shim_call SET first_seen = now() - interval '15 days'")
+            connection.execute("UPDATE shim_call SET last_seen = first_seen")
+            connection.execute("UPDATE shim_worker SET since = since - interval '20 days'")
+        (typed,) = self.types(gate, codes=(0, 1))
+        return typed.code == 0 and typed.told.startswith("Silent: no call of 1 task since")
+
     def types(self, block: str, **options: Any) -> list[Typed]:
         return self.terminal.types(block.replace(" capture ", f" {self.role.name} "), **options)
 
@@ -217,31 +237,15 @@ def test_from_the_first_import_to_the_last(site: Site) -> None:
     # Both beside each other; the old one counts.
     site.types(shadow)
     _, differing = _blocks("sql")
-    compared = "SELECT data ->> 'equal' FROM run_events WHERE event_type = 'shadow_compared'"
-
-    def both() -> bool:
-        site.produce()
-        return {("true",)} == {*site.rows(compared)}
-
-    until(both, "Nothing is compared")
+    until(site.compares_alike, "Nothing is compared")
     assert site.rows(differing) == []
     site.types(clear)
     site.produce()
 
-    # Many processes have sent messages by now, all of them on this host; workers tell of it every now and then.
-    senders = "SELECT DISTINCT caller FROM shim_call WHERE caller LIKE 'message from %'"
-    until(lambda: site.rows(senders), "Nobody is said to have sent a message")
-    assert len(site.rows(senders)) == 1
-
     # Who still calls, and nobody any more.
     site.types(gate, codes=(1,))
-    with site.database.connect() as connection:
-        connection.execute(
-            "UPDATE shim_call SET first_seen = now() - interval '15 days', last_seen = now() - interval '15 days'"
-        )
-        connection.execute("UPDATE shim_worker SET since = since - interval '20 days'")
-    (silent,) = site.types(gate)
-    assert silent.told.startswith("Silent: no call of 1 task since")
+    site.check_senders()
+    until(lambda: site.is_silent_in_two_weeks(gate), "There are calls")
     site.types(check)
 
 
