@@ -1,4 +1,4 @@
-"""Real Celery workers for tests: prefork, each a process group of its own, on a PostgreSQL database and a broker.
+"""Real Celery workers for tests, each a process group of its own, on a PostgreSQL database and a broker.
 
 SPINE_TEST_BROKER_URL names a broker in place of Redis, such as amqp://guest@127.0.0.1:5672//.
 """
@@ -46,7 +46,7 @@ class Place:
 
     Each has queues of its own, so that tests can share a broker. With ``contract`` the workers have the handlers of
     tests/handlers.py. ``application`` is the module that they load,
-    ``variables`` are further ones of their environment.
+    ``variables`` are further ones of their environment, ``pool`` is their kind.
     """
 
     url: str
@@ -55,6 +55,7 @@ class Place:
     lease: float = 2.0
     contract: bool = False
     application: str = "tests.celery_app"
+    pool: str = "prefork"
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: f"t{token_hex(4)}-")
 
@@ -133,7 +134,7 @@ class CeleryWorker:
             "--hostname",
             f"{self._place.prefix}@%h",
             "--pool",
-            "prefork",
+            self._place.pool,
             "--concurrency",
             str(self._processes),
             "--queues",

@@ -144,7 +144,7 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
         names = ("id", "retries", "root_id", "parent_id", "group", "group_index", "correlation_id", "is_eager",
                  "called_directly", "shadow", "timelimit", "expires", "delivery_info", "args", "kwargs")  # fmt: skip
         said = {name: getattr(found, name) for name in names}
-        headers = {name: value for name, value in (found.headers or {}).items() if name != "spine_run"}
+        headers = {name: value for name, value in (found.headers or {}).items() if not name.startswith("spine_")}
         return {**said, "headers": headers, "task": self.name, "annotated": getattr(self, "annotated", None)}
 
     @shim("sleep", bind=True)

@@ -72,14 +72,22 @@ def _run(
     try:
         spec = task.run_spec(args, kwargs, queue=queue, urgency=None, **fields)
         fits = True
-    except (InvalidSpecError, TypeError) as error:
-        why = str(error) if isinstance(error, InvalidSpecError) else "the arguments do not fit the task"
-        metadata["params_not_stored"] = why
+    except Exception as error:  # noqa: BLE001 - of a route's function; the message is there, and is to be executed
+        metadata["params_not_stored"] = _why(error)
         spec = task.bare_spec(queue=queue, **fields)
         fits = False
     # A key is looked at where a call is sent; this one was sent already.
     retries = request.retries or 0
     return RunRecord(replace(spec, idempotency_key=None), run_id=run_id, attempt=retries + 1), fits
+
+
+def _why(error: Exception) -> str:
+    """Without a value of the arguments."""
+    if isinstance(error, InvalidSpecError):
+        return error.sentence
+    if isinstance(error, TypeError):
+        return "the arguments do not fit the task"
+    return f"the route raised {type(error).__qualname__}"
 
 
 def _message(task: RerouteTask, run: RunRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:

@@ -212,9 +212,9 @@ class Execution:
 
     def _check_lost(self) -> None:
         """Raises Ignore where somebody else has the run by now, whose it is to go on. Asked only of an attempt that was
-        told to stop, which losing its claim does, too.
+        told to stop, which losing its claim does, too; a direct caller has what came of it all the same.
         """
-        if not self.attempt.context.cancelled.is_set():
+        if not self.attempt.context.cancelled.is_set() or self._request.called_directly:
             return
         try:
             self._worker.ledger.renew(self.run_id, self.attempt.claim.fence, lease_seconds=self._worker.lease_seconds)

@@ -15,7 +15,13 @@ from celery.utils.time import maybe_make_aware
 from kombu.entity import Exchange, Queue
 
 from spine_migrate.execution.errors import InvalidSpecError
-from spine_migrate.execution.executors.celery_message import INSIDE, OUTSIDE, RUN_HEADER, TaskMessage
+from spine_migrate.execution.executors.celery_message import (
+    ATTEMPT_HEADER,
+    INSIDE,
+    OUTSIDE,
+    RUN_HEADER,
+    TaskMessage,
+)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -31,6 +37,8 @@ _OF_PUBLISHING = frozenset({
 #: Live objects. Celery's own code, beat and the canvas, passes the first for speed, and needs no more than a message.
 _LIVE = ("producer", "publisher", "connection")
 _PASSING = frozenset({"celery.beat", "celery.canvas", "celery.app.builtins", "celery.backends.base"})
+#: Headers that are given when a message is published.
+_OURS = (RUN_HEADER, ATTEMPT_HEADER)
 #: Frames between them and here.
 _NEAR = 15
 
@@ -77,7 +85,7 @@ def outgoing(
     kept.setdefault("reply_to", app.thread_oid)
     kept.setdefault("origin", anon_nodename())
     if kept.get("headers"):
-        kept["headers"] = {key: value for key, value in kept["headers"].items() if key != RUN_HEADER}
+        kept["headers"] = {key: value for key, value in kept["headers"].items() if key not in _OURS}
     message = TaskMessage(task.name, task_id, tuple(args), dict(kwargs), kept)
     return Outgoing(message, due_at, expires_at, kept.get("queue"), _urgency(app, kept.get("priority")))
 

@@ -12,23 +12,21 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from celery import Task
 from celery.app.task import Context
-from celery.exceptions import Ignore, Reject
 from celery.utils import uuid
 
-from spine_migrate.execution.errors import BackendError, ConcurrencyError, ExecutionNotFoundError
-from spine_migrate.execution.executors.celery_message import RUN_HEADER
-from spine_migrate.execution.runs import RunRecord, RunStatus
+from spine_migrate.execution.errors import BackendError
+from spine_migrate.execution.runs import RunRecord
 from spine_migrate.execution.spec import WorkSpec
-from spine_shims.adopting import adopted
+from spine_shims.beginning import begun, of_message, of_run
 from spine_shims.caller import CallSite, call_site
 from spine_shims.configuration import configuration
-from spine_shims.executing import ON_REQUEST, Again, Execution, aside, entering, running
+from spine_shims.executing import Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
-from spine_shims.modes import Mode, Side
+from spine_shims.modes import Side
 from spine_shims.producing import beat_entry, submit
 from spine_shims.route import Route
 from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
@@ -53,7 +51,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
     route: Route | None = None
     adopt_again_seconds = 10.0
     legacy: Callable[..., Any]
-    __bound_signature__: inspect.Signature
+    body_signature: inspect.Signature
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -61,16 +59,11 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if given is None or cls.route is None:
             return
         # Celery makes a function that is not bound to its task a static method.
-        plain = isinstance(given, staticmethod)
-        function = given.__func__ if plain else given
-        parameters = list(inspect.signature(function).parameters.values())
-        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        function, first = (given.__func__, 0) if isinstance(given, staticmethod) else (given, 1)
+        found = inspect.signature(function)
         cls.legacy = given
-        cls.__bound_signature__ = inspect.Signature(parameters if plain else parameters[1:])
-        cls.run = _run_of(
-            function,
-            inspect.Signature([own, *cls.__bound_signature__.parameters.values()], __validate_parameters__=False),
-        )
+        cls.body_signature = found.replace(parameters=list(found.parameters.values())[first:])
+        cls.run = _run_of(function, cls.body_signature)
 
     def apply_async(  # noqa: PLR0917 - as in Celery
         self,
@@ -148,22 +141,22 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def run_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any], **fields: Any) -> WorkSpec:
         """Raises as ``Route.spec``."""
-        return self._routed.spec(self.__bound_signature__, args, kwargs, **fields)
+        return self.routed.spec(self.body_signature, args, kwargs, **fields)
 
     def bare_spec(self, *, queue: str | None, **fields: Any) -> WorkSpec:
         """Of a call whose arguments no params can be made of."""
-        route = self._routed
+        route = self.routed
         return Route(route.name, route.kind, dict, route.lane, route.priority).spec(
             inspect.Signature(), (), {}, queue=queue, urgency=None, **fields
         )
 
     def shadow_params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Those with which the handler changes nothing."""
-        return params if self._routed.dry_run is None else self._routed.dry_run(params)
+        return params if self.routed.dry_run is None else self.routed.dry_run(params)
 
     @property
     def lost_worker_retries(self) -> int:
-        given = self._routed.lost_worker_retries
+        given = self.routed.lost_worker_retries
         if given is not None:
             return given
         return _RETRIES if self.acks_late else 0
@@ -181,7 +174,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         self.backend.mark_as_revoked(request.id, why, request=request)
 
     @cached_property
-    def _routed(self) -> Route:
+    def routed(self) -> Route:
         if self.route is None:
             raise TypeError(f"The task {self.name} has no route.")
         return self.route
@@ -219,8 +212,8 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
     def _called_directly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         config = configuration()
         task_id, by = uuid(), running(self.app)
-        mode, side = config.side_of_message(self.name, self._routed, task_id)
-        config.called(self.name, self._routed, _caller(by), mode, side)
+        mode, side = config.side_of_message(self.name, self.routed, task_id)
+        config.called(self.name, self.routed, _caller(by), mode, side)
         body = super().__call__
         if side is Side.SHADOW:
             shadow = Shadow(self, None, args, kwargs)
@@ -235,7 +228,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         # As Celery has it in a direct call: a request that says so.
         self.push_request(args=args, kwargs=kwargs)
         try:
-            execution = self._begun(args, kwargs, by)
+            execution = begun(self, args, kwargs, by)
         except BackendError:
             if not config.falls_back:
                 raise
@@ -251,30 +244,15 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         finally:
             execution.mark()
 
-    def _begun(self, args: tuple[Any, ...], kwargs: dict[str, Any], by: Execution | None) -> Execution:
-        """Of a message or call that has no run. Raises BackendError, and ConcurrencyError where the entity is busy."""
-        worker = configuration().worker(self.app)
-        run_id, fits = adopted(self, worker.ledger, args, kwargs, by)
-        attempt = worker.begin(run_id)
-        if attempt is None:
-            if self.request.called_directly:
-                # Its caller does not wait, and must not find it executed later.
-                worker.ledger.cancel(run_id, "the entity is locked")
-                raise ConcurrencyError(f"The entity of the run {run_id} of {self.name} is locked.", run_id=run_id)
-            self._refused(worker.ledger.get(run_id))
-        execution = Execution(self, worker, attempt, self.request, legacy=not fits)
-        setattr(self.request, ON_REQUEST, execution)
-        return execution
-
     def _traced(self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        execution = self._of_run(request)
+        execution = of_run(self, request)
         if execution is None:
             config = configuration()
-            mode, side = config.side_of_message(self.name, self._routed, request.id)
+            mode, side = config.side_of_message(self.name, self.routed, request.id)
             if not request.is_eager:
                 config.count(self.name, _sender(request), mode, side)
             if side is Side.DISPATCH:
-                execution = self._of_message(request, args, kwargs, mode)
+                execution = of_message(self, request, args, kwargs, mode)
             elif side is Side.SHADOW:
                 shadow = Shadow(self, request.id, args, kwargs)
                 setattr(request, ON_SHADOWED_REQUEST, shadow)
@@ -284,65 +262,6 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             with aside():
                 return self._through(args, kwargs)
         return execution.call(lambda: self._through(args, kwargs))
-
-    def _of_run(self, request: Context) -> Execution | None:
-        """None where no run was stored for the message. Raises Ignore where the run is not for this delivery to
-        execute, or cannot be claimed now: the message comes again then, and the relay's beside it does no harm.
-        """
-        run_id = getattr(request, RUN_HEADER, None) or (request.headers or {}).get(RUN_HEADER)
-        if run_id is None:
-            return None
-        config = configuration()
-        try:
-            worker = config.worker(self.app)
-            attempt = worker.begin(run_id)
-            if attempt is None:
-                self._refused(worker.ledger.get(run_id))
-        except ExecutionNotFoundError:
-            return None
-        except BackendError as error:
-            self._later(request, str(error))
-        _, side = config.side_of_message(self.name, self._routed, request.id)
-        execution = Execution(self, worker, attempt, request, legacy=side is not Side.DISPATCH)
-        setattr(request, ON_REQUEST, execution)
-        return execution
-
-    def _of_message(
-        self, request: Context, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Mode
-    ) -> Execution | None:
-        """None where the database is away, and the old body does it, untracked."""
-        config = configuration()
-        try:
-            return self._begun(args, kwargs, _around(self))
-        except ConcurrencyError as error:
-            if request.is_eager:
-                raise
-            self._later(request, str(error))
-        except BackendError as error:
-            if config.falls_back:
-                config.count(self.name, "fallback: no database", mode, Side.LEGACY)
-                return None
-            if request.is_eager:
-                raise
-            self._later(request, str(error))
-
-    def _later(self, request: Context, why: str) -> NoReturn:
-        """The message again, as it is, after a while; nothing else holds it."""
-        seconds = self.adopt_again_seconds
-        _log.warning("The message %s of %s is looked at again in %g s: %s", request.id, self.name, seconds, why)
-        again = self.signature_from_request(request, retries=request.retries, countdown=seconds)
-        try:
-            super().apply_async(again.args, again.kwargs, **again.options)
-        except Exception as error:
-            raise Reject(error, requeue=True) from error
-        raise Ignore(why)
-
-    def _refused(self, run: RunRecord | None) -> NoReturn:
-        """The run is somebody else's, has ended or is not due. Whoever waits for one that was cancelled is told."""
-        request = self.request
-        if run is not None and run.status is RunStatus.CANCELLED and not request.called_directly:
-            self.tell_revoked(request, "cancelled")
-        raise Ignore("The run is not for this delivery to execute.")
 
     def _through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As the tracer would: by ``__call__`` where the application's own base class has one, else ``run``."""
@@ -360,14 +279,10 @@ def _run_of(function: Callable[..., Any], signature: inspect.Signature) -> Calla
         execution = entering(self)
         return self.legacy(*args, **kwargs) if execution is None else execution.enter(args, kwargs)
 
+    itself = inspect.Parameter("spine_task", inspect.Parameter.POSITIONAL_ONLY)
     run.__doc__ = function.__doc__
-    run.__signature__ = signature  # type: ignore[attr-defined]  # Celery looks at it for arguments of a retry
+    run.__signature__ = signature.replace(parameters=[itself, *signature.parameters.values()])  # type: ignore[attr-defined]  # Celery looks at it for arguments of a retry
     return run
-
-
-def _around(task: RerouteTask) -> Execution | None:
-    """The execution that an eager call is made in; a message is not part of another one's."""
-    return running(task.app) if task.request.is_eager else None
 
 
 def _caller(by: Execution | None) -> CallSite | str | None:
@@ -380,8 +295,8 @@ def _caller(by: Execution | None) -> CallSite | str | None:
 
 
 def _sender(request: Context) -> str:
-    """The host alone of ``gen17@web-1``: the process has another number after each restart."""
-    return f"message from {(request.origin or 'unknown').rpartition('@')[2]}"
+    """The machine; of the process only its number is known, and there are many."""
+    return f"message from {(request.origin or '').rpartition('@')[2] or 'unknown'}"
 
 
 def _of_database(options: dict[str, Any]) -> Any:

@@ -79,21 +79,22 @@ class Worker:
                 raise
             return attempt.complete(result)
 
-    def begin(self, run_id: str) -> Attempt | None:
-        """Claim a run; None where it is not for this worker to execute, or not now. For executors that have to do
-        something between the handler's end and the mark; the attempt is a context manager, which ends its lease.
+    def begin(self, run_id: str, attempt: int | None = None) -> Attempt | None:
+        """Claim a run, in this ``attempt`` where one is given; None where it is not for this worker to execute, or not
+        now. For executors that have to do something between the handler's end and the mark; the attempt is a context
+        manager, which ends its lease.
 
         Raises BackendError, ExecutionNotFoundError.
         """
         try:
-            claim = self.ledger.claim(run_id, here(), lease_seconds=self.lease_seconds)
+            claim = self.ledger.claim(run_id, here(), lease_seconds=self.lease_seconds, attempt=attempt)
         except TransitionError:
             return None
         try:
             lock = EntityLock.of(self.guard, claim.run, self.lease_seconds)
         except (ConcurrencyError, BackendError) as error:
-            with Attempt(self, claim) as attempt:
-                attempt.postpone(str(error))
+            with Attempt(self, claim) as unexecuted:
+                unexecuted.postpone(str(error))
             return None
         return Attempt(self, claim, lock)
 

@@ -20,7 +20,7 @@ def blocks() -> list[str]:
 
 
 def test_the_first_run(database: Database, tmp_path: Path) -> None:
-    (script,) = blocks()
+    script, _ = blocks()
     assert len([line for line in script.splitlines() if line]) == 10
     schema.upgrade(database.url)
     ended = subprocess.run(
@@ -40,7 +40,7 @@ def test_the_first_run(database: Database, tmp_path: Path) -> None:
 
 def test_dispatch_as_the_readme_says(tmp_path: Path) -> None:
     """With nothing but the handler."""
-    (script,) = blocks()
+    script, _ = blocks()
     handler = script[script.index("@register_pipeline") : script.index("with ConnectionPool")]
     told = re.search(r"`(dispatch_sync\(.*?\))`", README.read_text(encoding="utf-8"))
     assert told is not None

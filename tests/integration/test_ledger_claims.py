@@ -111,6 +111,17 @@ def test_a_run_of_the_future_is_not_started_before(timed: Timed) -> None:
     assert ledger.claim(run_id, "w", lease_seconds=1).run.timeout_seconds == 2.5
 
 
+def test_a_run_is_claimed_for_its_attempt(timed: Timed) -> None:
+    """By whoever names it: a message may be older than the run."""
+    ledger = timed.ledger
+    run_id = timed.made()
+    refused(timed, run_id, lambda: ledger.claim(run_id, "w", lease_seconds=60, attempt=2), "it is in another attempt")
+    fence = ledger.claim(run_id, "w", lease_seconds=60, attempt=1).fence
+    ledger.try_again(run_id, "no", None, in_seconds=0, fence=fence)
+    refused(timed, run_id, lambda: ledger.claim(run_id, "w", lease_seconds=60, attempt=1), "it is in another attempt")
+    assert ledger.claim(run_id, "w", lease_seconds=60, attempt=2).run.attempt == 2
+
+
 def test_a_run_carries_its_message_to_everyone_who_publishes_or_executes_it(timed: Timed) -> None:
     message = {"task": "old.name", "args": [1, {"é": None}]}
     ledger = timed.ledger

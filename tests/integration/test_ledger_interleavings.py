@@ -68,7 +68,7 @@ def refusal(act: Callable[[], object]) -> TransitionError:
     return caught.value
 
 
-CLAIM = {"worker": "first", "lease": 60.0}
+CLAIM = {"worker": "first", "lease": 60.0, "attempt": None}
 
 
 def test_two_claims(postgres: Timed, first: Connection) -> None:

@@ -341,6 +341,7 @@ def test_a_result_that_is_no_json(site: Site) -> None:
     assert run is None or run.result == {"at": "2026-01-02T00:00:00"}
 
 
+@pytest.mark.parametrize("site", ["dispatch"], indirect=True)
 @pytest.mark.parametrize(
     ("args", "options", "field"),
     [
@@ -353,15 +354,14 @@ def test_a_result_that_is_no_json(site: Site) -> None:
     ids=["a set", "an object", "no number", "a header", "an unknown option"],
 )
 def test_what_cannot_be_carried(site: Site, args: Any, options: Any, field: str) -> None:
-    """Behaviour: what cannot be stored as JSON, or is not known, is refused at the call.
-    Kept by: an InvalidSpecError that names it; in legacy mode Celery says what it says.
+    """Behaviour: what Celery cannot serialize is an error at the call.
+    Kept by: so is what cannot be stored as JSON, and an option that is not known: an InvalidSpecError that names it.
     """
-    if site.dispatches:
-        with pytest.raises(InvalidSpecError, match=field) as caught:
-            site.tasks.add.apply_async(args, **options)
-        assert caught.value.field == field
-        assert "object at 0x" not in str(caught.value)
-        assert site.runs_of("add") == []
+    with pytest.raises(InvalidSpecError, match=field) as caught:
+        site.tasks.add.apply_async(args, **options)
+    assert caught.value.field == field
+    assert "object at 0x" not in str(caught.value)
+    assert site.runs_of("add") == []
 
 
 def test_a_live_connection(site: Site) -> None:

@@ -94,7 +94,8 @@ def test_a_stored_message_is_published_as_the_one_it_is(app: Celery) -> None:
     assert CeleryExecutor(app).submit(made) == "id of theirs"
     message = received(app, "their-queue")
     expected = {
-        "task": "their.task", "id": "id of theirs", "spine_run": made.run_id, "tenant": "x", "group": "g",
+        "task": "their.task", "id": "id of theirs", "spine_run": made.run_id, "spine_attempt": 1, "tenant": "x",
+        "group": "g",
         "group_index": 2, "root_id": "r", "parent_id": "p", "retries": 4, "timelimit": [9, 8], "shadow": "s",
         "expires": "2030-01-01T00:00:00+00:00", "eta": None, "ignore_result": True, "origin": "gen@host",
         "argsrepr": "hidden", "stamps": {"stamp": ["value"]}, "stamped_headers": ["stamp"], "replaced_task_nesting": 1,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.celery_broker import Broker
-from spine_migrate.execution.executors.celery_message import RUN_HEADER, TaskMessage
+from spine_migrate.execution.executors.celery_message import ATTEMPT_HEADER, RUN_HEADER, TaskMessage
 from spine_migrate.execution.runs import RunRecord, RunStatus
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class CeleryExecutor:
         told to refuse its id still do.
         """
         task_id = message.task_id if run.retry_of_run_id is None else run.run_id
-        self._broker.publish_message(message, task_id, {RUN_HEADER: run.run_id})
+        self._broker.publish_message(message, task_id, {RUN_HEADER: run.run_id, ATTEMPT_HEADER: run.attempt})
         return task_id
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 #: The header that tells a worker which run a message belongs to.
 RUN_HEADER = "spine_run"
+#: And the one that tells it for which attempt: the next one may have other arguments.
+ATTEMPT_HEADER = "spine_attempt"
 
 #: Options of ``apply_async`` that are part of the message, and what ``create_task_message`` calls them. No countdown
 #: and no eta: a run waits in its ledger until it is due.

@@ -25,6 +25,7 @@ from spine_migrate.execution.ledgers.refusals import (
     NO_STEP,
     NOT_DUE,
     ONLY_DEAD_LETTERS,
+    OTHER_ATTEMPT,
     TO_BE_CANCELLED,
     entity_is_busy,
     no_such_run,
@@ -213,7 +214,7 @@ class MemoryLedger:
                 if run_uuid(run.run_id) in self._runs
             )
 
-    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
+    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None, attempt: int | None = None) -> Claim:
         with self._lock:
             run = self._allowed(run_id, RunStatus.RUNNING)
             run_id = run.run_id
@@ -223,6 +224,8 @@ class MemoryLedger:
                 raise self._refuse(run_id, RunStatus.RUNNING, EXPIRED)
             if handoff.due_at > now:
                 raise self._refuse(run_id, RunStatus.RUNNING, NOT_DUE)
+            if attempt not in (None, run.attempt):
+                raise self._refuse(run_id, RunStatus.RUNNING, OTHER_ATTEMPT)
             run.status, run.started_at, run.completed_at = RunStatus.RUNNING, now, None
             handoff.fence, handoff.leased = next(self._fences), lease_seconds is not None
             handoff.next_at = now + timedelta(seconds=lease_seconds or 0)

@@ -26,6 +26,7 @@ from spine_migrate.execution.ledgers.refusals import (
     NO_STEP,
     NOT_DUE,
     ONLY_DEAD_LETTERS,
+    OTHER_ATTEMPT,
     TO_BE_CANCELLED,
     storable_error,
 )
@@ -157,8 +158,8 @@ class PostgresLedger:
                 session.execute("mark_many_carried", values)
         return queued
 
-    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
-        values = {"run_id": run_id, "worker": as_text(worker), "lease": lease_seconds}
+    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None, attempt: int | None = None) -> Claim:
+        values = {"run_id": run_id, "worker": as_text(worker), "lease": lease_seconds, "attempt": attempt}
         row = self._change("claim", values, RunStatus.RUNNING)
         return Claim(record_of(row), row["fence"], row["retries_left"])
 
@@ -273,6 +274,8 @@ class PostgresLedger:
             why = EXPIRED
         elif name == "claim" and waits and standing["early"]:
             why = NOT_DUE
+        elif name == "claim" and waits:
+            why = OTHER_ATTEMPT
         elif name == "try_again" and standing["status"] == RunStatus.DEAD_LETTERED:
             why = NO_DEAD_LETTERS
         refused = session.one("refuse", {"run_id": run_id, "wanted": str(wanted), "why": why})

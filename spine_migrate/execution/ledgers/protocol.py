@@ -181,8 +181,9 @@ class Ledger(Protocol):
         """
         ...
 
-    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None) -> Claim:
+    def claim(self, run_id: str, worker: str, *, lease_seconds: float | None, attempt: int | None = None) -> Claim:
         """Start a pending or queued run that is due and has not expired. Without a lease nobody takes it away again.
+        With ``attempt`` it is started in that attempt alone: a message may be older than the run.
 
         Expired runs become cancelled instead, and raise TransitionError too.
         """

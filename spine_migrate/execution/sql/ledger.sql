@@ -207,6 +207,7 @@ WITH held AS (
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status IN ('pending', 'queued') AND h.due_at <= statement_timestamp()
        AND (h.expires_at IS NULL OR h.expires_at > statement_timestamp())
+       AND (%(attempt)s::int IS NULL OR coalesce(r.attempt, 1) = %(attempt)s)
        FOR NO KEY UPDATE
 ), moved AS (
     UPDATE {runs} r
