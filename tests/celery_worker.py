@@ -5,6 +5,7 @@ SPINE_TEST_BROKER_URL names a broker in place of Redis, such as amqp://guest@127
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -38,6 +39,19 @@ TABLES = """
 REPOSITORY = Path(__file__).parents[1]
 #: Seconds after which something that does not happen has failed.
 LONGEST = 60.0
+
+
+@contextmanager
+def closed(app: Celery) -> Iterator[Celery]:
+    """With what Celery leaves to the garbage collector, but for the pools of connections that apps share."""
+    with app:
+        try:
+            yield app
+        finally:
+            # A result that is collected later would connect again, to unsubscribe.
+            gc.collect()
+            app.backend.result_consumer.stop()
+            app.backend.client.connection_pool.disconnect()
 
 
 @dataclass(frozen=True)

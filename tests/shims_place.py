@@ -22,7 +22,7 @@ from spine_migrate.execution import HandlerRegistry, RunRecord, SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
-from tests.celery_worker import LONGEST, CeleryWorker, Place, prepared, until
+from tests.celery_worker import LONGEST, CeleryWorker, Place, closed, prepared, until
 from tests.database import Role, fresh_database
 from tests.shims_tasks import MODES, TABLE, define, handlers
 
@@ -152,17 +152,6 @@ class Producer:
         """What was executed before."""
         for table in ("shim_executed", "run_events", "runs"):
             self.place.rows(f"DELETE FROM {table} RETURNING 1")  # noqa: S608 - three names
-
-
-@contextmanager
-def closed(app: Celery) -> Iterator[Celery]:
-    """With what Celery leaves to the garbage collector, but for the pools of connections that apps share."""
-    with app:
-        try:
-            yield app
-        finally:
-            app.backend.result_consumer.stop()
-            app.backend.client.connection_pool.disconnect()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from spine_migrate.execution.executors.celery_message import TaskMessage
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
-from tests.celery_worker import LONGEST, REPOSITORY, CeleryWorker, Place, final, prepared, until
+from tests.celery_worker import LONGEST, REPOSITORY, CeleryWorker, Place, closed, final, prepared, until
 from tests.database import Role, fresh_database
 from tests.redis_server import RedisServer
 
@@ -46,7 +46,7 @@ def worker(place: Place) -> Iterator[CeleryWorker]:
 
 @pytest.fixture
 def app(place: Place) -> Iterator[Celery]:
-    with place.app() as made:
+    with closed(place.app()) as made:
         yield made
 
 

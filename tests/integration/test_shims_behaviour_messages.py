@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from celery import Celery, chord, group
+from celery.result import AsyncResult
 
 from tests.celery_worker import LONGEST, REPOSITORY, until
-from tests.shims_place import Site, closed
+from tests.shims_place import Site
 from tests.shims_tasks import QUIET
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
@@ -28,14 +28,26 @@ def send(site: Site, name: str, *args: Any, **options: Any) -> Any:
     return site.app.send_task(f"{site.mode}.{name}", args, **options)
 
 
-def old_tasks(site: Site, app: Celery) -> Any:
-    """As an old producer has them: of the same names, and no shims."""
+OLD_PRODUCER = """
+import os
+from celery import Celery, chord, group
+mode = {mode!r}
+app = Celery(broker=os.environ["SPINE_TEST_BROKER_URL"], backend=os.environ["SPINE_TEST_RESULT_URL"])
+app.conf.task_default_queue = os.environ["SPINE_TEST_PREFIX"] + "celery"
+@app.task(name=mode + ".add")
+def add(x, y=1):
+    raise AssertionError("A producer executes nothing.")
+print(({call}).id)
+"""
 
-    @app.task(name=f"{site.mode}.add", shared=False)  # type: ignore[untyped-decorator]  # Celery has no types
-    def add(x: int, y: int = 1) -> None:
-        raise AssertionError(f"A producer executes nothing: {x}, {y}.")
 
-    return add
+def sent_by_an_old_producer(site: Site, call: str) -> AsyncResult:
+    """In a process of its own, whose tasks have the same names and are no shims."""
+    ended = subprocess.run(
+        [sys.executable, "-c", OLD_PRODUCER.format(mode=site.mode, call=call)],
+        env=site.place.environment(), check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return site.app.AsyncResult(ended.stdout.strip())
 
 
 def test_send_task(site: Site) -> None:
@@ -54,9 +66,9 @@ def test_a_message_of_an_old_producer(site: Site) -> None:
     """Behaviour: a producer that still has the old version sends its tasks.
     Kept by: the worker adopts them, with their links.
     """
-    with closed(site.place.app()) as app:
-        result = old_tasks(site, app).apply_async((1,), link=app.signature(f"{site.mode}.plain", args=("linked",)))
-    assert site.get(site.app.AsyncResult(result.id)) == 2
+    link = 'app.signature(mode + ".plain", args=("linked",))'
+    result = sent_by_an_old_producer(site, f"add.apply_async((1,), link={link})")
+    assert site.get(result) == 2
     until(lambda: site.noted("plain"), "The link is not called", site.worker)
     assert site.noted("plain") == [("plain", [2, "linked"])]
     run = site.run(result)
@@ -67,10 +79,9 @@ def test_a_chord_of_an_old_producer(site: Site) -> None:
     """Behaviour: a chord that was sent before the deploy comes to its body.
     Kept by: the worker adopts each message; they keep the chord.
     """
-    with closed(site.place.app()) as app:
-        old = old_tasks(site, app)
-        result = chord(group([old.s(n) for n in range(3)], app=app), app=app)(app.signature(f"{site.mode}.echo"))
-    assert site.get(site.app.AsyncResult(result.id)) == [[[1, 2, 3]], {}]
+    header = "group(add.s(n) for n in range(3))"
+    result = sent_by_an_old_producer(site, f'chord({header})(app.signature(mode + ".echo"))')
+    assert site.get(result) == [[[1, 2, 3]], {}]
     if site.dispatches:
         until(lambda: [run.status for run in site.runs_of("add")] == ["completed"] * 3, "No end", site.worker)
 
