@@ -136,7 +136,7 @@ assert sync_environments.name in app.tasks
 
 def test_without_a_body_other_arguments_go_by_name(app: Celery, seen: list[Any]) -> None:
     task = shipped("old.without_body", "backup", "user_id")
-    assert task.run.__signature__.parameters.keys() == {"self", "user_id", "args", "kwargs"}
+    assert task.run.__signature__.parameters.keys() == {"spine_task", "user_id", "args", "kwargs"}
     assert task.route is not None
     assert task.route.params(7, backup_type="full") == {"user_id": 7, "backup_type": "full"}
     with pytest.raises(InvalidSpecError, match="called with 2 arguments by place, and only 1 are documented"):
