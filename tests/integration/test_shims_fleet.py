@@ -21,10 +21,10 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import Modes, configure
 from spine_shims.configuration import reset
 from spine_shims.tables import Tables
-from tests.celery_worker import LONGEST, CeleryWorker, Place, until
+from tests.celery_worker import LONGEST, CeleryWorker, Place, closed, until
 from tests.database import Role
 from tests.fleet_tasks import define
-from tests.shims_place import closed, relay_of, shims_place
+from tests.shims_place import relay_of, shims_place
 from tests.shims_tasks import QUIET
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
