@@ -177,7 +177,7 @@ class Ledger(Protocol):
         self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
     ) -> int:
         """The same for runs as they were published, each with its reference; how many wait now. One that does not
-        exist any more is left out, and so may be one that somebody changes at this moment.
+        exist any more is left out.
         """
         ...
 

@@ -150,8 +150,8 @@ UPDATE {runs}
 RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: mark_many_queued
--- The same for many, each at the attempt that was published. Whoever has one of them locked changes it at this moment:
--- it is left as it is, for the relay to publish once more if it still waits then.
+-- The same for many, each at the attempt that was published. Locked in one order by everybody who marks; not passed over
+-- where locked, since another relay that only looks at a run holds it for a moment.
 WITH published AS (
     SELECT * FROM unnest(%(run_ids)s::uuid[], %(external_refs)s::text[], %(attempts)s::int[])
         AS p (run_id, external_ref, attempt)
@@ -160,7 +160,8 @@ WITH published AS (
       FROM published p JOIN {run_handoff} h USING (run_id) JOIN {runs} r USING (run_id)
      WHERE r.status IN ('pending', 'queued') AND coalesce(r.attempt, 1) = p.attempt
        AND h.due_at <= statement_timestamp()
-       FOR NO KEY UPDATE OF h, r SKIP LOCKED
+     ORDER BY p.run_id
+       FOR NO KEY UPDATE OF h, r
 ), moved AS (
     UPDATE {runs} r
        SET status = 'queued', external_ref = held.external_ref, executor_name = %(executor_name)s
