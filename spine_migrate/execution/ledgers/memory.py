@@ -7,15 +7,15 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from spine_migrate.execution import invariants
-from spine_migrate.execution.errors import BackpressureError, ExecutionNotFoundError, TransitionError
+from spine_migrate.execution.errors import TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
-from spine_migrate.execution.invariants import entity
 from spine_migrate.execution.ledgers.filtering import fits
+from spine_migrate.execution.ledgers.memory_tables import WAITING, Handoff, Tables
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
     CLAIM_LOST,
@@ -27,29 +27,10 @@ from spine_migrate.execution.ledgers.refusals import (
     ONLY_DEAD_LETTERS,
     OTHER_ATTEMPT,
     TO_BE_CANCELLED,
-    entity_is_busy,
-    no_such_run,
-    run_exists,
     storable_error,
 )
-from spine_migrate.execution.runs import ACTIVE, SOURCES, RunRecord, RunStatus, RunSummary, run_uuid
+from spine_migrate.execution.runs import SOURCES, RunRecord, RunStatus, RunSummary, run_uuid
 from spine_migrate.execution.storable import as_json, as_text
-
-_WAITING = frozenset({RunStatus.PENDING, RunStatus.QUEUED})
-
-
-@dataclass
-class _Handoff:
-    """As the table ``run_handoff``: ``next_at`` is when the relay looks at the run, whatever it has to do then."""
-
-    due_at: datetime
-    next_at: datetime
-    expires_at: datetime | None
-    retries_left: int
-    publications: int = 0
-    fence: int | None = None
-    leased: bool = False
-    cancel_requested: bool = False
 
 
 class MemoryLedger:
@@ -58,11 +39,7 @@ class MemoryLedger:
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._runs: dict[str, RunRecord] = {}
-        self._handoffs: dict[str, _Handoff] = {}
-        self._events: dict[str, list[RunEvent]] = {}
-        self._event_ids: set[str] = set()
-        self._keys: dict[str, str] = {}
+        self._tables = Tables()
         self._fences = itertools.count(1)
 
     def create(
@@ -72,29 +49,21 @@ class MemoryLedger:
         run = delivery.of(run)
         spec = run.spec
         with self._lock:
-            if spec.idempotency_key is not None and spec.idempotency_key in self._keys:
-                return self._copy(self._keys[spec.idempotency_key])
-            others = {"parent_run_id": spec.parent_run_id, "retry_of_run_id": run.retry_of_run_id}
-            self._require_room(Counter([spec.lane]), lane_bound)
-            if run.run_id in self._runs:
-                raise run_exists(run.run_id)
-            self._require_idle(run)
-            for field, other in others.items():
-                if other is not None and other not in self._runs:
-                    raise no_such_run(field, other)
-            now = self._clock()
-            run.created_at = now
-            self._runs[run.run_id] = run
+            if spec.idempotency_key is not None and spec.idempotency_key in self._tables.keys:
+                return self._tables.copy(self._tables.keys[spec.idempotency_key])
+            self._tables.require_room(Counter([spec.lane]), lane_bound)
+            now = run.created_at = self._clock()
             due = max(delivery.due_at or now, now)
-            self._handoffs[run.run_id] = _Handoff(
-                due_at=due,
-                next_at=due + timedelta(seconds=delivery.publish_in_seconds),
-                expires_at=delivery.expires_at,
-                retries_left=spec.max_retries,
+            self._tables.insert(
+                run,
+                Handoff(
+                    due_at=due,
+                    next_at=due + timedelta(seconds=delivery.publish_in_seconds),
+                    expires_at=delivery.expires_at,
+                    retries_left=spec.max_retries,
+                ),
             )
-            if spec.idempotency_key is not None:
-                self._keys[spec.idempotency_key] = run.run_id
-            self._note(run.run_id, EventType.CREATED, {}, now)
+            self._tables.note(run.run_id, EventType.CREATED, {}, now)
             return copy.deepcopy(run)
 
     def create_many(
@@ -109,16 +78,17 @@ class MemoryLedger:
         checked = [delivery.of(run) for run in runs]
         with self._lock:
             lanes = {run.spec.idempotency_key or run.run_id: run.spec.lane for run in reversed(checked)}
-            self._require_room(Counter(lane for key, lane in lanes.items() if key not in self._keys), lane_bound)
+            self._tables.require_room(
+                Counter(lane for key, lane in lanes.items() if key not in self._tables.keys), lane_bound
+            )
             made: list[RunRecord] = []
+            before = set(self._tables.runs)
             try:
                 for run in checked:
-                    made.append(self.create(run, delivery))  # noqa: PERF401 - what was made is unmade
+                    made.append(self.create(run, delivery))  # noqa: PERF401 - what was made is taken back
             except BaseException:
-                new = {run.run_id for run in checked}
-                for one in made:
-                    if one.run_id in new:
-                        self._unmake(one)
+                for run_id in set(self._tables.runs) - before:
+                    self._tables.delete(run_id)
                 raise
             return made
 
@@ -126,36 +96,36 @@ class MemoryLedger:
         _alone(connection)
         key = run_uuid(run_id)
         with self._lock:
-            return self._copy(key) if key in self._runs else None
+            return self._tables.copy(key) if key in self._tables.runs else None
 
     def of_key(self, idempotency_key: str, *, connection: Any = None) -> RunRecord | None:
         _alone(connection)
         with self._lock:
-            run_id = self._keys.get(idempotency_key)
-            return None if run_id is None else self._copy(run_id)
+            run_id = self._tables.keys.get(idempotency_key)
+            return None if run_id is None else self._tables.copy(run_id)
 
     def get_many(self, run_ids: Sequence[str]) -> list[RunRecord]:
         with self._lock:
-            return [self._copy(key) for key in map(run_uuid, run_ids) if key in self._runs]
+            return [self._tables.copy(key) for key in map(run_uuid, run_ids) if key in self._tables.runs]
 
     def list_runs(self, filters: RunFilter = EVERYTHING, *, limit: int = 100, offset: int = 0) -> list[RunSummary]:
         invariants.page(limit, offset)
         if filters.matches_nothing:
             return []
         with self._lock:
-            found = [self._copy(key) for key, run in self._runs.items() if fits(run, filters)]
+            found = [self._tables.copy(key) for key, run in self._tables.runs.items() if fits(run, filters)]
         found.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
         return [run.summary() for run in found[offset : offset + limit]]
 
     def events(self, run_id: str) -> list[RunEvent]:
         with self._lock:
-            return copy.deepcopy(self._events[self._run(run_id).run_id])
+            return copy.deepcopy(self._tables.events[self._tables.run(run_id).run_id])
 
     def record(self, event: RunEvent, *, connection: Any = None) -> None:
         _alone(connection)
         invariants.check_event(event)
         with self._lock:
-            run = self._run(event.run_id)
+            run = self._tables.run(event.run_id)
             stored = replace(
                 event,
                 run_id=run.run_id,
@@ -163,9 +133,7 @@ class MemoryLedger:
                 data=as_json(event.data),
                 timestamp=self._clock(),
             )
-            if stored.event_id not in self._event_ids:
-                self._event_ids.add(stored.event_id)
-                self._events[run.run_id].append(stored)
+            self._tables.add(stored)
 
     def mark_queued(
         self,
@@ -178,10 +146,10 @@ class MemoryLedger:
     ) -> bool:
         invariants.check_published(external_ref, executor_name)
         with self._lock:
-            run = self._run(run_id)
+            run = self._tables.run(run_id)
             run_id = run.run_id
-            handoff = self._handoffs[run_id]
-            waits = run.status in _WAITING and attempt in (None, run.attempt)
+            handoff = self._tables.handoffs[run_id]
+            waits = run.status in WAITING and attempt in (None, run.attempt)
             if waits and attempt is not None and handoff.due_at > self._clock():
                 # A worker has given it back, and has taken its message with it.
                 return False
@@ -193,7 +161,7 @@ class MemoryLedger:
             run.external_ref, run.executor_name = external_ref, executor_name
             if run.status is RunStatus.PENDING:
                 run.status = RunStatus.QUEUED
-                self._note(run_id, EventType.QUEUED, {"executor": executor_name})
+                self._tables.note(run_id, EventType.QUEUED, {"executor": executor_name}, self._clock())
             return True
 
     def mark_many_queued(
@@ -211,14 +179,14 @@ class MemoryLedger:
                     attempt=run.attempt,
                 )
                 for run, external_ref in published
-                if run_uuid(run.run_id) in self._runs
+                if run_uuid(run.run_id) in self._tables.runs
             )
 
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None, attempt: int | None = None) -> Claim:
         with self._lock:
             run = self._allowed(run_id, RunStatus.RUNNING)
             run_id = run.run_id
-            handoff, now = self._handoffs[run_id], self._clock()
+            handoff, now = self._tables.handoffs[run_id], self._clock()
             if handoff.expires_at is not None and handoff.expires_at <= now:
                 self._end(run_id, RunStatus.CANCELLED, EventType.CANCELLED, {"reason": "expired"})
                 raise self._refuse(run_id, RunStatus.RUNNING, EXPIRED)
@@ -230,13 +198,13 @@ class MemoryLedger:
             handoff.fence, handoff.leased = next(self._fences), lease_seconds is not None
             handoff.next_at = now + timedelta(seconds=lease_seconds or 0)
             handoff.publications = 0
-            self._note(run_id, EventType.STARTED, {"worker": as_text(worker), "attempt": run.attempt}, now)
+            self._tables.note(run_id, EventType.STARTED, {"worker": as_text(worker), "attempt": run.attempt}, now)
             return Claim(copy.deepcopy(run), handoff.fence, handoff.retries_left)
 
     def renew(self, run_id: str, fence: int, *, lease_seconds: float) -> bool:
         with self._lock:
-            run = self._run(run_id)
-            handoff = self._handoffs[run.run_id]
+            run = self._tables.run(run_id)
+            handoff = self._tables.handoffs[run.run_id]
             if run.status is not RunStatus.RUNNING or handoff.fence != fence:
                 raise self._refuse(run.run_id, RunStatus.RUNNING, CLAIM_LOST)
             handoff.next_at = self._clock() + timedelta(seconds=lease_seconds)
@@ -285,13 +253,13 @@ class MemoryLedger:
             self._not_to_be_cancelled(run)
             self._wait(run, in_seconds)
             data = {"why": as_text(why), "attempt": run.attempt, "in_seconds": in_seconds}
-            self._note(run.run_id, EventType.POSTPONED, data)
+            self._tables.note(run.run_id, EventType.POSTPONED, data, self._clock())
             return copy.deepcopy(run)
 
     def cancel(self, run_id: str, reason: str, *, fence: int | None = None) -> RunRecord:
         with self._lock:
             run = self._allowed(run_id, RunStatus.CANCELLED, fence)
-            handoff = self._handoffs[run.run_id]
+            handoff = self._tables.handoffs[run.run_id]
             if run.status is RunStatus.RUNNING and handoff.leased and fence is None:
                 handoff.cancel_requested = True
                 return copy.deepcopy(run)
@@ -299,15 +267,15 @@ class MemoryLedger:
 
     def reprocess(self, run_id: str) -> RunRecord:
         with self._lock:
-            run = self._run(run_id)
+            run = self._tables.run(run_id)
             if run.status is not RunStatus.DEAD_LETTERED:
                 raise self._refuse(run.run_id, RunStatus.PENDING, ONLY_DEAD_LETTERS)
-            self._require_idle(run)
-            handoff, now = self._handoffs[run.run_id], self._clock()
+            self._tables.require_idle(run)
+            handoff, now = self._tables.handoffs[run.run_id], self._clock()
             handoff.due_at = handoff.next_at = now
             handoff.expires_at, handoff.retries_left, handoff.publications = None, run.spec.max_retries, 0
             run.status, run.attempt, run.completed_at = RunStatus.PENDING, run.attempt + 1, None
-            self._note(run.run_id, EventType.REPROCESSED, {"attempt": run.attempt})
+            self._tables.note(run.run_id, EventType.REPROCESSED, {"attempt": run.attempt}, now)
             return copy.deepcopy(run)
 
     def publishable(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
@@ -318,10 +286,12 @@ class MemoryLedger:
 
     def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
         with self._lock:
-            return [self._reap(run, backoff_seconds) for run in self._ripe(RunStatus.RUNNING, limit)]
+            return [
+                self._reap(run, backoff_seconds) for run in self._tables.ripe(RunStatus.RUNNING, limit, self._clock())
+            ]
 
     def _reap(self, run: RunRecord, backoff_seconds: float) -> RunRecord:
-        handoff = self._handoffs[run.run_id]
+        handoff = self._tables.handoffs[run.run_id]
         if handoff.cancel_requested:
             return self._end(run.run_id, RunStatus.CANCELLED, EventType.CANCELLED, {"reason": "lease expired"})
         run.error, run.error_type = LEASE_EXPIRED
@@ -331,102 +301,56 @@ class MemoryLedger:
         return self._end(run.run_id, RunStatus.DEAD_LETTERED, EventType.DEAD_LETTERED, data)
 
     def _try_again(self, run: RunRecord, in_seconds: float) -> RunRecord:
-        handoff = self._handoffs[run.run_id]
+        handoff = self._tables.handoffs[run.run_id]
         handoff.retries_left = max(0, handoff.retries_left - 1)
         run.attempt += 1
         self._wait(run, in_seconds)
         data = {"error": run.error, "error_type": run.error_type, "attempt": run.attempt, "in_seconds": in_seconds}
-        self._note(run.run_id, EventType.RETRY_SCHEDULED, data)
+        self._tables.note(run.run_id, EventType.RETRY_SCHEDULED, data, self._clock())
         return copy.deepcopy(run)
 
     def _wait(self, run: RunRecord, in_seconds: float) -> None:
-        handoff = self._handoffs[run.run_id]
+        handoff = self._tables.handoffs[run.run_id]
         handoff.due_at = handoff.next_at = self._clock() + timedelta(seconds=in_seconds)
         handoff.fence, handoff.leased, handoff.cancel_requested = None, False, False
         run.status = RunStatus.PENDING
 
     def _end(self, run_id: str, status: RunStatus, event: EventType, data: dict[str, Any]) -> RunRecord:
-        run = self._runs[run_id]
+        run = self._tables.runs[run_id]
         run.status, run.completed_at = status, self._clock()
-        handoff = self._handoffs[run_id]
+        handoff = self._tables.handoffs[run_id]
         handoff.fence, handoff.leased, handoff.cancel_requested = None, False, False
-        self._note(run_id, event, data, run.completed_at)
+        self._tables.note(run_id, event, data, run.completed_at)
         return copy.deepcopy(run)
 
     def _take(self, status: RunStatus, limit: int, again_in_seconds: float) -> list[RunRecord]:
         with self._lock:
-            taken, now = self._ripe(status, limit), self._clock()
+            taken, now = self._tables.ripe(status, limit, self._clock()), self._clock()
             for run in taken:
-                handoff = self._handoffs[run.run_id]
+                handoff = self._tables.handoffs[run.run_id]
                 seconds = again_in_seconds * 2 ** min(handoff.publications, 6)
                 handoff.next_at = now + timedelta(seconds=seconds)
                 handoff.publications += 1
-            taken.sort(key=lambda run: (self._handoffs[run.run_id].due_at, run.run_id))
+            taken.sort(key=lambda run: (self._tables.handoffs[run.run_id].due_at, run.run_id))
             return copy.deepcopy(taken)
 
-    def _ripe(self, status: RunStatus, limit: int) -> list[RunRecord]:
-        invariants.page(limit)
-        now = self._clock()
-        ripe = [
-            (handoff.next_at, run_id)
-            for run_id, handoff in self._handoffs.items()
-            if self._runs[run_id].status is status
-            and handoff.next_at <= now
-            and (status is not RunStatus.RUNNING or handoff.leased)
-        ]
-        return [self._runs[run_id] for _, run_id in sorted(ripe)[:limit]]
-
-    def _require_idle(self, run: RunRecord) -> None:
-        wanted = entity(run.spec.metadata)
-        for other in self._runs.values():
-            if wanted is not None and other.status in ACTIVE and entity(other.spec.metadata) == wanted:
-                raise entity_is_busy(wanted, other.run_id)
-
-    def _unmake(self, run: RunRecord) -> None:
-        """Nobody has seen it."""
-        if self._runs.pop(run.run_id, None) is not None:
-            del self._handoffs[run.run_id]
-            self._event_ids -= {event.event_id for event in self._events.pop(run.run_id)}
-            if run.spec.idempotency_key is not None:
-                del self._keys[run.spec.idempotency_key]
-
-    def _require_room(self, new: Counter[str], lane_bound: int | None) -> None:
-        if lane_bound is None:
-            return
-        for lane, more in new.items():
-            waiting = sum(other.status in _WAITING and other.spec.lane == lane for other in self._runs.values())
-            if waiting + more > lane_bound:
-                raise BackpressureError(lane, min(waiting, lane_bound), lane_bound, more)
-
     def _not_to_be_cancelled(self, run: RunRecord) -> None:
-        if self._handoffs[run.run_id].cancel_requested:
+        if self._tables.handoffs[run.run_id].cancel_requested:
             raise self._refuse(run.run_id, RunStatus.PENDING, TO_BE_CANCELLED)
 
     def _allowed(self, run_id: str, wanted: RunStatus, fence: int | None = None) -> RunRecord:
-        run = self._run(run_id)
-        if fence is not None and self._handoffs[run.run_id].fence != fence:
+        run = self._tables.run(run_id)
+        if fence is not None and self._tables.handoffs[run.run_id].fence != fence:
             raise self._refuse(run.run_id, wanted, CLAIM_LOST)
         if run.status not in SOURCES[wanted]:
             raise self._refuse(run.run_id, wanted, NO_STEP)
         return run
 
     def _refuse(self, run_id: str, wanted: RunStatus, why: str) -> TransitionError:
-        status = self._runs[run_id].status
-        self._note(run_id, EventType.TRANSITION_REFUSED, {"status": str(status), "wanted": str(wanted), "why": why})
+        status = self._tables.runs[run_id].status
+        data = {"status": str(status), "wanted": str(wanted), "why": why}
+        self._tables.note(run_id, EventType.TRANSITION_REFUSED, data, self._clock())
         return TransitionError(run_id, status, wanted, why)
-
-    def _run(self, run_id: str) -> RunRecord:
-        key = run_uuid(run_id)
-        if key is None or key not in self._runs:
-            raise ExecutionNotFoundError(run_id)
-        return self._runs[key]
-
-    def _copy(self, run_id: str) -> RunRecord:
-        return copy.deepcopy(self._runs[run_id])
-
-    def _note(self, run_id: str, event_type: EventType, data: dict[str, Any], at: datetime | None = None) -> None:
-        event = RunEvent(run_id, event_type, data, source="ledger", timestamp=at or self._clock())
-        self._events.setdefault(run_id, []).append(event)
 
 
 def _alone(connection: Any) -> None:
