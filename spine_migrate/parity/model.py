@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from spine_migrate.parity.evidence import Equality, Forgiven, Histories, Method, Scope, SelfTest
+
 
 class Verdict(StrEnum):
     """One of three, never two. What could not be compared is neither equal nor different."""
@@ -149,6 +151,10 @@ class Comparison:
     differences_total: int = 0
     differences: list[Difference] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
+    method: Method | None = None
+    scope: Scope = Scope()
+    forgiven: list[Forgiven] = field(default_factory=list)
+    self_test: SelfTest | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,8 @@ class Report:
     not_checked: list[str]
     events: str
     tool_version: str
+    mode: Equality = Equality.VALUE
+    histories: list[Histories] = field(default_factory=list)
 
 
 def overall(verdicts: list[Verdict]) -> Verdict:
