@@ -152,7 +152,7 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
     method: Method | None = None
-    scope: Scope = Scope()
+    scope: Scope = field(default_factory=Scope)
     forgiven: list[Forgiven] = field(default_factory=list)
     self_test: SelfTest | None = None
 
