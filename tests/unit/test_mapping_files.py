@@ -13,7 +13,8 @@ from spine_migrate.errors import MappingError
 from spine_migrate.mapping.emit.docs import field_rows, readme, readme_file, section
 from spine_migrate.mapping.load import find, load, load_file, shipped
 from spine_migrate.resources import mappings_dir
-from tests.unit.mapping_mistakes import GOOD, MISTAKES, Mistake
+from tests.unit.mapping_mistakes import MISTAKES
+from tests.unit.mapping_mistakes.mistake import GOOD, Mistake
 
 
 @pytest.fixture(scope="module")
