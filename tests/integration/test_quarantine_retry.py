@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
-import psycopg
 import pytest
 
 from spine_migrate.backfill import release, retry
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.quarantine import Selected
-from spine_migrate.errors import Refused
 from spine_migrate.mapping.load import load
-from spine_migrate.resources import mappings_dir
 from tests.database import Database
 from tests.legacy import Legacy, build, prove, uuid
+from tests.retrying import account, again
 
 EVENTS = "INSERT INTO execution_events (event_id, execution_id, event_type) VALUES (%s, %s, 'created')"
 
@@ -24,52 +21,6 @@ EVENTS = "INSERT INTO execution_events (event_id, execution_id, event_type) VALU
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
     return build(database.url)
-
-
-def again(legacy: Legacy, *keys: str, reasons: list[str] | None = None, **options: Any) -> retry.Outcome:
-    """Retry some rows, or all."""
-    mappings = [load(str(name)) for name in options.pop("mappings", ())]
-    stop = options.pop("stop", threading.Event())
-    return retry.retry(
-        legacy.url,
-        Selected(reasons, list(keys) or None),
-        mappings=mappings,
-        options=retry.Options(**options),
-        stop=stop,
-        report=options.pop("report", lambda _: None),
-    )
-
-
-KILL: LiteralString = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND application_name = 'spine-migrate'"
-)
-
-# An undocumented status becomes known; what it was is kept for the way back.
-ZOMBIE = {
-    'failed = "failed"': 'failed = "failed"\nzombie = "failed"',
-    '[fields.status]\ncopy = "status"': '[fields.status]\ncopy = "status"\nkeep = "metadata.legacy.status"',
-}
-
-
-def mended(folder: Path, changes: dict[str, str]) -> Path:
-    """A copy of the shipped mapping for executions with some changes."""
-    text = (mappings_dir() / "capture-spine" / "executions.toml").read_text(encoding="utf-8")
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    file = folder / "capture-spine" / "executions.toml"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-def account(legacy: Legacy) -> list[tuple[int, int]]:
-    """Per migration what the ledger says is on the target, and what came into quarantine, ever."""
-    return legacy.rows(
-        "SELECT sum(rows_moved + rows_adopted), sum(rows_quarantined) FROM spine_migrate.checkpoint"
-        " GROUP BY migration_id ORDER BY migration_id"
-    )
 
 
 def test_a_mended_row_moves_and_leaves_quarantine(legacy: Legacy) -> None:
@@ -260,156 +211,6 @@ def test_batches_and_a_stop_between_them(legacy: Legacy, monkeypatch: pytest.Mon
     assert legacy.value("SELECT count(*) FROM spine_migrate.quarantine") == 25
     assert legacy.value("SELECT max(attempts) FROM spine_migrate.quarantine") == 3
     legacy.prove()
-
-
-def test_a_mended_mapping_is_accepted_where_it_leaves_moved_rows_as_they_are(legacy: Legacy, tmp_path: Path) -> None:
-    legacy.executions(1, error_type="x" * 150, feed_id=uuid(7))
-    legacy.executions(2, status="zombie", parent_execution_id=uuid(1))
-    legacy.executions(3, parent_execution_id=uuid(2))
-    legacy.move()
-    file = mended(tmp_path, ZOMBIE)
-    before = legacy.value("SELECT mapping_digest FROM spine_migrate.migration")
-    with pytest.raises(Refused) as refused:
-        again(legacy, mappings=[file])
-    assert refused.value.precondition == "mapping-changed"
-
-    outcome = again(legacy, mappings=[file], accept_mapping=True)
-
-    assert outcome.clean
-    assert [one.rows for one in outcome.accepted] == [2]
-    assert legacy.value("SELECT mapping_digest FROM spine_migrate.migration") == load(str(file)).digest
-    assert legacy.rows(
-        "SELECT detail ->> 'before', detail ->> 'after' FROM spine_migrate.audit WHERE action = 'mapping accepted'"
-    ) == [(before, load(str(file)).digest)]
-    assert legacy.rows("SELECT status, parent_run_id::text FROM runs ORDER BY run_id") == [
-        ("completed", None),
-        ("failed", uuid(1)),
-        ("completed", uuid(2)),
-    ]
-    assert legacy.move(mapping=str(file)).state == "nothing-to-do"
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        (
-            {'completed = "completed"': 'completed = "failed"', 'failed = "failed"': 'failed = "completed"'},
-            "would become another row (status)",
-        ),
-        ({'constant = "normal"': 'constant = "high"'}, "would become another row (priority)"),
-        ({"metadata.migrated_from": "metadata.origin"}, "0 are recognised"),
-        (
-            {
-                '[fields.external_ref]\ncopy = "backend_task_id"\n': "",
-                '[target]\ntable = "runs"': '[target]\ntable = "runs"\n[dropped]\nbackend_task_id = "not wanted"',
-            },
-            "a column that no rule of it writes",
-        ),
-    ],
-)
-def test_a_mapping_that_would_make_moved_rows_differently_is_not_accepted(
-    legacy: Legacy, tmp_path: Path, changes: dict[str, str], why: str
-) -> None:
-    """The refusal names a row; nothing is changed, and the migration goes by the old mapping still."""
-    legacy.executions(1, backend_task_id="t-1")
-    legacy.executions(2, status="zombie")
-    legacy.move()
-    file = mended(tmp_path, changes)
-    facts: LiteralString = "SELECT mapping_digest FROM spine_migrate.migration"
-    before = legacy.rows(facts)
-
-    with pytest.raises(Refused, match=r"not accepted") as refused:
-        again(legacy, mappings=[file], accept_mapping=True)
-
-    assert why in refused.value.sentence
-    assert legacy.rows(facts) == before
-    assert legacy.rows("SELECT attempts FROM spine_migrate.quarantine") == [(1,)]
-
-
-def test_a_mapping_is_accepted_before_everything_is_moved(legacy: Legacy, tmp_path: Path) -> None:
-    """Rows that the scan has not reached prove nothing and hinder nothing, also those that it will refuse."""
-    legacy.many_executions(60)
-    legacy.execute("UPDATE executions SET retry_count = 2147483647 WHERE right(execution_id::text, 1) = '9'")
-    legacy.execute("UPDATE executions SET status = 'zombie' WHERE right(execution_id::text, 1) = '3'")
-    assert legacy.move(batch_rows=10, limit=20).state == "limit"
-    file = mended(tmp_path, ZOMBIE)
-
-    again(legacy, mappings=[file], accept_mapping=True)
-
-    outcome = legacy.move(mapping=str(file))
-    assert (outcome.state, outcome.moved, outcome.quarantined) == ("done", 54, {"out_of_range": 6})
-
-
-def test_a_changed_source_row_keeps_a_mapping_from_being_accepted(legacy: Legacy, tmp_path: Path) -> None:
-    legacy.executions(1, 2)
-    legacy.move()
-    legacy.execute("UPDATE executions SET lane = 'fast' WHERE execution_id = %s", uuid(2))
-    file = mended(tmp_path, ZOMBIE)
-
-    with pytest.raises(Refused, match=uuid(2)):
-        again(legacy, mappings=[file], accept_mapping=True)
-
-
-@pytest.mark.parametrize("entity", ["executions", "execution_events"])
-def test_a_run_at_work_on_what_follows_too_refuses_the_retry(legacy: Legacy, entity: str) -> None:
-    """Before the first row is touched."""
-    legacy.executions(1, status="zombie")
-    legacy.execute(EVENTS, uuid(101), uuid(1))
-    legacy.move()
-    legacy.move("execution_events")
-    legacy.execute("UPDATE executions SET status = 'failed'")
-    name = f'capture-spine/{entity}|"public"."{entity}"|"public"."{"runs" if entity == "executions" else "run_events"}"'
-
-    with psycopg.connect(legacy.url) as other:
-        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 7741))", (name,))
-        with pytest.raises(Refused) as refused:
-            again(legacy, mappings=["capture-spine/executions"])
-
-    assert refused.value.precondition == "already-running"
-    assert legacy.rows("SELECT DISTINCT attempts FROM spine_migrate.quarantine") == [(1,)]
-
-
-def test_two_retries_at_once_move_each_row_once(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second waits for the first, then finds nothing left."""
-    monkeypatch.setattr(release, "BATCH", 10)
-    legacy.many_executions(200)
-    legacy.execute("UPDATE executions SET status = 'zombie'")
-    legacy.move()
-    legacy.execute("UPDATE executions SET status = 'failed'")
-    outcomes: list[retry.Outcome] = []
-    both = [threading.Thread(target=lambda: outcomes.append(again(legacy, wait=True))) for _ in range(2)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
-
-    assert sorted(outcome.migrations[0].moved for outcome in outcomes) == [0, 200]
-    legacy.prove()
-
-
-def test_a_lost_connection_is_outlived(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every session of the tool is ended in the middle; the rows and the figures are right all the same."""
-    monkeypatch.setattr(release, "BATCH", 10)
-    legacy.many_executions(60)
-    legacy.execute("UPDATE executions SET status = 'zombie'")
-    legacy.execute(EVENTS, uuid(101), uuid(60))
-    legacy.move()
-    legacy.move("execution_events")
-    legacy.execute("UPDATE executions SET status = 'failed'")
-    killed: list[bool] = []
-
-    def report(progress: Progress) -> None:
-        if progress.rows == 30:
-            killed.extend(row[0] for row in legacy.rows(KILL))
-
-    outcome = retry.retry(
-        legacy.url, Selected(), options=retry.Options(retry_seconds=30), stop=threading.Event(), report=report
-    )
-
-    assert len(killed) > 1
-    assert [(one.follows, one.moved) for one in outcome.migrations] == [(False, 60), (False, 1), (True, 0)]
-    assert account(legacy) == [(60, 60), (1, 1)]
-    legacy.prove("executions", "execution_events")
 
 
 def test_a_retry_of_the_demonstration_changes_nothing_that_was_moved(database: Database) -> None:

@@ -15,8 +15,8 @@ from spine_migrate.db import schema
 from spine_migrate.execution.errors import TransitionError
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from tests.database import Database
-from tests.integration.test_undo import back, left, runs
 from tests.legacy import Legacy, build, uuid
+from tests.undoing import back, left, runs
 
 HANDED: LiteralString = "SELECT run_id::text FROM run_handoff ORDER BY 1"
 ADOPT: LiteralString = (
