@@ -1,0 +1,211 @@
+"""Differences to inject into a moved history, each in rows of its own, and what a comparison must say of them.
+
+Written against the tables themselves, in SQL by hand: it shares nothing with the compiled mapping or the self-test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+Connection = psycopg.Connection[TupleRow]
+
+#: Difference.kind, the key on the target, the field.
+Finding = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``change`` touches the rows whose keys are in the table ``pick``, and those alone; ``where`` says which rows of
+    ``runs r`` fit. What is reported for each is ``found`` and ``field``, under the target key ``key``. Before, ``same``
+    makes a column of both tables such that the change means something. ``least`` is how many rows it takes. Where it is
+    ``exact``, only byte identity tells the two sides apart.
+    """
+
+    name: str
+    change: LiteralString | sql.Composed
+    found: str
+    field: str | None = None
+    where: LiteralString = "true"
+    key: LiteralString = "run_id"
+    same: tuple[LiteralString, LiteralString] | None = None
+    least: int = 1
+    exact: bool = False
+
+
+def _set(
+    name: str,
+    field: str,
+    assignment: LiteralString,
+    where: LiteralString = "true",
+    *,
+    same: tuple[LiteralString, LiteralString] | None = None,
+    exact: bool = False,
+) -> Kind:
+    """A change of one place in rows of the target."""
+    change = sql.SQL("UPDATE runs r SET {} FROM pick WHERE r.run_id = pick.run_id").format(sql.SQL(assignment))
+    return Kind(name, change, "field", field, where, same=same, exact=exact)
+
+
+def _in_made(name: str, assignment: LiteralString, *, exact: bool = False) -> Kind:
+    """A change inside ``params.made``, which both sides are given before."""
+    return _set(name, "params", assignment, "jsonb_typeof(r.params) = 'object'", same=("params", _MADE), exact=exact)
+
+
+_MADE: LiteralString = (
+    'params || \'{"made": {"deep": [{"leaf": 1}], "number": 1.0, "flag": true, "nothing": null, "list": [1, 2],'
+    ' "long": 0.12345678901234567890}}\''
+)
+_UNNAMED: LiteralString = (
+    "NOT EXISTS (SELECT FROM executions x WHERE r.run_id IN (x.parent_execution_id, x.retry_of_execution_id))"
+    " AND NOT EXISTS (SELECT FROM execution_events v WHERE v.execution_id = r.run_id)"
+)
+
+KINDS: tuple[Kind, ...] = (
+    Kind("missing row", "DELETE FROM runs r USING pick WHERE r.run_id = pick.run_id", "missing", where=_UNNAMED),
+    Kind(
+        "extra row",
+        "INSERT INTO runs (run_id, kind, name, status, metadata)"
+        " SELECT overlay(run_id::text PLACING 'e' FROM 15)::uuid, kind, name, 'completed', jsonb_build_object('migrated_from', metadata -> 'migrated_from')"
+        " FROM runs JOIN pick USING (run_id)",
+        "extra",
+        where="substr(r.run_id::text, 15, 1) = '4'",
+        key="overlay(run_id::text PLACING 'e' FROM 15)",
+    ),
+    Kind(
+        "legacy row gone",
+        "DELETE FROM executions x USING pick WHERE x.execution_id = pick.run_id",
+        "extra",
+        where=_UNNAMED,
+    ),
+    Kind(
+        "mark of origin lost",
+        "UPDATE runs r SET metadata = metadata - 'migrated_from' FROM pick WHERE r.run_id = pick.run_id",
+        "missing",
+    ),
+    _set("1 microsecond", "created_at", "created_at = created_at + interval '1 microsecond'"),
+    _set("1 millisecond less", "started_at", "started_at = started_at - interval '1 millisecond'",
+         "r.started_at IS NOT NULL"),
+    _set("1 hour", "completed_at", "completed_at = completed_at + interval '1 hour'", "r.completed_at IS NOT NULL"),
+    _set("infinity", "completed_at", "completed_at = 'infinity'", "r.completed_at IS NOT NULL"),
+    _set("a time lost", "started_at", "started_at = NULL", "r.started_at IS NOT NULL"),
+    _set("a time invented", "completed_at", "completed_at = created_at", "r.completed_at IS NULL"),
+    _set("NULL as ''", "error", "error = ''", "r.error IS NULL"),
+    _set("a text lost", "error", "error = NULL", "r.error IS NOT NULL"),
+    _set("trailing space", "error", "error = error || ' '", "r.error <> ''"),
+    _set("leading space", "error", "error = ' ' || error", "r.error <> ''"),
+    _set("trailing newline", "error", "error = error || chr(10)", "r.error <> ''"),
+    _set("upper case", "error", "error = upper(error)", "r.error <> upper(r.error)"),
+    _set("a character more", "error", "error = error || chr(8203)", "r.error <> ''"),
+    _set("a text cut", "error", "error = left(error, -1)", "r.error <> ''"),
+    _set("composed as decomposed", "error", "error = replace(error, chr(233), 'e' || chr(769))",
+         same=("error", "'caf' || chr(233)")),
+    _set("another name", "name", "name = name || '_'", "length(r.name) < 100"),
+    _set("trailing space of a name", "name", "name = name || ' '", "length(r.name) < 100"),
+    _set("another error type", "error_type", "error_type = 'Other'", "r.error_type <> 'Other'"),
+    _set("another status", "status", "status = 'cancelled'", "r.status IN ('completed', 'failed')"),
+    _set("attempt + 1", "attempt", "attempt = attempt + 1"),
+    _set("a number lost", "max_retries", "max_retries = NULL", "r.max_retries IS NOT NULL"),
+    _set("NULL as 0", "max_retries", "max_retries = 0", "r.max_retries IS DISTINCT FROM 0"),
+    _set("another kind", "kind", "kind = 'task'"),
+    _set("another priority", "priority", "priority = 'high'"),
+    _set("another lane", "lane", "lane = 'elsewhere'"),
+    _set("another trigger", "trigger_source", "trigger_source = 'elsewhere'"),
+    _set("an idempotency key lost", "idempotency_key", "idempotency_key = NULL", "r.idempotency_key IS NOT NULL"),
+    _set("an idempotency key invented", "idempotency_key", "idempotency_key = 'made up ' || r.run_id",
+         "r.idempotency_key IS NULL"),
+    _set("a reference changed", "external_ref", "external_ref = reverse(external_ref)",
+         "r.external_ref <> reverse(r.external_ref)"),
+    _set("a parent lost", "parent_run_id", "parent_run_id = NULL", "r.parent_run_id IS NOT NULL"),
+    _set("another parent", "parent_run_id", "parent_run_id = r.run_id", "r.parent_run_id IS NOT NULL"),
+    _set("a parent invented", "parent_run_id", "parent_run_id = r.run_id", "r.parent_run_id IS NULL"),
+    _set("another retried run", "retry_of_run_id", "retry_of_run_id = r.run_id",
+         "r.retry_of_run_id IS DISTINCT FROM r.run_id"),
+    _set("tags", "tags", "tags = '{\"a\": 1}'"),
+    _set("no tags", "tags", "tags = NULL"),
+    _set("a key of params lost", "params", "params = params - 'made'", "jsonb_typeof(r.params) = 'object'",
+         same=("params", _MADE)),
+    _set("a key of params more", "params", "params = params || '{\"more\": null}'",
+         "jsonb_typeof(r.params) = 'object'"),
+    _in_made("deep in params", "params = jsonb_set(params, '{made,deep,0,leaf}', '2')"),
+    _in_made("a number as text", "params = jsonb_set(params, '{made,number}', '\"1.0\"')"),
+    _in_made("true as text", "params = jsonb_set(params, '{made,flag}', '\"true\"')"),
+    _in_made("null as absent", "params = params #- '{made,nothing}'"),
+    _in_made("order of an array", "params = jsonb_set(params, '{made,list}', '[2, 1]')"),
+    _in_made("last digit", "params = jsonb_set(params, '{made,long}', '0.12345678901234567891')"),
+    _in_made("scale of a number", "params = jsonb_set(params, '{made,number}', '1.00')", exact=True),
+    _set("an object as NULL", "params", "params = NULL", "r.params IS NOT NULL"),
+    _set("NULL as JSON null", "result", "result = 'null'", "r.result IS NULL"),
+    _set("a result lost", "result", "result = NULL", "jsonb_typeof(r.result) = 'object'"),
+    _set("another feed", "metadata.feed_id",
+         "metadata = jsonb_set(metadata, '{feed_id}', '\"00000000-0000-4000-8000-000000000000\"')",
+         "r.metadata ? 'feed_id'"),
+    _set("an entity lost", "metadata.entity_id", "metadata = metadata - 'entity_id'", "r.metadata ? 'entity_id'"),
+    _set("another entity type", "metadata.entity_type", "metadata = jsonb_set(metadata, '{entity_type}', '\"job\"')",
+         "r.metadata ? 'entity_type' AND r.status IN ('completed', 'failed', 'cancelled')"),
+    _set("a key of metadata more", "metadata.more", "metadata = metadata || '{\"more\": 1}'"),
+    _set("what was kept is lost", "metadata.legacy.retry_count", "metadata = metadata #- '{legacy,retry_count}'",
+         "r.metadata #> '{legacy,retry_count}' IS NOT NULL"),
+    Kind(
+        "a legacy text changed",
+        "UPDATE executions x SET error = 'changed since' FROM pick WHERE x.execution_id = pick.run_id",
+        "field",
+        "error",
+    ),
+    Kind(
+        "a legacy time moved",
+        "UPDATE executions x SET created_at = created_at - interval '1 microsecond' FROM pick"
+        " WHERE x.execution_id = pick.run_id",
+        "field",
+        "created_at",
+    ),
+    Kind(
+        "rows that swapped a value",
+        "UPDATE runs r SET created_at = s.other FROM (SELECT run_id, coalesce(lead(created_at) OVER w,"
+        " first_value(created_at) OVER w) AS other FROM runs JOIN pick USING (run_id)"
+        " WINDOW w AS (ORDER BY run_id)) AS s WHERE s.run_id = r.run_id",
+        "field",
+        "created_at",
+        least=2,
+    ),
+)  # fmt: skip
+
+
+def inject(connection: Connection, kinds: tuple[Kind, ...], rows: int) -> Iterator[tuple[Kind, set[Finding]]]:
+    """Each kind into ``rows`` rows of its own, or as many as there are that it fits; gives what is to be found.
+    ``connection`` may write both tables.
+    """
+    connection.execute("CREATE TEMP TABLE taken (run_id uuid PRIMARY KEY)")
+    connection.execute("CREATE TEMP TABLE pick (run_id uuid PRIMARY KEY)")
+    for kind in kinds:
+        connection.execute("TRUNCATE pick")
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO pick SELECT r.run_id FROM runs r JOIN executions x ON x.execution_id = r.run_id"
+                " WHERE r.metadata ->> 'migrated_from' = 'capture-spine/executions' AND ({where})"
+                " AND NOT EXISTS (SELECT FROM taken t WHERE t.run_id = r.run_id)"
+                " AND NOT EXISTS (SELECT FROM spine_migrate.link l WHERE l.target_key = r.run_id::text)"
+                " ORDER BY md5(r.run_id::text || {name}) LIMIT {rows}"
+            ).format(where=sql.SQL(kind.where), name=sql.Literal(kind.name), rows=sql.Literal(max(rows, kind.least)))
+        )
+        connection.execute("INSERT INTO taken SELECT run_id FROM pick")
+        if kind.same is not None:
+            for table, key in (("executions", "execution_id"), ("runs", "run_id")):
+                connection.execute(
+                    sql.SQL("UPDATE {table} SET {column} = {value} WHERE {key} IN (SELECT run_id FROM pick)").format(
+                        table=sql.Identifier(table),
+                        key=sql.Identifier(key),
+                        column=sql.Identifier(kind.same[0]),
+                        value=sql.SQL(kind.same[1]),
+                    )
+                )
+        keys = connection.execute(sql.SQL("SELECT {}::text FROM pick").format(sql.SQL(kind.key))).fetchall()
+        changed = connection.execute(kind.change).rowcount
+        assert changed == len(keys) >= kind.least, f"{kind.name}: {changed} changed, {len(keys)} picked"
+        yield kind, {(kind.found, key, kind.field) for (key,) in keys}
+    connection.execute("DROP TABLE taken, pick")
