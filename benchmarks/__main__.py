@@ -6,7 +6,21 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import compare, events, listing, move, order, pgloader, scale, shims, spent, startup, submit, throughput
+from benchmarks import (
+    compare,
+    events,
+    listing,
+    move,
+    order,
+    pgloader,
+    rivals,
+    scale,
+    shims,
+    spent,
+    startup,
+    submit,
+    throughput,
+)
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
 
@@ -17,6 +31,7 @@ _BENCHMARKS = {
     "scale": scale.scale,
     "events": events.events,
     "compare": compare.compare,
+    "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,
     "startup": startup.startup,
     "order": order.order,

@@ -41,7 +41,7 @@ class History:
     def empty_target(self) -> None:
         """New, empty files for all that a migration writes; then a checkpoint, so that none falls into the work."""
         with self.connect() as connection:
-            tables = [sql.Identifier("runs"), sql.Identifier("run_events")]
+            tables = [sql.Identifier(name) for name in ("runs", "run_events", "run_handoff")]
             tables += [sql.Identifier("spine_migrate", name) for name in _LEDGER]
             execute(connection, sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(tables)))
             connection.execute("CHECKPOINT")

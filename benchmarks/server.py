@@ -33,9 +33,9 @@ PROFILES = {
 
 
 @contextmanager
-def running(folder: Path, profile: str) -> Iterator[EmbeddedServer]:
-    """PostgreSQL 18 in ``folder``; databases made by an earlier run there are used again."""
-    with EmbeddedServer(folder, 18, PROFILES[profile]) as server:
+def running(folder: Path, profile: str, *, port: int | None = None) -> Iterator[EmbeddedServer]:
+    """PostgreSQL 18 in ``folder``; databases made by an earlier run there are used again. ``port`` opens 127.0.0.1."""
+    with EmbeddedServer(folder, 18, PROFILES[profile], port=port) as server:
         with psycopg.connect(server.url()) as connection:
             version = connection.execute("SHOW server_version").fetchone()
         assert version is not None

@@ -22,8 +22,8 @@ class Setup:
     rounds: int
 
     @contextmanager
-    def server(self) -> Iterator[EmbeddedServer]:
-        with running(self.folder / self.profile, self.profile) as server:
+    def server(self, *, port: int | None = None) -> Iterator[EmbeddedServer]:
+        with running(self.folder / self.profile, self.profile, port=port) as server:
             yield server
 
     def alternate(self, sides: dict[str, Side]) -> Taken:

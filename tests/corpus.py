@@ -22,9 +22,9 @@ Finding = tuple[str, str, str | None]
 @dataclass(frozen=True)
 class Kind:
     """``change`` touches the rows whose keys are in the table ``pick``, and those alone; ``where`` says which rows of
-    ``runs r`` fit. What is reported for each is ``found`` and ``field``, under the target key ``key``. Before, ``same``
-    makes a column of both tables such that the change means something. ``least`` is how many rows it takes. Where it is
-    ``exact``, only byte identity tells the two sides apart.
+    ``runs r`` fit. What is reported for each is ``found`` and ``field``, under the target key ``key``. Before, the
+    statements ``first`` make both tables such that the change means something. ``least`` is how many rows it takes.
+    Where it is ``exact``, only byte identity tells the two sides apart.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Kind:
     field: str | None = None
     where: LiteralString = "true"
     key: LiteralString = "run_id"
-    same: tuple[LiteralString, LiteralString] | None = None
+    first: tuple[LiteralString, ...] = ()
     least: int = 1
     exact: bool = False
 
@@ -44,26 +44,37 @@ def _set(
     assignment: LiteralString,
     where: LiteralString = "true",
     *,
-    same: tuple[LiteralString, LiteralString] | None = None,
+    first: tuple[LiteralString, ...] = (),
     exact: bool = False,
 ) -> Kind:
     """A change of one place in rows of the target."""
     change = sql.SQL("UPDATE runs r SET {} FROM pick WHERE r.run_id = pick.run_id").format(sql.SQL(assignment))
-    return Kind(name, change, "field", field, where, same=same, exact=exact)
+    return Kind(name, change, "field", field, where, first=first, exact=exact)
 
 
 def _in_made(name: str, assignment: LiteralString, *, exact: bool = False) -> Kind:
     """A change inside ``params.made``, which both sides are given before."""
-    return _set(name, "params", assignment, "jsonb_typeof(r.params) = 'object'", same=("params", _MADE), exact=exact)
+    return _set(name, "params", assignment, "jsonb_typeof(r.params) = 'object'", first=_MADE, exact=exact)
 
 
-_MADE: LiteralString = (
-    'params || \'{"made": {"deep": [{"leaf": 1}], "number": 1.0, "flag": true, "nothing": null, "list": [1, 2],'
-    ' "long": 0.12345678901234567890}}\''
+_PARAMS: LiteralString = (
+    ' SET params = params || \'{"made": {"deep": [{"leaf": 1}], "number": 1.0, "flag": true, "nothing": null,'
+    ' "list": [1, 2], "long": 0.12345678901234567890}}\' FROM pick'
+)
+_MADE = (
+    f"UPDATE executions x {_PARAMS} WHERE x.execution_id = pick.run_id",
+    f"UPDATE runs r {_PARAMS} WHERE r.run_id = pick.run_id",
+)
+_KEPT = (
+    "UPDATE executions x SET retry_count = NULL, error_type = NULL FROM pick WHERE x.execution_id = pick.run_id",
+    """UPDATE runs r SET attempt = 1, error_type = NULL, metadata = metadata || '{"legacy": {"retry_count": null}}'
+         FROM pick WHERE r.run_id = pick.run_id""",
 )
 _UNNAMED: LiteralString = (
-    "NOT EXISTS (SELECT FROM executions x WHERE r.run_id IN (x.parent_execution_id, x.retry_of_execution_id))"
-    " AND NOT EXISTS (SELECT FROM execution_events v WHERE v.execution_id = r.run_id)"
+    "r.run_id NOT IN (SELECT unnest(ARRAY[parent_execution_id, retry_of_execution_id]) FROM executions"
+    " WHERE num_nonnulls(parent_execution_id, retry_of_execution_id) = 2 UNION SELECT coalesce(parent_execution_id,"
+    " retry_of_execution_id) FROM executions WHERE num_nonnulls(parent_execution_id, retry_of_execution_id) = 1)"
+    " AND r.run_id NOT IN (SELECT execution_id FROM execution_events WHERE execution_id IS NOT NULL)"
 )
 
 KINDS: tuple[Kind, ...] = (
@@ -71,8 +82,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "extra row",
         "INSERT INTO runs (run_id, kind, name, status, metadata)"
-        " SELECT overlay(run_id::text PLACING 'e' FROM 15)::uuid, kind, name, 'completed', jsonb_build_object('migrated_from', metadata -> 'migrated_from')"
-        " FROM runs JOIN pick USING (run_id)",
+        " SELECT overlay(run_id::text PLACING 'e' FROM 15)::uuid, kind, name, 'completed',"
+        " jsonb_build_object('migrated_from', metadata -> 'migrated_from') FROM runs JOIN pick USING (run_id)",
         "extra",
         where="substr(r.run_id::text, 15, 1) = '4'",
         key="overlay(run_id::text PLACING 'e' FROM 15)",
@@ -104,7 +115,8 @@ KINDS: tuple[Kind, ...] = (
     _set("a character more", "error", "error = error || chr(8203)", "r.error <> ''"),
     _set("a text cut", "error", "error = left(error, -1)", "r.error <> ''"),
     _set("composed as decomposed", "error", "error = replace(error, chr(233), 'e' || chr(769))",
-         same=("error", "'caf' || chr(233)")),
+         first=("UPDATE executions x SET error = 'caf' || chr(233) FROM pick WHERE x.execution_id = pick.run_id",
+                "UPDATE runs r SET error = 'caf' || chr(233) FROM pick WHERE r.run_id = pick.run_id")),
     _set("another name", "name", "name = name || '_'", "length(r.name) < 100"),
     _set("trailing space of a name", "name", "name = name || ' '", "length(r.name) < 100"),
     _set("another error type", "error_type", "error_type = 'Other'", "r.error_type <> 'Other'"),
@@ -129,7 +141,7 @@ KINDS: tuple[Kind, ...] = (
     _set("tags", "tags", "tags = '{\"a\": 1}'"),
     _set("no tags", "tags", "tags = NULL"),
     _set("a key of params lost", "params", "params = params - 'made'", "jsonb_typeof(r.params) = 'object'",
-         same=("params", _MADE)),
+         first=_MADE),
     _set("a key of params more", "params", "params = params || '{\"more\": null}'",
          "jsonb_typeof(r.params) = 'object'"),
     _in_made("deep in params", "params = jsonb_set(params, '{made,deep,0,leaf}', '2')"),
@@ -150,7 +162,7 @@ KINDS: tuple[Kind, ...] = (
          "r.metadata ? 'entity_type' AND r.status IN ('completed', 'failed', 'cancelled')"),
     _set("a key of metadata more", "metadata.more", "metadata = metadata || '{\"more\": 1}'"),
     _set("what was kept is lost", "metadata.legacy.retry_count", "metadata = metadata #- '{legacy,retry_count}'",
-         "r.metadata #> '{legacy,retry_count}' IS NOT NULL"),
+         first=_KEPT),
     Kind(
         "a legacy text changed",
         "UPDATE executions x SET error = 'changed since' FROM pick WHERE x.execution_id = pick.run_id",
@@ -194,16 +206,8 @@ def inject(connection: Connection, kinds: tuple[Kind, ...], rows: int) -> Iterat
             ).format(where=sql.SQL(kind.where), name=sql.Literal(kind.name), rows=sql.Literal(max(rows, kind.least)))
         )
         connection.execute("INSERT INTO taken SELECT run_id FROM pick")
-        if kind.same is not None:
-            for table, key in (("executions", "execution_id"), ("runs", "run_id")):
-                connection.execute(
-                    sql.SQL("UPDATE {table} SET {column} = {value} WHERE {key} IN (SELECT run_id FROM pick)").format(
-                        table=sql.Identifier(table),
-                        key=sql.Identifier(key),
-                        column=sql.Identifier(kind.same[0]),
-                        value=sql.SQL(kind.same[1]),
-                    )
-                )
+        for statement in kind.first:
+            connection.execute(statement)
         keys = connection.execute(sql.SQL("SELECT {}::text FROM pick").format(sql.SQL(kind.key))).fetchall()
         changed = connection.execute(kind.change).rowcount
         assert changed == len(keys) >= kind.least, f"{kind.name}: {changed} changed, {len(keys)} picked"
