@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import (
+    certificate,
     compare,
     events,
     listing,
@@ -31,6 +32,7 @@ _BENCHMARKS = {
     "scale": scale.scale,
     "events": events.events,
     "compare": compare.compare,
+    "certificate": certificate.certificate,
     "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,
     "startup": startup.startup,

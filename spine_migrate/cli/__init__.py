@@ -31,6 +31,7 @@ _COMMANDS = {
     "status": ("spine_migrate.cli.status:status", "Show every migration, its step and its progress."),
     "quarantine": ("spine_migrate.cli.quarantine:quarantine", "List, show, export, retry or discard rejected rows."),
     "compare": ("spine_migrate.cli.compare:compare", "Prove that source and target agree, or list where they differ."),
+    "certificate": ("spine_migrate.cli.certificate:certificate", "Show and verify certificates of a comparison."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
     "worker-relay": (
         "spine_migrate.cli.worker_relay:worker_relay",

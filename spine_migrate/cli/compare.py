@@ -47,6 +47,7 @@ Examples:
   spine-migrate compare
   spine-migrate compare capture-spine/executions --max-differences 1000
   spine-migrate compare --format json --output parity.json
+  spine-migrate compare --certificate parity.certificate.json
   spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY\""""
 
 
@@ -69,6 +70,12 @@ Examples:
     metavar="N",
     help="How many differences to list per mapping; the counts are exact all the same.",
 )
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="If all is equal, write a proof that can be verified later: SHA-256 roots of both sides.",
+)
 def compare(
     *,
     names: tuple[str, ...],
@@ -78,6 +85,7 @@ def compare(
     as_json: bool,
     output: Path | None,
     max_differences: int,
+    certificate: Path | None,
 ) -> None:
     """Compare every migrated table with its source, field by field, in one snapshot.
 
@@ -85,6 +93,7 @@ def compare(
     migrations of the ledger are compared that are not undone. Nothing is written; SELECT on both tables and the ledger
     is enough.
     """
+    from spine_migrate.cli.certificate import closing
     from spine_migrate.db.connect import connect
     from spine_migrate.parity.compare import compare as compare_migrations
     from spine_migrate.parity.evidence import Equality
@@ -94,7 +103,8 @@ def compare(
         raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
     options = Options(equality=Equality.EXACT if exact else Equality.VALUE, max_differences=max_differences)
     with connect(target) as connection:
-        report = compare_migrations(connection, names, options, started=_say)
+        sealing = closing(certificate, names, connection)
+        report = compare_migrations(connection, names, options, started=_say, closing=sealing)
     _write(report, "json" if as_json else form or "text", output)
     raise click.exceptions.Exit(_exit_code(report))
 

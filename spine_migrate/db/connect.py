@@ -20,6 +20,7 @@ SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "iso_8601",
     "extra_float_digits": "1",
+    "bytea_output": "hex",
     "row_security": "off",
     "synchronize_seqscans": "off",
     "client_min_messages": "warning",

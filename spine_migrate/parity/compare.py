@@ -34,12 +34,13 @@ def compare(
     options: Options | None = None,
     *,
     started: Callable[[str, int, int], None] | None = None,
+    closing: Callable[[Report], None] | None = None,
 ) -> Report:
     """Compare the migrations of these mappings, or all that are not undone.
 
-    ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each.
-    Reads only; the connection must be idle and in autocommit. Raises MappingError for a name that is no mapping, and
-    psycopg.Error where the server fails.
+    ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each,
+    ``closing(report)`` at the end with the snapshot still open. Reads only; the connection must be idle and in
+    autocommit. Raises MappingError for a name that is no mapping, and psycopg.Error where the server fails.
     """
     options = options or Options()
     files = {mapping.name: mapping for mapping in map(load, names)}
@@ -58,7 +59,10 @@ def compare(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        return _report(options, taken, comparisons, [] if comparisons else [nothing])
+        report = _report(options, taken, comparisons, [] if comparisons else [nothing])
+        if closing is not None:
+            closing(report)
+        return report
 
 
 def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], reasons: list[Reason]) -> Report:
