@@ -71,7 +71,15 @@ def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], re
 
 def _absent(mapping: Mapping) -> Comparison:
     reason = Reason("no-migration", f"The ledger has no migration of {mapping.name} that is not undone.")
-    return Comparison(mapping.name, file_of(mapping), mapping.digest, None, None, None, None, Verdict.UNKNOWN, [reason])
+    return Comparison(
+        mapping.name,
+        file_of(mapping),
+        mapping.digest,
+        *(None, None, None, None),
+        Verdict.UNKNOWN,
+        [reason],
+        path=str(mapping.file.resolve()),
+    )
 
 
 def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: str) -> Comparison:
@@ -85,6 +93,7 @@ def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: 
         migration.target_table,
         Verdict.UNKNOWN,
         [Reason(code, sentence)],
+        path=str(mapping.file.resolve()) if mapping else None,
     )
 
 

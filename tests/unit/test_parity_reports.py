@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import click
 import pytest
+from hypothesis import given
 
 from spine_migrate.cli import compare as command
 from spine_migrate.parity import scope
@@ -28,6 +29,7 @@ from spine_migrate.parity.model import (
 )
 from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown, parity_terminal
 from spine_migrate.report.value import MARK, excerpts, shown
+from tests.parity_reports import reports, whole
 
 _RULE = Rule("error", "app/runs.toml", 12, "error")
 _HOSTILE = "a|b`c`\x1b[31m\r\n::error::100%<&>\u202e\x00é"
@@ -98,6 +100,33 @@ def test_the_plain_table_has_no_control_characters_and_one_line_per_difference()
     assert rows[1].split() == ["k1", "error", "NULL", "''", "app/runs.toml:12"]
     assert "listed differences: 2 of 7" in text
     assert "8 moved is not 9 target rows" in text
+
+
+def test_the_plain_table_shows_what_the_comparison_rests_on() -> None:
+    out = io.StringIO()
+    parity_terminal.render(whole(), out)
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "method join: both tables are on one server and fit in its memory." in lines
+    assert (
+        "compared: a sample of 1.0000% of the keys of rows since 2026-11-20T12:00:00+00:00 of 1 keys, not all rows"
+        in lines
+    )
+    assert "self-test: failed, 1 of 2 kinds of difference found, injected into a copy of 100 rows" in lines
+    assert "missing 1 0 0 NOT found" in lines
+    assert "5 longer than 100 characters, shortened error (app/runs.toml:12)" in lines
+    assert "k3 error NULL 'x' app/runs.toml:12 explains it (refused by the rule)" in lines
+    assert "Histories of app/runs with app/events different" in lines
+    assert "2 1 order: Events under one timestamp keep their order." in lines
+    assert any(line.startswith("k1 order l1 completed before it was started") for line in lines)
+    assert {f"Not checked: {line}" for line in scope.NOT_CHECKED} <= set(lines)
+    assert "Different: 9 found, laws that histories break: 2." in lines
+
+
+@given(reports)
+def test_the_plain_table_is_harmless_whatever_the_report(report: Report) -> None:
+    out = io.StringIO()
+    parity_terminal.render(report, out)
+    assert all(letter.isprintable() or letter == "\n" for letter in out.getvalue())
 
 
 def test_markdown_keeps_its_cells_whatever_the_values_hold() -> None:
