@@ -126,7 +126,7 @@ _compared = st.builds(
     scope=_scopes,
     forgiven=st.lists(st.builds(Forgiven, _texts, _rules, _numbers), max_size=2),
     self_test=st.none() | _self_tests,
-    path=_maybe,
+    path=st.sampled_from([None, "/srv/app/mappings/app/runs.toml", "/srv/a b/100%/ü#?.toml"]),
     picture=st.none() | _pictures,
 )  # fmt: skip
 _examples = st.builds(HistoryExample, _texts, _maybe, _texts, _maybe, _maybe)

@@ -27,7 +27,7 @@ from spine_migrate.parity.model import (
     Verdict,
     overall,
 )
-from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown, parity_terminal
+from spine_migrate.report import parity_json, parity_junit, parity_markdown, parity_terminal
 from spine_migrate.report.value import MARK, excerpts, shown
 from tests.parity_reports import reports, whole
 
@@ -161,24 +161,6 @@ def test_junit_calls_what_could_not_be_told_an_error() -> None:
     nothing = replace(report, comparisons=[], reasons=[Reason("no-migration", "The ledger has no migration.")])
     (error,) = ET.fromstring(parity_junit.render(nothing)).iter("error")  # noqa: S314 - our own text
     assert error.attrib == {"message": "The ledger has no migration.", "type": "no-migration"}
-
-
-def test_github_annotations_point_at_the_rule_are_escaped_and_at_most_ten() -> None:
-    report = _report(_field("a", "b"))
-    lines = parity_github.render(report).splitlines()
-    assert "::error file=mappings/app/runs.toml,line=12,title=app/runs%3A error::rows that differ in error: 2" in lines
-    many = replace(report.comparisons[0], fields=[FieldCount(f"f{n},%:\n", _RULE, n) for n in range(30)])
-    lines = parity_github.render(replace(report, comparisons=[many])).splitlines()
-    assert len(lines) == 10
-    assert lines[-1].endswith("further findings: 22; see the JSON report")
-    assert "f0%2C%25%3A\\n" in lines[1]
-
-
-def test_github_says_that_all_is_equal() -> None:
-    report = _report(verdict=Verdict.EQUAL)
-    assert parity_github.render(report).startswith(
-        "::notice title=spine-migrate compare::Equal: legacy rows compared field by field: 10"
-    )
 
 
 def test_one_difference_outweighs_everything_and_nothing_is_not_equal() -> None:
