@@ -17,7 +17,6 @@ from spine_migrate.report.value import escaped
 
 _STYLES = {Verdict.EQUAL: "bold green", Verdict.DIFFERENT: "bold red", Verdict.UNKNOWN: "bold yellow"}
 _VALUE_WIDTH = 48
-_NUMBERS = {"rows", "injected", "found", "invented", "broken", "inherited"}
 # Lines of a file or a pipe are not wrapped.
 _UNWRAPPED = 100_000
 
@@ -81,7 +80,7 @@ def _histories(console: Console, histories: Histories, *, boxes: bool) -> None:
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, boxes: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD if boxes else None, pad_edge=True, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right" if heading in _NUMBERS else "left")
+        table.add_column(heading, overflow="fold", justify="right" if heading in wording.NUMBERS else "left")
     for row in rows:
         table.add_row(*(Text(escaped(cell)) for cell in row))
     return table

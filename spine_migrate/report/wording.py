@@ -13,6 +13,8 @@ _KINDS = {
     "duplicate": "duplicate key",
     "gone": "in quarantine, legacy row gone",
 }
+NUMBERS = frozenset({"rows", "injected", "found", "invented", "broken", "inherited"})
+"""The headings over numbers, in all tables of a comparison."""
 HEADINGS = ("key", "field", "old", "new", "rule")
 
 

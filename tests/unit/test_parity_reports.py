@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
-from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -27,7 +25,7 @@ from spine_migrate.parity.model import (
     Verdict,
     overall,
 )
-from spine_migrate.report import parity_json, parity_junit, parity_markdown, parity_terminal
+from spine_migrate.report import parity_json, parity_terminal
 from spine_migrate.report.value import MARK, excerpts, shown
 from tests.parity_reports import reports, whole
 
@@ -127,40 +125,6 @@ def test_the_plain_table_is_harmless_whatever_the_report(report: Report) -> None
     out = io.StringIO()
     parity_terminal.render(report, out)
     assert all(letter.isprintable() or letter == "\n" for letter in out.getvalue())
-
-
-def test_markdown_keeps_its_cells_whatever_the_values_hold() -> None:
-    text = parity_markdown.render(_report(_field(_HOSTILE, "x")))
-    (line,) = [line for line in text.splitlines() if line.startswith("| `k1`")]
-    assert line.replace("\\|", "").count("|") == 6
-    assert "\x1b" not in text
-
-
-def test_markdown_stays_under_the_limit_of_a_step_summary() -> None:
-    text = parity_markdown.render(_report(*[_field("o" * 200, "n" * 200)] * 10_000))
-    assert len(text.encode()) < 2**20
-    assert text.endswith("Cut at 1 MB; the JSON report is whole.\n")
-
-
-def test_junit_has_a_case_per_check_and_the_facts_in_its_failures() -> None:
-    root = ET.fromstring(parity_junit.render(_report(_field(_HOSTILE, "x"), Difference("missing", "k2", "k2"))))  # noqa: S314 - our own text
-    (suite,) = root
-    cases = {case.attrib["name"]: case for case in suite}
-    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("4", "0")
-    failed = {name for name, case in cases.items() if case.find("failure") is not None}
-    assert failed == {"missing", "extra", "fields", "counts: checkpoints"}
-    assert set(cases) - failed == {"keys", "quarantine", "counts: source"}
-    assert "k2" in (cases["missing"].findtext("failure") or "")
-    assert "app/runs.toml:12" in (cases["fields"].findtext("failure") or "")
-
-
-def test_junit_calls_what_could_not_be_told_an_error() -> None:
-    report = _report(verdict=Verdict.UNKNOWN)
-    root = ET.fromstring(parity_junit.render(report))  # noqa: S314 - our own text
-    assert root[0].attrib["errors"] == "1"
-    nothing = replace(report, comparisons=[], reasons=[Reason("no-migration", "The ledger has no migration.")])
-    (error,) = ET.fromstring(parity_junit.render(nothing)).iter("error")  # noqa: S314 - our own text
-    assert error.attrib == {"message": "The ledger has no migration.", "type": "no-migration"}
 
 
 def test_one_difference_outweighs_everything_and_nothing_is_not_equal() -> None:
