@@ -24,6 +24,7 @@ from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
 from spine_migrate.parity.options import Options
+from spine_migrate.parity.picture import drawn
 from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
 from spine_migrate.parity.snapshot import snapshot
 
@@ -75,7 +76,15 @@ def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], re
 
 def _absent(mapping: Mapping) -> Comparison:
     reason = Reason("no-migration", f"The ledger has no migration of {mapping.name} that is not undone.")
-    return Comparison(mapping.name, file_of(mapping), mapping.digest, None, None, None, None, Verdict.UNKNOWN, [reason])
+    return Comparison(
+        mapping.name,
+        file_of(mapping),
+        mapping.digest,
+        *(None, None, None, None),
+        Verdict.UNKNOWN,
+        [reason],
+        path=str(mapping.file.resolve()),
+    )
 
 
 def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: str) -> Comparison:
@@ -89,6 +98,7 @@ def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: 
         migration.target_table,
         Verdict.UNKNOWN,
         [Reason(code, sentence)],
+        path=str(mapping.file.resolve()) if mapping else None,
     )
 
 
@@ -103,7 +113,8 @@ def _compare(connection: Connection, migration: Migration, given: Mapping | None
             source, target = (catalog.named(connection, name) for name in names)
             exact = options.equality is Equality.EXACT
             parity = compiled(bind(mapping, source, target), target.columns, exact=exact)
-            return Comparer(connection, migration, parity, source.oid, target.oid, options).run()
+            found = Comparer(connection, migration, parity, source.oid, target.oid, options).run()
+            return drawn(connection, parity, found) if options.picture else found
     except Refused as refused:
         return _untold(migration, mapping, refused.precondition, refused.sentence)
     except MappingError as error:

@@ -134,3 +134,40 @@ class Histories:
     runs: int
     checks: list[HistoryCheck] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One stretch of a picture. Legacy rows, and of them those that are not simply equal; ``extra`` are target rows.
+
+    ``start`` is the first time or key of the stretch as the server writes it, None for what lies before all others or
+    has no time at all.
+    """
+
+    start: str | None
+    rows: int = 0
+    differing: int = 0
+    missing: int = 0
+    extra: int = 0
+    doubled: int = 0
+    quarantined: int = 0
+
+    @property
+    def wrong(self) -> int:
+        return self.differing + self.missing + self.extra + self.doubled
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where in time, or in the order of keys, the rows of one migration agree and where they do not.
+
+    ``axis`` is time or key, ``column`` the legacy column behind it. ``slices`` are in order and of equal width in time,
+    of about equally many rows by key. ``timeless`` are the rows without a time. ``unplaced`` are rows that were found
+    wrong and have no place here: their legacy row is gone, or the key of a target row says nothing about the order.
+    """
+
+    axis: str
+    column: str
+    slices: list[Slice]
+    timeless: Slice
+    unplaced: int

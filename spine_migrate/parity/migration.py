@@ -84,6 +84,7 @@ class Comparer:
             differences_total=total,
             differences=differences[: self.named],
             not_compared=list(not_compared(self.parity.binding)),
+            path=str(mapping.file.resolve()),
         )
 
     def _duplicates(self) -> tuple[int, list[Difference]]:

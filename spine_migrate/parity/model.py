@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from spine_migrate.parity.evidence import Equality, Forgiven, Histories, Method, Scope, SelfTest
+from spine_migrate.parity.evidence import Equality, Forgiven, Histories, Method, Picture, Scope, SelfTest
 
 
 class Verdict(StrEnum):
@@ -47,6 +47,7 @@ class Difference:
     not discarded, and without a legacy row). ``old`` is what the legacy row becomes under the mapping,
     ``new`` what the target has, as the server writes them; None is SQL NULL or, inside
     JSON, an absent key. ``type`` is the logical type of both. ``rule`` is None where no rule writes the field.
+    ``explained``: the rule itself accounts for the difference, since it cannot carry the legacy value.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Difference:
     new: str | None = None
     rule: Rule | None = None
     note: str | None = None
+    explained: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ class Links:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One migration. Everything after ``reasons`` is empty where nothing was compared."""
+    """One migration. Everything after ``reasons`` is empty where nothing was compared, but for ``path``, where the
+    mapping's file lies on this machine.
+    """
 
     mapping: str
     file: str | None
@@ -155,6 +159,8 @@ class Comparison:
     scope: Scope = field(default_factory=Scope)
     forgiven: list[Forgiven] = field(default_factory=list)
     self_test: SelfTest | None = None
+    path: str | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)

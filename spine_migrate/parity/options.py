@@ -9,8 +9,11 @@ from spine_migrate.parity.evidence import Equality, Scope
 
 @dataclass(frozen=True)
 class Options:
-    """``max_differences`` limits what is listed per mapping, never what is counted."""
+    """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
+    where along time or keys the rows agree, which reads the legacy tables once more.
+    """
 
     equality: Equality = Equality.VALUE
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
+    picture: bool = False

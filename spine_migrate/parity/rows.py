@@ -250,4 +250,5 @@ def _field_difference(check: Check, pair: Pair, row: dict[str, Any], *, stale: b
         new=row["new"],
         rule=rule(check),
         note=note,
+        explained=bool(row["refused"]),
     )

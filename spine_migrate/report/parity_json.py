@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib import resources
 from typing import Any
 
+from spine_migrate.parity.evidence import Histories, Scope, SelfTest
 from spine_migrate.parity.model import Comparison, Difference, Report, Rule
 
 FORMAT = 1
@@ -13,6 +15,11 @@ FORMAT = 1
 
 def render(report: Report) -> str:
     return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema() -> str:
+    """The JSON Schema (draft 2020-12) of what ``render`` gives."""
+    return (resources.files("spine_migrate.report") / "parity.schema.json").read_text(encoding="utf-8")
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -23,10 +30,12 @@ def document(report: Report) -> dict[str, Any]:
         "verdict": report.verdict.value,
         "reasons": [asdict(reason) for reason in report.reasons],
         "snapshot": {**asdict(report.snapshot), "taken_at": report.snapshot.taken_at.isoformat()},
+        "mode": report.mode.value,
         "equality": report.equality,
         "events": report.events,
         "not_checked": report.not_checked,
         "comparisons": [_comparison(one) for one in report.comparisons],
+        "histories": [_histories(one) for one in report.histories],
     }
 
 
@@ -50,6 +59,39 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "differences_listed": len(one.differences),
         "differences": [_difference(difference) for difference in one.differences],
         "not_compared": one.not_compared,
+        "method": asdict(one.method) if one.method else None,
+        "scope": _scope(one.scope),
+        "forgiven": [{"rows": each.rows, "what": each.what, "rule": _rule(each.rule)} for each in one.forgiven],
+        "self_test": _self_test(one.self_test) if one.self_test else None,
+        "picture": asdict(one.picture) if one.picture else None,
+    }
+
+
+def _scope(scope: Scope) -> dict[str, Any]:
+    return {
+        "partial": scope.partial,
+        "sample": scope.sample,
+        "since": scope.since.isoformat() if scope.since else None,
+        "keys": list(scope.keys) if scope.keys is not None else None,
+    }
+
+
+def _self_test(test: SelfTest) -> dict[str, Any]:
+    return {
+        "rows": test.rows,
+        "injections": [{**asdict(one), "passed": one.passed} for one in test.injections],
+        "skipped": asdict(test.skipped) if test.skipped else None,
+    }
+
+
+def _histories(histories: Histories) -> dict[str, Any]:
+    return {
+        "mapping": histories.mapping,
+        "events": histories.events,
+        "verdict": histories.verdict.value,
+        "runs": histories.runs,
+        "checks": [{**asdict(check), "broken": check.broken} for check in histories.checks],
+        "reasons": [asdict(reason) for reason in histories.reasons],
     }
 
 

@@ -1,12 +1,17 @@
-"""A comparison as JUnit XML: one test case per table and check, the facts in the body of the failure."""
+"""A comparison as JUnit XML: one test case per table and check, the facts in the body of the failure.
+
+What could not be told is an error, which no runner takes for a pass. What the comparison rests on stands among the
+properties of each suite.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree as ET
 
-from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
-from spine_migrate.report import wording
+from spine_migrate.parity.evidence import Histories, SelfTest
+from spine_migrate.parity.model import Comparison, Report, Verdict
+from spine_migrate.report import parity_evidence, wording
 from spine_migrate.report.value import escaped
 
 _VALUE_WIDTH = 400
@@ -17,35 +22,62 @@ _ROW_CHECKS = {
     "keys": {"doubled", "duplicate"},
     "quarantine": {"gone"},
 }
+_OUTCOMES = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 def render(report: Report) -> str:
-    suites = ET.Element("testsuites", name="spine-migrate compare")
-    for one in report.comparisons:
-        suites.append(_suite(one))
-    if not report.comparisons:
-        suite = ET.SubElement(suites, "testsuite", name="ledger", tests="1", failures="0", errors="1")
-        case = ET.SubElement(suite, "testcase", classname="ledger", name="migrations")
-        for reason in report.reasons:
-            ET.SubElement(case, "error", message=escaped(reason.sentence), type=reason.code)
-    ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    suites = [_suite(one.mapping, [*_cases(one), *_self_test(one)], _facts(one)) for one in report.comparisons]
+    for histories in report.histories:
+        name = f"{histories.mapping} (histories)"
+        facts = (("fact", line) for line in parity_evidence.histories_facts(histories))
+        suites.append(_suite(name, [*_laws(histories, name)], facts))
+    shown = any(suite.attrib["failures"] != "0" for suite in suites)
+    suites.append(_suite("spine-migrate compare", [_told(report, shown=shown)], _basis(report)))
+    root = ET.Element("testsuites", name="spine-migrate compare")
+    for total in ("tests", "failures", "errors"):
+        root.set(total, str(sum(int(suite.attrib[total]) for suite in suites)))
+    root.extend(suites)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _suite(one: Comparison) -> ET.Element:
-    cases = list(_cases(one))
-    failures, errors = (sum(1 for case in cases if case.find(kind) is not None) for kind in ("failure", "error"))
-    suite = ET.Element("testsuite", name=one.mapping, tests=str(len(cases)), failures=str(failures), errors=str(errors))
+def _suite(name: str, cases: list[ET.Element], properties: Iterable[tuple[str, str]]) -> ET.Element:
+    suite = ET.Element("testsuite", name=escaped(name), tests=str(len(cases)))
+    for total, outcome in _OUTCOMES.items():
+        suite.set(total, str(sum(1 for case in cases if case.find(outcome) is not None)))
+    facts = ET.SubElement(suite, "properties")
+    for key, value in properties:
+        ET.SubElement(facts, "property", name=escaped(key), value=escaped(value))
     suite.extend(cases)
     return suite
 
 
+def _basis(report: Report) -> Iterator[tuple[str, str]]:
+    yield from parity_evidence.basis(report).items()
+    yield from (("not checked", line) for line in report.not_checked)
+
+
+def _facts(one: Comparison) -> Iterator[tuple[str, str]]:
+    yield from (("fact", line) for line in wording.facts(one))
+    yield from (("forgiven", " | ".join(row)) for row in parity_evidence.forgiven(one))
+    yield from (("not compared", place) for place in one.not_compared)
+
+
+def _told(report: Report, *, shown: bool) -> ET.Element:
+    """Whether the whole could be told; what is different is ``shown`` by the other suites, as a rule."""
+    case = _case("spine-migrate compare", "verdict")
+    if report.verdict is Verdict.UNKNOWN or report.reasons:
+        sentences = " ".join(reason.sentence for reason in report.reasons) or wording.verdict(report)
+        _outcome(case, "error", sentences, report.reasons[0].code if report.reasons else "could-not-tell")
+    elif report.verdict is Verdict.DIFFERENT and not shown:
+        _outcome(case, "failure", wording.verdict(report), "different")
+    return case
+
+
 def _cases(one: Comparison) -> Iterator[ET.Element]:
-    """What could not be told is an error, which no runner takes for a pass."""
     if one.verdict is Verdict.UNKNOWN:
-        case = ET.Element("testcase", classname=one.mapping, name="comparable")
-        sentences = " ".join(escaped(reason.sentence) for reason in one.reasons)
-        ET.SubElement(case, "error", message=sentences, type=one.reasons[0].code)
+        case = _case(one.mapping, "comparable")
+        _outcome(case, "error", " ".join(reason.sentence for reason in one.reasons), one.reasons[0].code)
         yield case
     if one.counts is None:
         return
@@ -57,15 +89,64 @@ def _cases(one: Comparison) -> Iterator[ET.Element]:
         "quarantine": one.counts.gone,
     }
     for name, number in numbers.items():
-        listed = [difference for difference in one.differences if difference.kind in _ROW_CHECKS[name]]
-        yield _case(one, name, f"differences: {number}" if number else None, listed)
+        case = _case(one.mapping, name)
+        if number:
+            listed = (each for each in one.differences if each.kind in _ROW_CHECKS[name])
+            rows = [wording.HEADINGS, *(wording.row(each, _VALUE_WIDTH) for each in listed)]
+            counts = [(f"{f.rows} rows", f.field, str(f.rule or "(no rule)")) for f in one.fields if name == "fields"]
+            _outcome(case, "failure", f"differences: {number}", name, [*counts, *rows])
+        yield case
     for equation in one.equations:
-        yield _case(one, f"counts: {equation.name}", None if equation.holds else str(equation), [])
+        case = _case(one.mapping, f"counts: {equation.name}")
+        if not equation.holds:
+            _outcome(case, "failure", str(equation), "counts")
+        yield case
 
 
-def _case(one: Comparison, name: str, failure: str | None, listed: list[Difference]) -> ET.Element:
-    case = ET.Element("testcase", classname=one.mapping, name=name)
-    if failure is not None:
-        body = ET.SubElement(case, "failure", message=failure, type=name)
-        body.text = "\n".join(" | ".join(map(escaped, wording.row(each, _VALUE_WIDTH))) for each in listed)
+def _self_test(one: Comparison) -> Iterator[ET.Element]:
+    """A case per kind of difference that was injected; one that was not found is an error, nothing is proved then."""
+    test = one.self_test
+    if test is None:
+        return
+    if test.skipped or not test.injections:
+        yield _skipped(one, test)
+    for injection, row in zip(test.injections, parity_evidence.injections(test.injections), strict=True):
+        kind, field, *numbers, told = row
+        case = _case(one.mapping, f"self-test: {kind}{f' in {field}' if field else ''}")
+        if not injection.passed:
+            words = ", ".join(map(" ".join, zip(("injected", "found", "invented"), numbers, strict=True)))
+            _outcome(case, "error", f"{told}: {words}", "self-test")
+        yield case
+
+
+def _skipped(one: Comparison, test: SelfTest) -> ET.Element:
+    case = _case(one.mapping, "self-test")
+    if test.skipped:
+        ET.SubElement(case, "skipped", message=escaped(test.skipped.sentence), type=escaped(test.skipped.code))
+    else:
+        _outcome(case, "error", parity_evidence.self_test(test), "self-test")
     return case
+
+
+def _laws(histories: Histories, name: str) -> Iterator[ET.Element]:
+    if histories.verdict is Verdict.UNKNOWN:
+        case = _case(name, "comparable")
+        code = histories.reasons[0].code if histories.reasons else "could-not-tell"
+        _outcome(case, "error", " ".join(reason.sentence for reason in histories.reasons), code)
+        yield case
+    for check in histories.checks:
+        case = _case(name, f"{check.code}: {check.law}")
+        if check.broken > 0:
+            rows = [parity_evidence.EXAMPLE_HEADINGS, *parity_evidence.examples([check])]
+            told = f"runs that break it: {check.broken}, and as many as the legacy tables have: {check.inherited}"
+            _outcome(case, "failure", told, check.code, rows)
+        yield case
+
+
+def _case(group: str, name: str) -> ET.Element:
+    return ET.Element("testcase", classname=escaped(group), name=escaped(name))
+
+
+def _outcome(case: ET.Element, outcome: str, message: str, code: str, rows: Iterable[Iterable[str]] = ()) -> None:
+    body = ET.SubElement(case, outcome, message=escaped(message), type=escaped(code))
+    body.text = "\n".join(" | ".join(map(escaped, row)) for row in rows)

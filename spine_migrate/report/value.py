@@ -33,6 +33,11 @@ def excerpts(old: str, new: str, width: int) -> tuple[str, str]:
     return _cut(old, start, width), _cut(new, start, width)
 
 
+def cut(text: str, width: int) -> str:
+    """At most ``width`` characters, marked where it was cut."""
+    return _cut(text, 0, width)
+
+
 def _cut(text: str, start: int, width: int) -> str:
     end = start + width
     head = MARK if start else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
+from spine_migrate.report import parity_evidence
 from spine_migrate.report.value import excerpts, shown
 
 _KINDS = {
@@ -12,6 +13,8 @@ _KINDS = {
     "duplicate": "duplicate key",
     "gone": "in quarantine, legacy row gone",
 }
+NUMBERS = frozenset({"rows", "injected", "found", "invented", "broken", "inherited"})
+"""The headings over numbers, in all tables of a comparison."""
 HEADINGS = ("key", "field", "old", "new", "rule")
 
 
@@ -25,14 +28,17 @@ def verdict(report: Report) -> str:
             quarantine = f", of which in quarantine: {held}" if held else ""
             return f"Equal: legacy rows compared field by field: {rows}{quarantine}."
         case Verdict.DIFFERENT:
-            return f"Different: {total} found." if total else "Different: the counts do not add up."
+            parts = [f"{total} found"] if total else []
+            if broken := parity_evidence.broken(report):
+                parts.append(f"laws that histories break: {broken}")
+            return f"Different: {', '.join(parts) or 'the counts do not add up'}."
         case _:
             return "Could not tell."
 
 
 def facts(one: Comparison) -> list[str]:
-    """The numbers of one comparison, a line each."""
-    lines = [str(equation) for equation in one.equations]
+    """The numbers of one comparison and how they were found, a line each."""
+    lines = [*(str(equation) for equation in one.equations), *parity_evidence.ways(one)]
     if one.quarantine:
         parts = [f"{h.open + h.discarded} {h.reason}{f' ({h.discarded} discarded)' if h.discarded else ''}"
                  for h in one.quarantine]  # fmt: skip
@@ -52,6 +58,8 @@ def row(difference: Difference, width: int) -> tuple[str, str, str, str, str]:
     absent = "(absent)" if difference.type == "jsonb" and difference.field and "." in difference.field else "NULL"
     old, new = (shown(value, difference.type, absent=absent) for value in (difference.old, difference.new))
     rule = str(difference.rule) if difference.rule else ""
+    if difference.explained and rule:
+        rule = f"{rule} explains it"
     if difference.note:
         rule = f"{rule} ({difference.note})" if rule else f"({difference.note})"
     return key, difference.field or "", *excerpts(old, new, width), rule

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
-from xml.etree import ElementTree as ET
 
 import click
 import pytest
+from hypothesis import given
 
 from spine_migrate.cli import compare as command
 from spine_migrate.parity import scope
@@ -26,8 +25,9 @@ from spine_migrate.parity.model import (
     Verdict,
     overall,
 )
-from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown, parity_terminal
+from spine_migrate.report import parity_json, parity_terminal
 from spine_migrate.report.value import MARK, excerpts, shown
+from tests.parity_reports import reports, whole
 
 _RULE = Rule("error", "app/runs.toml", 12, "error")
 _HOSTILE = "a|b`c`\x1b[31m\r\n::error::100%<&>\u202e\x00é"
@@ -100,56 +100,31 @@ def test_the_plain_table_has_no_control_characters_and_one_line_per_difference()
     assert "8 moved is not 9 target rows" in text
 
 
-def test_markdown_keeps_its_cells_whatever_the_values_hold() -> None:
-    text = parity_markdown.render(_report(_field(_HOSTILE, "x")))
-    (line,) = [line for line in text.splitlines() if line.startswith("| `k1`")]
-    assert line.replace("\\|", "").count("|") == 6
-    assert "\x1b" not in text
-
-
-def test_markdown_stays_under_the_limit_of_a_step_summary() -> None:
-    text = parity_markdown.render(_report(*[_field("o" * 200, "n" * 200)] * 10_000))
-    assert len(text.encode()) < 2**20
-    assert text.endswith("Cut at 1 MB; the JSON report is whole.\n")
-
-
-def test_junit_has_a_case_per_check_and_the_facts_in_its_failures() -> None:
-    root = ET.fromstring(parity_junit.render(_report(_field(_HOSTILE, "x"), Difference("missing", "k2", "k2"))))  # noqa: S314 - our own text
-    (suite,) = root
-    cases = {case.attrib["name"]: case for case in suite}
-    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("4", "0")
-    failed = {name for name, case in cases.items() if case.find("failure") is not None}
-    assert failed == {"missing", "extra", "fields", "counts: checkpoints"}
-    assert set(cases) - failed == {"keys", "quarantine", "counts: source"}
-    assert "k2" in (cases["missing"].findtext("failure") or "")
-    assert "app/runs.toml:12" in (cases["fields"].findtext("failure") or "")
-
-
-def test_junit_calls_what_could_not_be_told_an_error() -> None:
-    report = _report(verdict=Verdict.UNKNOWN)
-    root = ET.fromstring(parity_junit.render(report))  # noqa: S314 - our own text
-    assert root[0].attrib["errors"] == "1"
-    nothing = replace(report, comparisons=[], reasons=[Reason("no-migration", "The ledger has no migration.")])
-    (error,) = ET.fromstring(parity_junit.render(nothing)).iter("error")  # noqa: S314 - our own text
-    assert error.attrib == {"message": "The ledger has no migration.", "type": "no-migration"}
-
-
-def test_github_annotations_point_at_the_rule_are_escaped_and_at_most_ten() -> None:
-    report = _report(_field("a", "b"))
-    lines = parity_github.render(report).splitlines()
-    assert "::error file=mappings/app/runs.toml,line=12,title=app/runs%3A error::rows that differ in error: 2" in lines
-    many = replace(report.comparisons[0], fields=[FieldCount(f"f{n},%:\n", _RULE, n) for n in range(30)])
-    lines = parity_github.render(replace(report, comparisons=[many])).splitlines()
-    assert len(lines) == 10
-    assert lines[-1].endswith("further findings: 22; see the JSON report")
-    assert "f0%2C%25%3A\\n" in lines[1]
-
-
-def test_github_says_that_all_is_equal() -> None:
-    report = _report(verdict=Verdict.EQUAL)
-    assert parity_github.render(report).startswith(
-        "::notice title=spine-migrate compare::Equal: legacy rows compared field by field: 10"
+def test_the_plain_table_shows_what_the_comparison_rests_on() -> None:
+    out = io.StringIO()
+    parity_terminal.render(whole(), out)
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "method join: both tables are on one server and fit in its memory." in lines
+    assert (
+        "compared: a sample of 1.0000% of the keys of rows since 2026-11-20T12:00:00+00:00 of 1 keys, not all rows"
+        in lines
     )
+    assert "self-test: failed, 1 of 2 kinds of difference found, injected into a copy of 100 rows" in lines
+    assert "missing 1 0 0 NOT found" in lines
+    assert "5 longer than 100 characters, shortened error (app/runs.toml:12)" in lines
+    assert "k3 error NULL 'x' app/runs.toml:12 explains it (refused by the rule)" in lines
+    assert "Histories of app/runs with app/events different" in lines
+    assert "2 1 order: Events under one timestamp keep their order." in lines
+    assert any(line.startswith("k1 order l1 completed before it was started") for line in lines)
+    assert {f"Not checked: {line}" for line in scope.NOT_CHECKED} <= set(lines)
+    assert "Different: 9 found, laws that histories break: 2." in lines
+
+
+@given(reports)
+def test_the_plain_table_is_harmless_whatever_the_report(report: Report) -> None:
+    out = io.StringIO()
+    parity_terminal.render(report, out)
+    assert all(letter.isprintable() or letter == "\n" for letter in out.getvalue())
 
 
 def test_one_difference_outweighs_everything_and_nothing_is_not_equal() -> None:
