@@ -43,7 +43,7 @@ class History:
         with self.connect() as connection:
             tables = [sql.Identifier(name) for name in ("runs", "run_events", "run_handoff")]
             tables += [sql.Identifier("spine_migrate", name) for name in _LEDGER]
-            execute(connection, sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(tables)))
+            execute(connection, sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(tables)))
             connection.execute("CHECKPOINT")
 
     def empty_events(self) -> None:

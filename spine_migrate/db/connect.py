@@ -104,6 +104,12 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
     return connection
 
 
+def another(connection: Connection, *, settings: dict[str, str] | None = None) -> Connection:
+    """A further session with the same login, in autocommit. Raises as ``connect`` does."""
+    login = {**connection.info.get_parameters(), "password": connection.info.password or None}
+    return connect(make_conninfo("", **{name: value for name, value in login.items() if value}), settings=settings)
+
+
 def pin(connection: Connection) -> None:
     """Give a session the settings of ``PINNED``."""
     for name, value in PINNED.items():

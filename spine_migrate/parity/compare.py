@@ -8,6 +8,7 @@ not the one that the migration was run with, or the tables no longer have its sh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import psycopg
 
@@ -26,7 +27,8 @@ from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Ver
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import drawn
 from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
-from spine_migrate.parity.snapshot import snapshot
+from spine_migrate.parity.snapshot import Shared, export, snapshot
+from spine_migrate.parity.tables import Tables
 
 
 def compare(
@@ -36,12 +38,14 @@ def compare(
     *,
     started: Callable[[str, int, int], None] | None = None,
     closing: Callable[[Report], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Compare the migrations of these mappings, or all that are not undone.
 
     ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each,
-    ``closing(report)`` at the end with the snapshot still open. Reads only; the connection must be idle and in
-    autocommit. Raises MappingError for a name that is no mapping, and psycopg.Error where the server fails.
+    ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks read of a mapping,
+    where its method counts them. Reads only; the connection must be idle and in autocommit. Raises MappingError for a
+    name that is no mapping, and psycopg.Error where the server fails.
     """
     options = options or Options()
     files = {mapping.name: mapping for mapping in map(load, names)}
@@ -50,12 +54,14 @@ def compare(
             ledger.require(connection)
         except Refused as refused:
             return _report(options, taken, [], [Reason(refused.precondition, refused.sentence)])
+        shared = export(connection)
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
+        comparing = _Comparing(shared, options, progress or (lambda _done, _of: None))
         comparisons: list[Comparison] = []
         for number, migration in enumerate(found, start=1):
             if started is not None:
                 started(migration.mapping, number, len(found))
-            comparisons.append(_compare(connection, migration, files.get(migration.mapping), options))
+            comparisons.append(comparing.one(migration, files.get(migration.mapping)))
         comparisons.extend(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
@@ -102,30 +108,40 @@ def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: 
     )
 
 
-def _compare(connection: Connection, migration: Migration, given: Mapping | None, options: Options) -> Comparison:
-    mapping = given
-    try:
-        mapping = given or _shipped(migration)
-        _check_comparable(migration, mapping)
-        # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.
-        with connection.transaction():
-            names = (migration.source_table, migration.target_table)
-            source, target = (catalog.named(connection, name) for name in names)
-            exact = options.equality is Equality.EXACT
-            parity = compiled(bind(mapping, source, target), target.columns, exact=exact)
-            found = Comparer(connection, migration, parity, source.oid, target.oid, options).run()
-            return drawn(connection, parity, found) if options.picture else found
-    except Refused as refused:
-        return _untold(migration, mapping, refused.precondition, refused.sentence)
-    except MappingError as error:
-        return _untold(migration, mapping, "mapping-broken", error.sentence)
-    except psycopg.DataError as error:
-        # The message may hold a value of the row; the code does not.
-        sentence = (
-            f"The server cannot evaluate the mapping's rules on some legacy row (SQLSTATE {error.sqlstate}) "
-            f"that is not in quarantine; the row was changed after it was moved."
-        )
-        return _untold(migration, mapping, "value-fails", sentence)
+@dataclass(frozen=True)
+class _Comparing:
+    target: Shared
+    options: Options
+    progress: Callable[[int, int], None]
+
+    def one(self, migration: Migration, given: Mapping | None) -> Comparison:
+        mapping = given
+        try:
+            mapping = given or _shipped(migration)
+            _check_comparable(migration, mapping)
+            # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.
+            with self.target.connection.transaction():
+                tables = self._tables(migration, mapping)
+                found = Comparer(tables, self.options, self.progress).run()
+                return drawn(tables.connection, tables.parity, found) if self.options.picture else found
+        except Refused as refused:
+            return _untold(migration, mapping, refused.precondition, refused.sentence)
+        except MappingError as error:
+            return _untold(migration, mapping, "mapping-broken", error.sentence)
+        except psycopg.DataError as error:
+            # The message may hold a value of the row; the code does not.
+            sentence = (
+                f"The server cannot evaluate the mapping's rules on some legacy row (SQLSTATE {error.sqlstate}) "
+                f"that is not in quarantine; the row was changed after it was moved."
+            )
+            return _untold(migration, mapping, "value-fails", sentence)
+
+    def _tables(self, migration: Migration, mapping: Mapping) -> Tables:
+        source = catalog.named(self.target.connection, migration.source_table)
+        target = catalog.named(self.target.connection, migration.target_table)
+        exact = self.options.equality is Equality.EXACT
+        parity = compiled(bind(mapping, source, target), target.columns, exact=exact)
+        return Tables(migration, parity, self.target, self.target, source.oid, target.oid)
 
 
 def _shipped(migration: Migration) -> Mapping:

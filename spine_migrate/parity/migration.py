@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spine_migrate.db.connect import Connection
@@ -11,6 +11,7 @@ from spine_migrate.db.queries import query
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity import rows
+from spine_migrate.parity.find import Finder
 from spine_migrate.parity.model import (
     Comparison,
     Counts,
@@ -23,6 +24,7 @@ from spine_migrate.parity.model import (
 )
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.scope import not_compared
+from spine_migrate.parity.tables import Tables
 
 
 def file_of(mapping: Mapping) -> str:
@@ -34,12 +36,21 @@ def file_of(mapping: Mapping) -> str:
 class Comparer:
     """One migration whose mapping and tables are as they should be."""
 
-    connection: Connection
-    migration: Migration
-    parity: Parity
-    source_oid: int
-    target_oid: int
+    tables: Tables
     options: Options
+    progress: Callable[[int, int], None]
+
+    @property
+    def connection(self) -> Connection:
+        return self.tables.connection
+
+    @property
+    def migration(self) -> Migration:
+        return self.tables.migration
+
+    @property
+    def parity(self) -> Parity:
+        return self.tables.parity
 
     @property
     def named(self) -> int:
@@ -49,7 +60,10 @@ class Comparer:
         migration_id = self.migration.migration_id
         duplicate_keys, differences = self._duplicates()
         unfinished = self.migration.step != "done"
-        found = rows.look(self.connection, self.parity, migration_id, self.named, finished=not unfinished)
+        finder = Finder(self.tables, self.options, self.progress)
+        method = finder.method()
+        parts = finder.parts(method)
+        found = rows.look(self.connection, self.parity, migration_id, self.named, finished=not unfinished, parts=parts)
         differences.extend(rows.differences(self.connection, self.parity, migration_id, found))
         gone = rows.gone(self.connection, self.parity, migration_id, self.named)
         differences.extend(gone.differences)
@@ -85,13 +99,18 @@ class Comparer:
             differences=differences[: self.named],
             not_compared=list(not_compared(self.parity.binding)),
             path=str(mapping.file.resolve()),
+            method=method,
+            scope=self.options.scope,
         )
 
     def _duplicates(self) -> tuple[int, list[Difference]]:
         """Asked of the rows only where no unique index answers it."""
         mapping = self.parity.binding.mapping
         keys, listed = 0, []
-        for source, oid, column in ((True, self.source_oid, mapping.key), (False, self.target_oid, mapping.target.key)):
+        for source, oid, column in (
+            (True, self.tables.source_oid, mapping.key),
+            (False, self.tables.target_oid, mapping.target.key),
+        ):
             names = {"oid": oid, "column": column}
             (unique,) = self.connection.execute(query("parity", "unique_column"), names).fetchall()[0]
             if unique and (self.parity.one_to_one or not source):

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from spine_migrate.parity.evidence import Equality, Scope
 
 
+class Finding(StrEnum):
+    """How rows that differ are found: ``join`` brings all rows together on the server, ``buckets`` compares digests."""
+
+    AUTO = "auto"
+    JOIN = "join"
+    BUCKETS = "buckets"
+
+
 @dataclass(frozen=True)
 class Options:
-    """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
-    where along time or keys the rows agree, which reads the legacy tables once more.
+    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets. ``picture``
+    asks for the picture of where along time or keys the rows agree, which reads the legacy tables once more.
     """
 
+    method: Finding = Finding.AUTO
     equality: Equality = Equality.VALUE
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
-    picture: bool = False
+    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets. ``picture``
+    asks for the picture of where along time or keys the rows agree, which reads the legacy tables once more.
+    """

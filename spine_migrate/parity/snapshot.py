@@ -1,19 +1,45 @@
-"""The one read-only snapshot that a whole comparison is read in."""
+"""The one read-only snapshot that a whole comparison is read in, and how further sessions get it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import Connection, another
 from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
 from spine_migrate.parity.model import Snapshot
 
 # A hash join of two wide tables lives on memory, and what it computes is too short-lived to be worth compiling.
 SETTINGS = {"work_mem": "256MB", "jit": "off"}
+
+# A digest is a hash of 65,536 groups, which is no more than some megabytes; a sort of the rows would be all of them.
+_READING = {**SETTINGS, "enable_sort": "off"}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A session whose snapshot others can have, and the name by which they get it (PostgreSQL manual, 9.28.5)."""
+
+    connection: Connection
+    name: str
+
+    def open(self) -> Connection:
+        """A session of its own in that snapshot, read only."""
+        connection = another(self.connection, settings=_READING)
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # SET takes no parameters; the name came from the server.
+            execute(connection, sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.name)))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 @contextmanager
@@ -31,3 +57,9 @@ def snapshot(connection: Connection) -> Iterator[Snapshot]:
     finally:
         if not connection.closed:
             connection.isolation_level, connection.read_only = before
+
+
+def export(connection: Connection) -> Shared:
+    """The snapshot of a session, for further sessions; to be called in ``snapshot``, outside of any savepoint."""
+    ((name,),) = execute(connection, sql.SQL("SELECT pg_export_snapshot()")).fetchall()
+    return Shared(connection, name)

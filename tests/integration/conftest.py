@@ -18,9 +18,11 @@ from spine_migrate.execution import (
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.parity.options import Finding
 from spine_shims import configure
 from spine_shims.configuration import reset
 from tests.carrier import Carrier
+from tests.comparing import using
 from tests.database import Database, Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place
@@ -109,3 +111,9 @@ def site(request: pytest.FixtureRequest, shimmed: Producer, monkeypatch: pytest.
     shimmed.forget()
     yield shimmed.site(request.param)
     reset()
+
+
+@pytest.fixture(params=[Finding.JOIN, Finding.BUCKETS], ids=lambda method: method.value)
+def method(request: pytest.FixtureRequest) -> Iterator[None]:
+    with using(request.param):
+        yield

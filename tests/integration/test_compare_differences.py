@@ -14,8 +14,11 @@ from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.scope import EXACT
+from tests.comparing import both_methods, by_method
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
+
+pytestmark = both_methods
 
 EXECUTIONS, EVENTS = "capture-spine/executions", "capture-spine/execution_events"
 
@@ -23,7 +26,7 @@ EXECUTIONS, EVENTS = "capture-spine/executions", "capture-spine/execution_events
 def compared(url: str, *names: str, max_differences: int = 100, exact: bool = False) -> Report:
     equality = Equality.EXACT if exact else Equality.VALUE
     with connect(url) as connection:
-        return compare(connection, names, Options(equality=equality, max_differences=max_differences))
+        return compare(connection, names, by_method(Options(equality=equality, max_differences=max_differences)))
 
 
 def one(url: str, name: str = EXECUTIONS) -> Comparison:

@@ -8,8 +8,11 @@ from spine_migrate.db.connect import connect
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Comparison, Counts, Verdict
 from spine_migrate.parity.options import Options
+from tests.comparing import both_methods, by_method
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
+
+pytestmark = both_methods
 
 STALE = "recorded as open, but the row that it names is there by now; run the move again"
 
@@ -28,7 +31,7 @@ def legacy(database: Database) -> Legacy:
 
 def compared(legacy: Legacy) -> tuple[Comparison, Counts]:
     with connect(legacy.url) as connection:
-        (comparison,) = compare(connection).comparisons
+        (comparison,) = compare(connection, options=by_method()).comparisons
     assert comparison.counts is not None
     assert all(equation.holds for equation in comparison.equations), comparison.equations
     return comparison, comparison.counts
@@ -123,7 +126,7 @@ def test_more_gone_rows_than_are_listed(legacy: Legacy) -> None:
     legacy.move()
     legacy.execute("DELETE FROM executions WHERE status = 'zombie'")
     with connect(legacy.url) as connection:
-        (comparison,) = compare(connection, options=Options(max_differences=7)).comparisons
+        (comparison,) = compare(connection, options=by_method(Options(max_differences=7))).comparisons
     assert (len(comparison.differences), comparison.differences_total) == (7, 32)
     assert comparison.counts is not None
     assert comparison.counts.gone == 32

@@ -15,8 +15,11 @@ from spine_migrate.errors import MappingError
 from spine_migrate.mapping.load import find, load
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Comparison, Counts, Report, Verdict
+from tests.comparing import both_methods, by_method
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
+
+pytestmark = both_methods
 
 EXECUTIONS = "capture-spine/executions"
 
@@ -28,7 +31,7 @@ def legacy(database: Database) -> Legacy:
 
 def compared(url: str, *names: str) -> Report:
     with connect(url) as connection:
-        return compare(connection, names)
+        return compare(connection, names, by_method())
 
 
 def only(report: Report) -> tuple[Comparison, Counts]:
@@ -309,5 +312,5 @@ def test_what_is_written_meanwhile_is_not_seen(legacy: Legacy) -> None:
             legacy.execute("DELETE FROM runs")
 
     with connect(legacy.url) as connection:
-        assert compare(connection, started=delete).verdict is Verdict.EQUAL
-        assert compare(connection).verdict is Verdict.DIFFERENT
+        assert compare(connection, options=by_method(), started=delete).verdict is Verdict.EQUAL
+        assert compare(connection, options=by_method()).verdict is Verdict.DIFFERENT

@@ -63,6 +63,11 @@ class Sides:
         """The numbers of the flags ``r…`` of a legacy row: a rule cannot carry it any more."""
         return range(len(self.guards.hidden))
 
+    @property
+    def quarantined(self) -> sql.SQL:
+        """The legacy keys in quarantine, ``source_key``, as text."""
+        return _GIVEN if self.apart else _LEDGER
+
     def type_of(self, number: int) -> sql.SQL:
         """The declared type of a column, in which both sides have it."""
         return typename(self.binding.mapping.target.columns[self.produced[number]].type.name)
@@ -97,7 +102,7 @@ class Sides:
             "LEFT JOIN (SELECT source_key::{type} AS key FROM ({keys}) AS x) AS q ON q.key = s.{key}"
         ).format(
             type=self.source_key_type,
-            keys=_GIVEN if self.apart else _LEDGER,
+            keys=self.quarantined,
             key=sql.Identifier(self.binding.mapping.key),
         )
 

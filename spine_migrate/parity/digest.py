@@ -1,0 +1,188 @@
+"""Rows that differ, found by digests of both sides: bounded memory, no temporary files but for what differs.
+
+1. Rows that the ledger has something to say about (in quarantine, links that are open) are left out and looked at by
+   key, unless they are many.
+2. Both tables are read at the same time, in portions of blocks (``emit.digest``), each by itself.
+3. Where buckets differ, their rows are read once more, in the order of their keys, and merged (``drill``).
+
+What comes out are suspects: the keys of rows that may differ, with all rows of one target key together. Whether they
+do, and by which rule, ``emit.parity`` says of them as of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from psycopg import RawCursor, sql
+from psycopg.rows import class_row
+
+from spine_migrate.db import catalog
+from spine_migrate.db.raw import execute
+from spine_migrate.mapping.emit.digest import Digest, Range, of_note
+from spine_migrate.mapping.emit.sides import EVERY
+from spine_migrate.parity.buckets import Buckets
+from spine_migrate.parity.drill import Row, unlike
+from spine_migrate.parity.readers import Readers
+from spine_migrate.parity.rows import Keys
+from spine_migrate.parity.tables import Tables
+
+# More rows than these are not left out: then reading them twice costs less than taking them along.
+_MOST_ASIDE = 50_000
+# Blocks of 8 kB in a portion. Each costs some milliseconds of its own; what is left when one worker has nothing more
+# to do is at most one of them.
+_LARGEST, _SMALLEST, _PER_WORKER = 32_768, 2_048, 4
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Blocks of one side that one statement reads."""
+
+    source: bool
+    ranges: tuple[Range, ...]
+    blocks: int
+
+
+@dataclass
+class Reading:
+    """How far both sides have been read."""
+
+    source: Buckets = field(default_factory=Buckets)
+    target: Buckets = field(default_factory=Buckets)
+
+    def add(self, portion: Portion, counts: bytes, hashes: bytes) -> None:
+        (self.source if portion.source else self.target).add(counts, hashes)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Rows that are left out of the digests, by the keys of either side, and the same in groups of one target key."""
+
+    source: list[str] = field(default_factory=list)
+    target: list[str] = field(default_factory=list)
+    groups: list[Keys] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Digests:
+    """``progress(done, of)`` is told of blocks."""
+
+    tables: Tables
+    readers: Readers
+    progress: Callable[[int, int], None]
+
+    def suspects(self) -> Iterator[Keys]:
+        self.tables.lock()
+        legacy = self.tables.legacy()
+        aside = self._aside(legacy)
+        sides = {
+            source: Digest(
+                self.tables.legacy_side,
+                source=source,
+                scope=EVERY,
+                without=bool(aside.source if source else aside.target),
+            )
+            for source in (True, False)
+        }
+        parameters = {
+            True: [legacy, *([aside.source] if aside.source else [])],
+            False: [self.tables.migration_id, *([aside.target] if aside.target else [])],
+        }
+        with self.readers.running() as pool:
+            reading = self._read(pool, sides, parameters)
+            bits = reading.source.differing(reading.target)
+            drilled = iter(()) if bits is None else self._drill(sides, parameters, bits)
+            yield from chain(aside.groups, drilled)
+
+    def _aside(self, legacy: Any) -> Aside:
+        open_links = [
+            key
+            for (key,) in execute(
+                self.tables.connection,
+                sql.SQL("SELECT DISTINCT target_key FROM spine_migrate.link WHERE migration_id = $1 LIMIT $2::bigint"),
+                self.tables.migration_id,
+                _MOST_ASIDE + 1,
+            )
+        ]
+        if len(open_links) > _MOST_ASIDE:
+            return Aside()
+        parameters = [legacy, _MOST_ASIDE + 1, *([open_links] if open_links else [])]
+        statement = of_note(self.tables.legacy_side, links=bool(open_links))
+        found = execute(self.tables.source.connection, statement, *parameters).fetchall()
+        if len(found) > _MOST_ASIDE:
+            return Aside()
+        groups: dict[str | None, Keys] = {key: Keys([], [key]) for key in open_links}
+        for source_key, target_key in found:
+            group = groups.setdefault(target_key, Keys([], [] if target_key is None else [target_key]))
+            group.source.append(source_key)
+        keys = list(groups.values())
+        return Aside([key for one in keys for key in one.source], [key for one in keys for key in one.target], keys)
+
+    def _read(self, pool: ThreadPoolExecutor, sides: dict[bool, Digest], parameters: dict[bool, list[Any]]) -> Reading:
+        reading, done = Reading(), 0
+        portions = self._portions()
+        total = sum(portion.blocks for portion in portions)
+
+        def read(portion: Portion) -> tuple[bytes, bytes]:
+            cursor = RawCursor(self.readers.connection(source=portion.source))
+            cursor.execute(sides[portion.source].buckets(portion.ranges), parameters[portion.source], binary=True)
+            ((counts, hashes),) = cursor.fetchall()
+            return counts, hashes
+
+        self.progress(0, total)
+        for portion, (counts, hashes) in self.readers.each(pool, portions, read):
+            reading.add(portion, counts, hashes)
+            done += portion.blocks
+            self.progress(done, total)
+        return reading
+
+    def _portions(self) -> list[Portion]:
+        """Of both sides in turns, so that both servers have something to do."""
+        sides = {
+            True: catalog.leaves(self.tables.source.connection, self.tables.source_oid),
+            False: catalog.leaves(self.tables.connection, self.tables.target_oid),
+        }
+        blocks = sum(leaf.blocks for leaves in sides.values() for leaf in leaves)
+        size = min(max(blocks // (_PER_WORKER * self.readers.workers), _SMALLEST), _LARGEST)
+        cut = [list(portions(leaves, size, source=source)) for source, leaves in sides.items()]
+        even = [(number / len(one), portion) for one in cut for number, portion in enumerate(one)]
+        return [portion for _, portion in sorted(even, key=lambda pair: pair[0])]
+
+    def _drill(self, sides: dict[bool, Digest], parameters: dict[bool, list[Any]], bits: bytes) -> Iterator[Keys]:
+        def start(*, source: bool) -> Iterator[Row]:
+            """Waits for the first row: until then the server reads and sorts, which both sides do at once."""
+            cursor = RawCursor(self.readers.open(source=source), row_factory=class_row(Row))
+            rows = cursor.stream(sides[source].rows(), [*parameters[source], bits])
+            first = next(rows, None)
+            return iter(()) if first is None else chain([first], rows)
+
+        with ThreadPoolExecutor(2, thread_name_prefix="parity-drill") as pair:
+            streams = [pair.submit(start, source=source) for source in (True, False)]
+            old, new = (stream.result() for stream in streams)
+        return unlike(old, new)
+
+
+def portions(leaves: Sequence[catalog.Leaf], size: int, *, source: bool) -> Iterator[Portion]:
+    """All blocks of all leaves, in portions of about ``size`` of them; small leaves share one. The last range of a leaf
+    has no end.
+    """
+    ranges: list[Range] = []
+    room = size
+    for leaf in leaves:
+        low = 0
+        while True:
+            high = low + room if leaf.blocks - low > room else None
+            ranges.append(Range(leaf.name, low, high))
+            taken = room if high is not None else max(leaf.blocks - low, 1)
+            room -= taken
+            if room <= 0:
+                yield Portion(source, tuple(ranges), size - room)
+                ranges, room = [], size
+            if high is None:
+                break
+            low = high
+    if ranges:
+        yield Portion(source, tuple(ranges), size - room)

@@ -1,0 +1,60 @@
+"""One migration's two tables, and the sessions in whose snapshots they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import sql
+
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.ledger import Migration
+from spine_migrate.db.raw import execute
+from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.parity.snapshot import Shared
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The ledger is beside the target. ``source`` is the same object as ``target`` where both are on one server."""
+
+    migration: Migration
+    parity: Parity
+    source: Shared
+    target: Shared
+    source_oid: int
+    target_oid: int
+
+    @property
+    def apart(self) -> bool:
+        return self.source is not self.target
+
+    @property
+    def connection(self) -> Connection:
+        return self.target.connection
+
+    @property
+    def migration_id(self) -> int:
+        return self.migration.migration_id
+
+    @property
+    def legacy_side(self) -> Parity:
+        """For statements that run on the source's server."""
+        return replace(self.parity, apart=self.apart)
+
+    def legacy(self) -> Any:
+        """``$1`` of the legacy side's statements, see ``Sides``."""
+        if not self.apart:
+            return self.migration_id
+        query = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
+        return [key for (key,) in execute(self.connection, query, self.migration_id)]
+
+    def lock(self) -> None:
+        """Nobody rewrites the tables, or puts away partitions, while their blocks are being read: taken with the first
+        look at them, held until the transactions end.
+        """
+        for connection, name in (
+            (self.source.connection, self.parity.binding.source),
+            (self.connection, self.parity.binding.target),
+        ):
+            execute(connection, sql.SQL("SELECT FROM {} LIMIT 0").format(name.identifier))
