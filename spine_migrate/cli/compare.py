@@ -6,17 +6,22 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spine_migrate.cli.compare_options import how_options
+from spine_migrate.cli.compare_options import options as read_options
 from spine_migrate.cli.options import json_option, target_option
 
 if TYPE_CHECKING:
     from spine_migrate.parity.model import Report
 
 _FORMATS = ("text", "json", "markdown", "junit", "github")
+
+# Reasons by which nothing could be told: a check failed; all of it was not compared yet.
+_FAILED = frozenset({"value-fails"})
+_GOES_ON = frozenset({"unfinished", "partial"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -34,18 +39,24 @@ What is not checked:
   - how JSON was spelled; trailing blanks of char(n) columns
   - the content of rows in quarantine
   - whether a history is plausible
+  - with buckets, rows whose 64-bit hashes collide
 
 \b
 Exit codes:
   0  equal; rows in quarantine are counted, they are no difference
   1  different: rows, fields, keys or counts
-  3  could not tell: no migration, an unfinished one without a difference so
-     far, a mapping file or tables that have changed
+  3  could not tell: no migration, a mapping file or tables that have changed
+  4  could not tell yet: a part without a difference (--sample, --since,
+     --key), an unfinished migration without one so far
+  5  could not tell: rules that cannot be evaluated, a server that failed
 
 \b
 Examples:
   spine-migrate compare
   spine-migrate compare capture-spine/executions --max-differences 1000
+  spine-migrate compare --method buckets --workers 4
+  spine-migrate compare --sample 1% --since 2026-11-01
+  spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
   spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY\""""
@@ -79,13 +90,13 @@ Examples:
 def compare(
     *,
     names: tuple[str, ...],
+    more: tuple[str, ...],
     target: str | None,
-    exact: bool,
     form: str | None,
     as_json: bool,
     output: Path | None,
-    max_differences: int,
     certificate: Path | None,
+    **how: Any,
 ) -> None:
     """Compare every migrated table with its source, field by field, in one snapshot.
 
@@ -96,21 +107,16 @@ def compare(
     from spine_migrate.cli.certificate import closing
     from spine_migrate.db.connect import connect
     from spine_migrate.parity.compare import compare as compare_migrations
-    from spine_migrate.parity.evidence import Equality
-    from spine_migrate.parity.options import Options
+    from spine_migrate.report.progress import blocks_shown
 
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
-    options = Options(equality=Equality.EXACT if exact else Equality.VALUE, max_differences=max_differences)
-    with connect(target) as connection:
-        sealing = closing(certificate, names, connection)
-        report = compare_migrations(connection, names, options, started=_say, closing=sealing)
+    options, every = read_options(**how), (*names, *more)
+    with connect(target) as connection, blocks_shown() as (started, progress):
+        sealing = closing(certificate, every, connection)
+        report = compare_migrations(connection, every, options, started=started, closing=sealing, progress=progress)
     _write(report, "json" if as_json else form or "text", output)
     raise click.exceptions.Exit(_exit_code(report))
-
-
-def _say(name: str, number: int, of: int) -> None:
-    click.echo(f"Comparing {name} ({number} of {of})", err=True)
 
 
 def _write(report: Report, form: str, output: Path | None) -> None:
@@ -139,7 +145,14 @@ def _write(report: Report, form: str, output: Path | None) -> None:
 
 
 def _exit_code(report: Report) -> int:
-    from spine_migrate.errors import Refused
+    """What could not be told: a check that failed weighs most, then what is missing, then what can be gone on with."""
+    from spine_migrate.errors import Interrupted, Refused, ServerFault
     from spine_migrate.parity.model import Verdict
 
-    return {Verdict.EQUAL: 0, Verdict.DIFFERENT: 1, Verdict.UNKNOWN: Refused.exit_code}[report.verdict]
+    if report.verdict is not Verdict.UNKNOWN:
+        return 0 if report.verdict is Verdict.EQUAL else 1
+    unknown = [one.reasons for one in report.comparisons if one.verdict is Verdict.UNKNOWN]
+    codes = {reason.code for reasons in [report.reasons, *unknown] for reason in reasons}
+    if codes & _FAILED:
+        return ServerFault.exit_code
+    return Interrupted.exit_code if codes and codes <= _GOES_ON else Refused.exit_code

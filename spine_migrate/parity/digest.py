@@ -24,6 +24,7 @@ from spine_migrate.db import catalog
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.digest import Digest, Range, of_note
 from spine_migrate.mapping.emit.sides import EVERY
+from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.buckets import Buckets
 from spine_migrate.parity.drill import Row, unlike
 from spine_migrate.parity.readers import Readers
@@ -68,27 +69,31 @@ class Aside:
 
 @dataclass(frozen=True)
 class Digests:
-    """``progress(done, of)`` is told of blocks."""
+    """``condition`` is that of a ``Selection``, ``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told
+    of blocks.
+    """
 
     tables: Tables
     readers: Readers
+    condition: Sql | None
+    legacy: Any
     progress: Callable[[int, int], None]
 
     def suspects(self) -> Iterator[Keys]:
         self.tables.lock()
-        legacy = self.tables.legacy()
-        aside = self._aside(legacy)
+        # Of a part it is not known which of them belong to it; they are found as all others are.
+        aside = self._aside() if self.condition is None else Aside()
         sides = {
             source: Digest(
                 self.tables.legacy_side,
                 source=source,
-                scope=EVERY,
+                scope=self.condition or EVERY,
                 without=bool(aside.source if source else aside.target),
             )
             for source in (True, False)
         }
         parameters = {
-            True: [legacy, *([aside.source] if aside.source else [])],
+            True: [self.legacy, *([aside.source] if aside.source else [])],
             False: [self.tables.migration_id, *([aside.target] if aside.target else [])],
         }
         with self.readers.running() as pool:
@@ -97,7 +102,7 @@ class Digests:
             drilled = iter(()) if bits is None else self._drill(sides, parameters, bits)
             yield from chain(aside.groups, drilled)
 
-    def _aside(self, legacy: Any) -> Aside:
+    def _aside(self) -> Aside:
         open_links = [
             key
             for (key,) in execute(
@@ -109,7 +114,7 @@ class Digests:
         ]
         if len(open_links) > _MOST_ASIDE:
             return Aside()
-        parameters = [legacy, _MOST_ASIDE + 1, *([open_links] if open_links else [])]
+        parameters = [self.legacy, _MOST_ASIDE + 1, *([open_links] if open_links else [])]
         statement = of_note(self.tables.legacy_side, links=bool(open_links))
         found = execute(self.tables.source.connection, statement, *parameters).fetchall()
         if len(found) > _MOST_ASIDE:

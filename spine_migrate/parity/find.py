@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from spine_migrate.mapping.emit.chosen import everything
+from spine_migrate.db.raw import execute
+from spine_migrate.mapping.emit.part import of_targets
 from spine_migrate.parity import rows
 from spine_migrate.parity.digest import Digests
 from spine_migrate.parity.drill import chunks
 from spine_migrate.parity.evidence import Method
-from spine_migrate.parity.options import Finding, Options
+from spine_migrate.parity.part import Selection
 from spine_migrate.parity.readers import Readers
+from spine_migrate.parity.rows import Keys, Part
 from spine_migrate.parity.tables import Tables
 
 # Suspects that one statement looks at.
@@ -20,24 +23,29 @@ _CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Finder:
-    """``progress(done, of)`` is told of blocks, where the method counts them."""
+    """``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told of blocks, where a method counts them."""
 
     tables: Tables
-    options: Options
+    selection: Selection
+    legacy: Any
+    workers: int
     progress: Callable[[int, int], None]
 
-    def method(self) -> Method:
-        if self.options.method is Finding.BUCKETS:
-            return Method("buckets", "it was asked for")
-        return Method(
-            "join", "it was asked for" if self.options.method is Finding.JOIN else "both tables are on one server"
-        )
-
-    def parts(self, method: Method) -> Iterator[rows.Part]:
+    def parts(self, method: Method) -> Iterator[Part]:
         """What is to be looked at, so that no row that differs is left out."""
         if method.name == "join":
-            yield rows.Part(everything(self.tables.parity))
+            yield self.selection.part()
             return
-        readers = Readers(self.tables.source, self.tables.target, self.options.workers)
-        digests = Digests(self.tables, readers, self.progress)
-        yield from rows.suspects(self.tables.parity, chunks(digests.suspects(), _CHUNK))
+        yield from rows.suspects(self.tables.parity, map(self._completed, self._suspects()))
+
+    def _suspects(self) -> Iterator[Keys]:
+        readers = Readers(self.tables.source, self.tables.target, self.workers)
+        digests = Digests(self.tables, readers, self.selection.condition, self.legacy, self.progress)
+        return chunks(digests.suspects(), _CHUNK)
+
+    def _completed(self, chunk: Keys) -> Keys:
+        """With the legacy rows that a loose condition has left out; the target's are found by their keys."""
+        if not self.selection.loose:
+            return chunk
+        found = execute(self.tables.source.connection, of_targets(self.tables.legacy_side), self.legacy, chunk.target)
+        return Keys(list({*chunk.source, *(key for (key,) in found)}), chunk.target)

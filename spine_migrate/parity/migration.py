@@ -11,6 +11,8 @@ from spine_migrate.db.queries import query
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity import rows
+from spine_migrate.parity.choice import choose
+from spine_migrate.parity.evidence import Scope
 from spine_migrate.parity.find import Finder
 from spine_migrate.parity.model import (
     Comparison,
@@ -23,6 +25,7 @@ from spine_migrate.parity.model import (
     Verdict,
 )
 from spine_migrate.parity.options import Options
+from spine_migrate.parity.part import select
 from spine_migrate.parity.scope import not_compared
 from spine_migrate.parity.tables import Tables
 
@@ -57,27 +60,35 @@ class Comparer:
         return self.options.max_differences
 
     def run(self) -> Comparison:
+        """Raises Refused where this cannot be compared as it was asked for."""
         migration_id = self.migration.migration_id
-        duplicate_keys, differences = self._duplicates()
+        partial = self.options.scope.partial
         unfinished = self.migration.step != "done"
-        finder = Finder(self.tables, self.options, self.progress)
-        method = finder.method()
-        parts = finder.parts(method)
+        method = choose(self.tables, self.options.method, self.options.scope)
+        legacy = self.tables.legacy()
+        selection = select(self.tables, self.options.scope, legacy)
+        duplicate_keys, differences = (0, []) if partial else self._duplicates()
+        parts = Finder(self.tables, selection, legacy, self.options.workers, self.progress).parts(method)
         found = rows.look(self.connection, self.parity, migration_id, self.named, finished=not unfinished, parts=parts)
         differences.extend(rows.differences(self.connection, self.parity, migration_id, found))
-        gone = rows.gone(self.connection, self.parity, migration_id, self.named)
+        gone = rows.Gone(0, 0, []) if partial else rows.gone(self.connection, self.parity, migration_id, self.named)
         differences.extend(gone.differences)
-        counts = self._counts(found, duplicate_keys, gone, unfinished=unfinished)
+        sizes = (*selection.sizes(), 0) if partial else rows.sizes(self.connection, self.parity)
+        counts = _counts(found, sizes, duplicate_keys, gone, unfinished=unfinished)
         if unfinished:
             differences = [one for one in differences if one.kind != "missing"]
-        links = self._links(found)
-        equations = self._equations(counts, links, gone)
+        links = [] if partial else self._links(found)
+        # What adds up for the whole does not for a part of it.
+        equations = [] if partial else self._equations(counts, links, gone)
         total = counts.missing + counts.extra + counts.doubled + counts.duplicate_keys + found.fields_differing
         total += counts.gone
         reasons = list(_reasons(counts, equations, found.fields_differing))
         verdict = Verdict.DIFFERENT if reasons else Verdict.EQUAL
-        if unfinished:
+        if partial or unfinished:
             verdict = verdict if reasons else Verdict.UNKNOWN
+        if partial:
+            reasons.append(_partial(self.options.scope, counts))
+        if unfinished:
             reasons.append(_unfinished(self.migration, counts))
         mapping = self.parity.binding.mapping
         return Comparison(
@@ -92,7 +103,7 @@ class Comparer:
             reasons=reasons,
             counts=counts,
             equations=equations,
-            quarantine=self._quarantine(),
+            quarantine=[] if partial else self._quarantine(),
             links=links,
             fields=rows.field_counts(self.parity, found),
             differences_total=total,
@@ -121,24 +132,6 @@ class Comparer:
             keys += found
             listed.extend(some)
         return keys, listed
-
-    def _counts(self, found: rows.Found, duplicate_keys: int, gone: rows.Gone, *, unfinished: bool) -> Counts:
-        source, ours, others = rows.sizes(self.connection, self.parity)
-        kinds = found.kinds
-        return Counts(
-            source_rows=source,
-            target_rows=ours,
-            target_others=others,
-            matching=ours - kinds["extra"] - kinds["differing"] - kinds["doubled"],
-            differing=kinds["differing"],
-            missing=0 if unfinished else kinds["missing"],
-            not_reached=kinds["missing"] if unfinished else 0,
-            extra=kinds["extra"],
-            doubled=kinds["doubled"],
-            quarantined=kinds["quarantined"],
-            duplicate_keys=duplicate_keys,
-            gone=gone.open,
-        )
 
     def _equations(self, counts: Counts, links: list[Links], gone: rows.Gone) -> list[Equation]:
         """What must add up.
@@ -207,6 +200,27 @@ class Comparer:
         return [Quarantined(*row) for row in self.connection.execute(query("parity", "quarantine"), names)]
 
 
+def _counts(
+    found: rows.Found, sizes: tuple[int, int, int], duplicate_keys: int, gone: rows.Gone, *, unfinished: bool
+) -> Counts:
+    source, ours, others = sizes
+    kinds = found.kinds
+    return Counts(
+        source_rows=source,
+        target_rows=ours,
+        target_others=others,
+        matching=ours - kinds["extra"] - kinds["differing"] - kinds["doubled"],
+        differing=kinds["differing"],
+        missing=0 if unfinished else kinds["missing"],
+        not_reached=kinds["missing"] if unfinished else 0,
+        extra=kinds["extra"],
+        doubled=kinds["doubled"],
+        quarantined=kinds["quarantined"],
+        duplicate_keys=duplicate_keys,
+        gone=gone.open,
+    )
+
+
 def _reasons(counts: Counts, equations: list[Equation], fields: int) -> Iterator[Reason]:
     """What speaks against equality; nothing where all is as it should be."""
     sentences = {
@@ -230,4 +244,11 @@ def _unfinished(migration: Migration, counts: Counts) -> Reason:
         "unfinished",
         f"Migration {migration.migration_id} is unfinished (step {migration.step}): legacy rows without a "
         f"target row, which may not have been reached: {counts.not_reached}; run it to its end, then compare again.",
+    )
+
+
+def _partial(scope: Scope, counts: Counts) -> Reason:
+    rows = f"{counts.source_rows} legacy rows and {counts.target_rows} target rows"
+    return Reason(
+        "partial", f"Only a part was compared, {scope}: {rows}. A part that agrees proves nothing of the rest."
     )

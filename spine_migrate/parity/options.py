@@ -26,6 +26,5 @@ class Options:
     equality: Equality = Equality.VALUE
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
-    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets. ``picture``
-    asks for the picture of where along time or keys the rows agree, which reads the legacy tables once more.
-    """
+    picture: bool = False
+    workers: int = 2

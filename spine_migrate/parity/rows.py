@@ -171,7 +171,7 @@ def field_counts(parity: Parity, found: Found) -> list[FieldCount]:
     """Fields that differ, the most frequent first."""
     return [
         FieldCount(_name(parity.checks[number]), rule(parity.checks[number]), count)
-        for number, count in found.fields.most_common()
+        for number, count in sorted(found.fields.items(), key=lambda one: (-one[1], one[0]))
     ]
 
 

@@ -74,3 +74,29 @@ def _lines() -> Callable[[Figures], None]:
         print(f"{at.mapping}: {at.stage} {percent:.1f}%  {figures(at)}", file=sys.stderr)  # noqa: T201 - this is the report
 
     return report
+
+
+@contextmanager
+def blocks_shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, int], None]]]:
+    """For a comparison: what it calls with each mapping's name, number and how many there are, and with the blocks read
+    and all blocks. A line for each mapping; a bar under it, on a terminal only, as long as there is something to read.
+    """
+    if not sys.stderr.isatty():
+        yield _say_mapping, lambda _done, _of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", visible=False)
+
+        def started(name: str, number: int, of: int) -> None:
+            bar.update(task, visible=False)
+            bar.console.print(f"Comparing {name} ({number} of {of})", markup=False, highlight=False)
+
+        def progress(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=max(of, 1), visible=done < of)
+
+        yield started, progress
+
+
+def _say_mapping(name: str, number: int, of: int) -> None:
+    print(f"Comparing {name} ({number} of {of})", file=sys.stderr)  # noqa: T201 - this is the report

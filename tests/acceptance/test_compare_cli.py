@@ -73,12 +73,47 @@ def test_every_format_goes_to_a_file(moved: Legacy, tmp_path: Path, form: str) -
     assert "capture-spine/executions" in file.read_text(encoding="utf-8") or form == "github"
 
 
-def test_what_could_not_be_told_exits_3(moved: Legacy) -> None:
+def test_what_could_not_be_told_yet_exits_4(moved: Legacy) -> None:
     moved.execute("UPDATE spine_migrate.migration SET step = 'backfill'")
     ended = compare(moved.url, "capture-spine/executions")
-    assert ended.returncode == 3
+    assert ended.returncode == 4
     assert "is unfinished (step backfill)" in ended.stdout
     assert "Could not tell." in ended.stdout
+
+
+def test_a_mapping_that_is_not_the_one_moved_with_exits_3(moved: Legacy) -> None:
+    moved.execute("UPDATE spine_migrate.migration SET mapping_digest = 'f00', step = 'backfill'")
+    assert compare(moved.url).returncode == 3
+
+
+@pytest.mark.parametrize("part", [("--sample", "50%"), ("--since", "2024-01-01"), ("--key", uuid(1), "--key", uuid(2))])
+def test_a_part_that_agrees_exits_4_and_one_that_differs_1(moved: Legacy, part: tuple[str, ...]) -> None:
+    ended = compare(moved.url, "--mapping", "capture-spine/executions", *part)
+    assert ended.returncode == 4
+    assert "Only a part was compared" in ended.stdout
+    moved.execute("UPDATE runs SET lane = 'touched'")
+    assert compare(moved.url, *part).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [("--sample", "0.1"), ("--sample", "0%"), ("--sample", "half%"), ("--since", "today"), ("--key", "4711"),
+     ("--key", uuid(1), "--sample", "1%"), ("--method", "guess")],
+)  # fmt: skip
+def test_a_part_that_makes_no_sense_exits_2(moved: Legacy, part: tuple[str, ...]) -> None:
+    ended = compare(moved.url, *part)
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("method", ["join", "buckets"])
+@pytest.mark.parametrize("exactly", [(), ("--exact",)])
+def test_the_method_changes_nothing_in_the_verdict(moved: Legacy, method: str, exactly: tuple[str, ...]) -> None:
+    assert compare(moved.url, "--method", method, *exactly).returncode == 0
+    moved.execute("UPDATE runs SET external_ref = '' WHERE run_id = %s", uuid(2))
+    ended = compare(moved.url, "--method", method, "--workers", "1", *exactly)
+    assert ended.returncode == 1
+    assert uuid(2) in ended.stdout
+    assert ("the binary image" in ended.stdout) == bool(exactly)
 
 
 def test_two_formats_at_once_are_a_usage_error(moved: Legacy) -> None:
@@ -103,9 +138,10 @@ def test_the_runbook_is_what_the_tool_says_and_its_commands_run(moved: Legacy, t
         assert f"\n- {line}\n" in runbook
     (block,) = re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)
     commands = block.splitlines()
-    assert len(commands) == 3
+    assert len(commands) == 6
     for command in commands:
         tool, name, *arguments = shlex.split(command)
         assert (tool, name) == ("spine-migrate", "compare")
-        assert compare(moved.url, *arguments, cwd=tmp_path).returncode == 0, command
+        part = {"--sample", "--since", "--key"} & {*arguments}
+        assert compare(moved.url, *arguments, cwd=tmp_path).returncode == (4 if part else 0), command
     assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))["verdict"] == "equal"

@@ -40,3 +40,16 @@ SELECT field, count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FIL
 SELECT coalesce(sum(rows_moved), 0)::bigint, coalesce(sum(rows_adopted), 0)::bigint
   FROM spine_migrate.checkpoint
  WHERE migration_id = %(migration_id)s;
+
+-- name: hash_memory
+-- What a hash may take before it spills to disk, and what a session may spill, in bytes; NULL: as much as there is.
+SELECT (pg_size_bytes(current_setting('work_mem')) * current_setting('hash_mem_multiplier')::float8)::bigint AS memory,
+       pg_size_bytes(nullif(current_setting('temp_file_limit'), '-1')) AS temp;
+
+-- name: row_width
+-- Bytes of a row on average, as the last ANALYZE found it; NULL where there was none or the role may not read it.
+SELECT sum(avg_width)::bigint
+  FROM (SELECT DISTINCT ON (attname) avg_width
+          FROM pg_stats
+         WHERE schemaname = %(schema)s AND tablename = %(table)s
+         ORDER BY attname, inherited DESC) s;

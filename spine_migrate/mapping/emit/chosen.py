@@ -34,13 +34,29 @@ def parameter(number: int, type_name: sql.SQL) -> sql.Composed:
     return sql.SQL("${}::{}").format(sql.SQL(str(number)), type_name)
 
 
-def within(sides: Sides, old_rows: Sql, new_rows: Sql) -> Chosen:
-    """Rows by conditions on the legacy row ``s`` and on the target row ``t``."""
-    return Chosen(sides.old(old_rows), sides.new(new_rows), EVERY, sides.old())
-
-
 def everything(sides: Sides) -> Chosen:
-    return within(sides, EVERY, EVERY)
+    return Chosen(sides.old(), sides.new(), EVERY, sides.old())
+
+
+def where(sides: Sides, condition: Sql) -> Chosen:
+    """Rows ``x`` of either side by a condition that only the target's key decides, so that no pair is torn apart."""
+    old, new = (
+        sql.SQL("(SELECT x.* FROM {} AS x WHERE {})").format(rows, condition) for rows in (sides.old(), sides.new())
+    )
+    return Chosen(old, new, EVERY, sides.old())
+
+
+def touching(sides: Sides, condition: Sql) -> Chosen:
+    """Pairs of which one row ``x`` at least meets a condition, and rows without a partner that do."""
+    key = cell("x", sides.key_number)
+    old, new = (
+        sql.SQL(
+            "(SELECT x.* FROM {one} AS x WHERE {condition} UNION ALL SELECT x.* FROM {one} AS x"
+            " WHERE ({condition}) IS NOT TRUE AND {key} IN (SELECT {key} FROM {other} AS x WHERE {condition}))"
+        ).format(one=one, other=other, condition=condition, key=key)
+        for one, other in ((sides.old(), sides.new()), (sides.new(), sides.old()))
+    )
+    return Chosen(old, new, EVERY, sides.old())
 
 
 def of_source_keys(sides: Sides, number: int) -> Sql:
