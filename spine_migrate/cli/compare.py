@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from spine_migrate.cli.compare_options import how_options
-from spine_migrate.cli.options import json_option, target_option
+from spine_migrate.cli.compare_reports import Destination, destinations, report_options, wants_picture, write
+from spine_migrate.cli.options import target_option
 
 if TYPE_CHECKING:
     from spine_migrate.parity.model import Report
-
-_FORMATS = ("text", "json", "markdown", "junit", "github")
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -48,6 +44,7 @@ Examples:
   spine-migrate compare capture-spine/executions --max-differences 1000
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
+  spine-migrate compare --report html=parity.html --report junit=junit.xml
   spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY\""""
 
 
@@ -55,13 +52,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @target_option
 @how_options
-@click.option("--format", "form", type=click.Choice(_FORMATS), default=None, help="How to report; text is the default.")
-@json_option
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="Write the report to this file.",
-)
+@report_options
 @click.option(
     "--max-differences",
     type=click.IntRange(min=0),
@@ -84,6 +75,7 @@ def compare(
     form: str | None,
     as_json: bool,
     output: Path | None,
+    reports: tuple[Destination, ...],
     max_differences: int,
     certificate: Path | None,
 ) -> None:
@@ -99,43 +91,21 @@ def compare(
     from spine_migrate.parity.evidence import Equality
     from spine_migrate.parity.options import Options
 
-    if as_json and form not in (None, "json"):
-        raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
-    options = Options(equality=Equality.EXACT if exact else Equality.VALUE, max_differences=max_differences)
+    places = destinations(form=form, as_json=as_json, output=output, reports=reports)
+    options = Options(
+        equality=Equality.EXACT if exact else Equality.VALUE,
+        max_differences=max_differences,
+        picture=wants_picture(places),
+    )
     with connect(target) as connection:
         sealing = closing(certificate, names, connection)
         report = compare_migrations(connection, names, options, started=_say, closing=sealing)
-    _write(report, "json" if as_json else form or "text", output)
+    write(report, places)
     raise click.exceptions.Exit(_exit_code(report))
 
 
 def _say(name: str, number: int, of: int) -> None:
     click.echo(f"Comparing {name} ({number} of {of})", err=True)
-
-
-def _write(report: Report, form: str, output: Path | None) -> None:
-    from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown
-    from spine_migrate.report.parity_terminal import render as render_text
-
-    renderers: dict[str, Callable[[Report], str]] = {
-        "json": parity_json.render,
-        "markdown": parity_markdown.render,
-        "junit": parity_junit.render,
-        "github": parity_github.render,
-    }
-    if form in renderers:
-        text = renderers[form](report)
-    elif output is None or str(output) == "-":
-        render_text(report, sys.stdout)
-        return
-    else:
-        plain = io.StringIO()
-        render_text(report, plain)
-        text = plain.getvalue()
-    if output is None or str(output) == "-":
-        click.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
 
 
 def _exit_code(report: Report) -> int:
