@@ -169,11 +169,13 @@ def test_the_runbook_is_what_the_tool_says_and_its_commands_run(moved: Legacy, t
     runbook = (Path(__file__).parents[2] / "runbooks" / "compare.md").read_text(encoding="utf-8")
     for line in NOT_CHECKED:
         assert f"\n- {line}\n" in runbook
-    (block,) = re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)
-    commands = block.splitlines()
-    assert len(commands) == 3
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)).splitlines()
+    assert len(commands) == 6
     for command in commands:
         tool, name, *arguments = shlex.split(command)
         assert (tool, name) == ("spine-migrate", "compare")
         assert compare(moved.url, *arguments, cwd=tmp_path).returncode == 0, command
     assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))["verdict"] == "equal"
+    assert FIRST["html"] in (tmp_path / "parity.html").read_text(encoding="utf-8")
+    forms = re.findall(r"^\| `([a-z]+)` \|", runbook.partition("## Reports")[2], re.MULTILINE)
+    assert sorted(forms) == sorted(FORMATS)
