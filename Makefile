@@ -24,9 +24,10 @@ PYTEST_ARGS ?=
 demo: $(READY)
 	$(BIN)/spine-migrate demo $(DEMO_ARGS)
 
-# A short slice of the chaos tests is part of it; `make chaos` runs them alone, in full, and tells its figures.
+# A short slice of the chaos tests is part of it; `make chaos` runs them alone, in full, and tells its figures. Tests that
+# need a browser are left to .ci/run.
 test: $(READY)
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 -m "not browser" $(PYTEST_ARGS)
 
 chaos: $(READY)
 	SPINE_CHAOS_FULL=1 $(BIN)/pytest -m chaos -s $(PYTEST_ARGS)

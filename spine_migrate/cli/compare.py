@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +9,11 @@ import click
 
 from spine_migrate.cli.compare_options import how_options
 from spine_migrate.cli.compare_options import options as read_options
-from spine_migrate.cli.options import json_option, target_option
+from spine_migrate.cli.compare_reports import Destination, destinations, report_options, wants_picture, write
+from spine_migrate.cli.options import target_option
 
 if TYPE_CHECKING:
     from spine_migrate.parity.model import Report
-
-_FORMATS = ("text", "json", "markdown", "junit", "github")
 
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
@@ -59,6 +55,7 @@ Examples:
   spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
+  spine-migrate compare --report html=parity.html --report junit=junit.xml
   spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY\""""
 
 
@@ -66,13 +63,7 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @target_option
 @how_options
-@click.option("--format", "form", type=click.Choice(_FORMATS), default=None, help="How to report; text is the default.")
-@json_option
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="Write the report to this file.",
-)
+@report_options
 @click.option(
     "--max-differences",
     type=click.IntRange(min=0),
@@ -95,6 +86,7 @@ def compare(
     form: str | None,
     as_json: bool,
     output: Path | None,
+    reports: tuple[Destination, ...],
     certificate: Path | None,
     **how: Any,
 ) -> None:
@@ -109,39 +101,14 @@ def compare(
     from spine_migrate.parity.compare import compare as compare_migrations
     from spine_migrate.report.progress import blocks_shown
 
-    if as_json and form not in (None, "json"):
-        raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
-    options, every = read_options(**how), (*names, *more)
+    places = destinations(form=form, as_json=as_json, output=output, reports=reports)
+    options = read_options(picture=wants_picture(places), **how)
+    every = (*names, *more)
     with connect(target) as connection, blocks_shown() as (started, progress):
         sealing = closing(certificate, every, connection)
         report = compare_migrations(connection, every, options, started=started, closing=sealing, progress=progress)
-    _write(report, "json" if as_json else form or "text", output)
+    write(report, places)
     raise click.exceptions.Exit(_exit_code(report))
-
-
-def _write(report: Report, form: str, output: Path | None) -> None:
-    from spine_migrate.report import parity_github, parity_json, parity_junit, parity_markdown
-    from spine_migrate.report.parity_terminal import render as render_text
-
-    renderers: dict[str, Callable[[Report], str]] = {
-        "json": parity_json.render,
-        "markdown": parity_markdown.render,
-        "junit": parity_junit.render,
-        "github": parity_github.render,
-    }
-    if form in renderers:
-        text = renderers[form](report)
-    elif output is None or str(output) == "-":
-        render_text(report, sys.stdout)
-        return
-    else:
-        plain = io.StringIO()
-        render_text(report, plain)
-        text = plain.getvalue()
-    if output is None or str(output) == "-":
-        click.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
 
 
 def _exit_code(report: Report) -> int:

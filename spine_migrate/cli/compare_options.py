@@ -86,6 +86,7 @@ def options(
     since: datetime | None,
     keys: tuple[str, ...],
     max_differences: int,
+    picture: bool,
 ) -> Options:
     """Raises UsageError for what does not go together."""
     from spine_migrate.parity.evidence import Equality, Scope
@@ -98,5 +99,6 @@ def options(
         equality=Equality.EXACT if exact else Equality.VALUE,
         scope=Scope(sample=sample, since=since, keys=keys or None),
         max_differences=max_differences,
+        picture=picture,
         workers=workers,
     )

@@ -18,8 +18,9 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets. ``picture``
-    asks for the picture of where along time or keys the rows agree, which reads the legacy tables once more.
+    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets.
+
+    ``picture`` asks where along time or keys the rows agree, for which the legacy tables are read once more.
     """
 
     method: Finding = Finding.AUTO

@@ -93,7 +93,7 @@ class _Painter:
 
     def _by_time(self, percent: Sql) -> list[tuple[_Axis, sql.Composed]]:
         """By the first time of the target that copies one of the legacy table. A lone date far off, such as the year
-        1, does not stretch it: the slices lie where all but some hundredths of the rows are, what is outside them is
+        1, does not stretch it: the slices lie where all but a hundredth of the rows are, what is outside them is
         in the first and the last.
         """
         mapping, live = self.parity.binding.mapping, self.parity.binding.live
@@ -105,10 +105,10 @@ class _Painter:
                 statement = sql.SQL(
                     "WITH sample AS (SELECT {seconds} AS at FROM {source} AS s TABLESAMPLE BERNOULLI ({percent})"
                     " REPEATABLE (1) WHERE isfinite({column})),"
-                    " ends AS (SELECT percentile_disc(ARRAY[0.01, 0.99]) WITHIN GROUP (ORDER BY at) AS usual,"
+                    " ends AS (SELECT percentile_disc(ARRAY[0.005, 0.995]) WITHIN GROUP (ORDER BY at) AS usual,"
                     " min(at) AS first, max(at) AS last FROM sample),"
-                    " span AS (SELECT greatest(first, usual[1] - (usual[2] - usual[1]) / 4) AS low,"
-                    " least(last, usual[2] + (usual[2] - usual[1]) / 4) AS high FROM ends),"
+                    " span AS (SELECT greatest(first, usual[1] - (usual[2] - usual[1]) / 50) AS low,"
+                    " least(last, usual[2] + (usual[2] - usual[1]) / 50) AS high FROM ends),"
                     " limits AS (SELECT low + (high - low) * n / {slices} AS at FROM span, generate_series(0, {last}) n"
                     " WHERE high > low)"
                     " SELECT array_agg(at::text ORDER BY at), array_agg(to_timestamp(at)::text ORDER BY at) FROM limits"

@@ -10,10 +10,28 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+import spine_migrate.report
+from spine_migrate.cli.compare_reports import FORMATS
 from spine_migrate.parity.scope import NOT_CHECKED
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
+
+RENDERERS = [
+    path
+    for path in Path(spine_migrate.report.__file__).parent.glob("parity_*.py")
+    if "\ndef render(" in path.read_text(encoding="utf-8")
+]
+FIRST = {
+    "text": "Equal: legacy rows compared",
+    "json": '"verdict": "equal"',
+    "markdown": "## Comparison: equal",
+    "junit": '<testsuite name="capture-spine/executions"',
+    "github": "::notice title=spine-migrate compare::Equal",
+    "sarif": '"executionSuccessful": true',
+    "html": "<h1>Equal</h1>",
+}
 
 
 @pytest.fixture
@@ -64,13 +82,63 @@ def test_json_alone_is_on_stdout(moved: Legacy, arguments: tuple[str, ...]) -> N
     assert document["not_checked"]
 
 
-@pytest.mark.parametrize("form", ["text", "json", "markdown", "junit", "github"])
+def test_there_is_a_form_for_each_renderer() -> None:
+    assert set(FORMATS) == {path.stem.removeprefix("parity_") for path in RENDERERS} - {"terminal"} | {"text"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_every_format_goes_to_a_file(moved: Legacy, tmp_path: Path, form: str) -> None:
     file = tmp_path / "report"
     ended = compare(moved.url, "--format", form, "--output", str(file))
     assert (ended.returncode, ended.stdout) == (0, "")
-    assert "qual" in file.read_text(encoding="utf-8") or form == "junit"
-    assert "capture-spine/executions" in file.read_text(encoding="utf-8") or form == "github"
+    assert FIRST[form] in file.read_text(encoding="utf-8")
+
+
+def test_several_reports_of_one_comparison(moved: Legacy, tmp_path: Path) -> None:
+    moved.execute("UPDATE runs SET external_ref = 'x' WHERE run_id = %s", uuid(2))
+    ended = compare(moved.url, *(f"--report={form}={form}" for form in FORMATS if form != "text"), cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "Comparing capture-spine/executions (1 of 1)\n")
+    assert "Different: 1 found." in ended.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*FORMATS} - {"text"})
+    for form in ("markdown", "html", "json", "sarif", "junit"):
+        assert "external_ref" in (tmp_path / form).read_text(encoding="utf-8"), form
+    document = json.loads((tmp_path / "json").read_text(encoding="utf-8"))
+    snapshot = document["snapshot"]["snapshot"]
+    assert snapshot in (tmp_path / "html").read_text(encoding="utf-8")
+    assert sum(one["differing"] for one in document["comparisons"][0]["picture"]["slices"]) == 1
+
+
+def test_a_report_can_take_stdout_while_the_main_one_has_a_file(moved: Legacy, tmp_path: Path) -> None:
+    ended = compare(moved.url, "--json", "--output", "parity.json", "--report", "github=-", cwd=tmp_path)
+    assert ended.stdout.startswith("::notice title=spine-migrate compare::Equal")
+    assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))["verdict"] == "equal"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--report", "pdf=x"], "'pdf=x' is not FORMAT=FILE, with one of text, json"),
+        (["--report", "html"], "'html' is not FORMAT=FILE"),
+        (["--report", "html="], "'html=' is not FORMAT=FILE"),
+        (["--report", "html=a", "--report", "json=./a"], "Two reports would go to the same place"),
+        (["--report", "html=-"], "Two reports would go to the same place"),
+        (["--report", "html=no/such/folder/a"], "its folder must exist"),
+        (["--report", "html=."], "its folder must exist, and it be no folder"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_a_usage_error_before_anything_is_read(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    ended = compare("postgresql://nowhere.invalid/x", *arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert told in " ".join(ended.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_is_printed_without_a_database_and_holds_for_the_report(moved: Legacy) -> None:
+    printed = compare("postgresql://nowhere.invalid/x", "--json-schema")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    Draft202012Validator(json.loads(printed.stdout)).validate(json.loads(compare(moved.url, "--json").stdout))
 
 
 def test_what_could_not_be_told_yet_exits_4(moved: Legacy) -> None:
@@ -136,12 +204,14 @@ def test_the_runbook_is_what_the_tool_says_and_its_commands_run(moved: Legacy, t
     runbook = (Path(__file__).parents[2] / "runbooks" / "compare.md").read_text(encoding="utf-8")
     for line in NOT_CHECKED:
         assert f"\n- {line}\n" in runbook
-    (block,) = re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)
-    commands = block.splitlines()
-    assert len(commands) == 6
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)).splitlines()
+    assert len(commands) == 9
     for command in commands:
         tool, name, *arguments = shlex.split(command)
         assert (tool, name) == ("spine-migrate", "compare")
         part = {"--sample", "--since", "--key"} & {*arguments}
         assert compare(moved.url, *arguments, cwd=tmp_path).returncode == (4 if part else 0), command
     assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))["verdict"] == "equal"
+    assert FIRST["html"] in (tmp_path / "parity.html").read_text(encoding="utf-8")
+    forms = re.findall(r"^\| `([a-z]+)` \|", runbook.partition("## Reports")[2], re.MULTILINE)
+    assert sorted(forms) == sorted(FORMATS)
