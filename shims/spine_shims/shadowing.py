@@ -26,7 +26,7 @@ from spine_migrate.execution.publishing import PUBLISH_GRACE
 from spine_migrate.execution.runs import RunRecord, RunStatus
 from spine_migrate.execution.worker import Worker
 from spine_shims.configuration import configuration
-from spine_shims.jsonable import plain
+from spine_migrate.execution.jsonable import plain
 
 if TYPE_CHECKING:
     from spine_shims.task import RerouteTask

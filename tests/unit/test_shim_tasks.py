@@ -21,7 +21,7 @@ from spine_migrate.execution.executors.memory import MemoryExecutor
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_shims import RerouteTask, Route, configure, reroute
 from spine_shims.configuration import reset
-from spine_shims.jsonable import plain
+from spine_migrate.execution.jsonable import plain
 from spine_shims.modes import Modes
 from tests.shims_tasks import QUIET
 
