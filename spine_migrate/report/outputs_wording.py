@@ -15,7 +15,9 @@ HEADINGS = ("Backend", "Duration", "Status", "Notes")
 DIFFERENCES = ("backend", "path", "baseline", "here", "runs")
 _ABSENT = "(absent)"
 _COMPARABLE = 10
-_UNITS = ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (0.0, 1e6, "us"))
+#: From which seconds on, once they are rounded; by what they are multiplied; and what they are called then.
+_UNITS = ((0.9995, 1, "s"), (0.9995e-3, 1e3, "ms"), (0.0, 1e6, "us"))
+_LONG = 999.5
 
 
 def verdict(outputs: Outputs) -> str:
@@ -98,8 +100,8 @@ def place(outputs: Outputs, one: Applied) -> str:
 
 def seconds(given: float) -> str:
     """With three digits that count: 45.1s, 3.04ms."""
-    at_least, factor, unit = next(one for one in _UNITS if abs(given) >= one[0])
-    return f"{given * factor:.3g}{unit}" if abs(given) < 1000 or not at_least else f"{given:,.0f}s"  # noqa: PLR2004
+    factor, unit = next((factor, unit) for at_least, factor, unit in _UNITS if abs(given) >= at_least)
+    return f"{given * factor:.3g}{unit}" if abs(given) < _LONG else f"{given:,.0f}s"
 
 
 def _overhead(overhead: float, base: float | None) -> str:
