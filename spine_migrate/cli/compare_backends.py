@@ -150,12 +150,10 @@ def compare_backends(
     # What the application prints is no part of the report.
     with redirect_stdout(sys.stderr):
         work = backends_opened.work(asked)
-        if not yes:
-            _ask(asked, work, repeat)
         options = Options(
             work.spec.kind, name, rules, repeat=repeat, accept_failure=accept_failure, dry_run=work.dry_run
         )
-        outputs = _compared(asked, work, options)
+        outputs = _compared(asked, work, options, yes=yes)
     _write(outputs, "json" if as_json else form or "text", output)
     _end(outputs)
 
@@ -170,13 +168,12 @@ def _ask(asked: Asked, work: Work, repeat: int) -> None:
     times = len(asked.backends) * repeat
     what = f"This executes the {work.spec.kind} {asked.name} {times} times, with all that it changes"
     if not sys.stdin.isatty():
-        raise ConfigurationError(
-            f"{what}; say --yes, or register its handler with pure=True or dry_run= where it changes nothing."
-        )
+        marked = "" if work.pure else ", or register its handler with pure=True or dry_run= where it changes nothing"
+        raise ConfigurationError(f"{what}; say --yes{marked}.")
     click.confirm(f"{what}. Go on?", abort=True, err=True)
 
 
-def _compared(asked: Asked, work: Work, options: Options) -> Outputs:
+def _compared(asked: Asked, work: Work, options: Options, *, yes: bool) -> Outputs:
     from spine_migrate.cli.backends_opened import opened
     from spine_migrate.errors import ServerFault
     from spine_migrate.execution.errors import BackendError
@@ -184,6 +181,8 @@ def _compared(asked: Asked, work: Work, options: Options) -> Outputs:
 
     try:
         with _interruptible(), opened(asked, work) as backends:
+            if not yes:
+                _ask(asked, work, options.repeat)
             return compare(backends, options, started=_say)
     except BackendError as error:
         raise ServerFault(f"{error.sentence} Nothing was compared.") from error

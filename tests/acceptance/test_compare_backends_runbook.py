@@ -90,7 +90,8 @@ def _shadowed(database: Database, *, matches: int, paths: list[str]) -> None:
         for data in events:
             connection.execute(
                 "WITH run AS (INSERT INTO runs (kind, name, metadata)"
-                " VALUES ('pipeline', 'ingest_otc', %s) RETURNING run_id) INSERT INTO run_events (run_id, event_type, data, source)"
+                " VALUES ('pipeline', 'ingest_otc', %s) RETURNING run_id)"
+                " INSERT INTO run_events (run_id, event_type, data, source)"
                 " SELECT run_id, 'shadow_compared', %s, 'spine_shims' FROM run",
                 (Jsonb({"celery_task": "shop.tasks.ingest"}), Jsonb(data)),
             )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spine_migrate.errors import ConfigurationError
 from spine_migrate.parity.outputs.json_diff import Difference, Kind, compared, same
 from spine_migrate.parity.outputs.json_path import Path as JsonPath
 from spine_migrate.parity.outputs.json_path import Pattern, of_every_item, written
@@ -147,6 +148,20 @@ def test_the_shims_find_the_same_places(old: Any, new: Any) -> None:
 )
 def test_differences(old: Any, new: Any, paths: list[str]) -> None:
     assert [written(found.path) for found in compared(old, new).differences] == paths
+
+
+def test_a_document_that_nobody_can_follow() -> None:
+    """Within what a handler's result may be."""
+
+    def nested(levels: int, innermost: int) -> Any:
+        document: Any = innermost
+        for _ in range(levels):
+            document = [document]
+        return document
+
+    assert len(compared(nested(100, 1), nested(100, 2)).differences) == 1
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        compared(nested(900, 1), nested(900, 2))
 
 
 def test_of_an_unordered_array_the_better_pairs_are_compared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -16,9 +17,11 @@ from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus
 from spine_migrate.execution.spec import WorkSpec
 from spine_migrate.parity.outputs.observation import Observation, of_run
 
-#: Seconds between two looks at the ledger; the durations that are told are the ledger's own.
-_LOOK = 0.01
-#: Seconds within which a handler that is asked to stop should.
+#: Seconds between the first two looks at the ledger, and at most; the durations that are told are the ledger's own.
+_LOOK, _SELDOM = 0.01, 0.25
+#: Seconds between looks for an attempt that is due again, which is part of what a run takes.
+_AGAIN = 0.02
+#: Seconds that a handler has that is asked to stop, and no more than it had before.
 _STOPPING = 5.0
 #: Seconds by which the clocks of this machine and of the ledger may be apart.
 _CLOCKS = 60.0
@@ -63,24 +66,32 @@ class Dispatched:
             raise
         finally:
             carrying.stop()
+        if ended.status is RunStatus.CANCELLED and ended.started_at is None:
+            return Observation("cancelled", {}, run.run_id, gave_up=self._not_ours(run))
         return of_run(self.dispatcher, ended) if ended.status in FINAL else self._given_up(run)
 
     def _wait(self, run: RunRecord, carrying: _Carrying) -> RunRecord:
         """The run as it is when it has ended, or when the time is over."""
-        end = time.monotonic() + self.timeout
         carrying.start()
+        return self._look(run, self.timeout, carrying.check)
+
+    def _look(self, run: RunRecord, seconds: float, check: Callable[[], None] = lambda: None) -> RunRecord:
+        """The run as it is when it has ended, or after so long. The longer it takes, the less often the ledger is
+        asked.
+        """
+        end, pause = time.monotonic() + seconds, _LOOK
         while True:
-            carrying.check()
+            check()
             found = self.dispatcher.get_run(run.run_id) or run
-            if found.status in FINAL or time.monotonic() >= end:
+            left = end - time.monotonic()
+            if found.status in FINAL or left <= 0:
                 return found
-            time.sleep(_LOOK)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _SELDOM)
 
     def _given_up(self, run: RunRecord) -> Observation:
         self._call_off(run)
-        end, found = time.monotonic() + _STOPPING, run
-        while (found := self.dispatcher.get_run(run.run_id) or found).status not in FINAL and time.monotonic() < end:
-            time.sleep(_LOOK)
+        found = self._look(run, min(_STOPPING, self.timeout))
         return Observation("timed out", {}, run.run_id, gave_up=self._sentence(found))
 
     def _sentence(self, run: RunRecord) -> str:
@@ -90,6 +101,12 @@ class Dispatched:
         if run.status in FINAL:
             return f"The run {run.run_id} of {self.name} did not end {within}; it was cancelled."
         return f"The run {run.run_id} of {self.name} did not end {within}; it is asked to stop, and has not yet."
+
+    def _not_ours(self, run: RunRecord) -> str:
+        return (
+            f"The run {run.run_id} of {self.name} was cancelled before a worker began: by somebody else, or because the"
+            f" database's clock is more than {_CLOCKS:g} seconds ahead of this machine's."
+        )
 
     @property
     def _todo(self) -> str:
@@ -120,13 +137,16 @@ class _Carrying:
             raise self._error
 
     def stop(self) -> None:
+        """A handler that does not stop is not waited for; what asks the ledger is, so that it is not closed before."""
         self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_SELDOM)
 
     def _work(self) -> None:
         try:
             self._publish(self._run)
             attempt = self._run.attempt
-            while not self._stopped.wait(_LOOK):
+            while self._run.spec.max_retries and not self._stopped.wait(_AGAIN):
                 found = self._dispatcher.get_run(self._run.run_id)
                 if found is None or found.status in FINAL:
                     return

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from spine_migrate.errors import ConfigurationError
 from spine_migrate.parity.outputs.json_path import RESULT, Path
 from spine_migrate.parity.outputs.rules import NO_RULES, Rule, Rules
 
@@ -49,8 +50,13 @@ class Compared:
 
 
 def compared(old: Any, new: Any, rules: Rules = NO_RULES, *, root: str = RESULT) -> Compared:
-    """The outermost differences, in the order of keys and places."""
-    return _compared(old, new, (root,), rules)
+    """The outermost differences, in the order of keys and places. Raises ConfigurationError for documents that are
+    nested deeper than Python follows, which is some hundred levels.
+    """
+    try:
+        return _compared(old, new, (root,), rules)
+    except RecursionError:
+        raise ConfigurationError(f"What is at {root} is nested too deeply to be compared; leave it out.") from None
 
 
 def same(old: Any, new: Any) -> bool:
