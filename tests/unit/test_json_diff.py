@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ _RULES = st.builds(
     absolute=st.none() | st.floats(0, 2),
     relative=st.none() | st.floats(0, 1),
     unordered=st.booleans(),
+    by=st.none() | _KEYS,
 )
 _SETS = st.lists(_RULES, max_size=3).map(lambda rules: Rules(Path("rules.toml"), tuple(rules)))
 _ABSENT = object()
@@ -181,3 +184,40 @@ def test_of_an_unordered_array_the_better_pairs_are_compared() -> None:
         ("$.rows[3]", None, {"id": 6, "n": "new"}),
     ]
     assert {rule.pattern.text: count for rule, count in found.forgiven.items()} == {"$.rows": 2, "$.rows[*].id": 3}
+
+
+def test_of_an_unordered_array_what_is_tolerated_is_no_reason_to_pair_otherwise() -> None:
+    """A long one, in another order, with every price and every time a little off; and one row too many."""
+    chance = Random(20260116)
+    rows: list[dict[str, Any]] = [
+        {"n": number, "price": chance.random(), "at": f"2026-01-16T00:00:{number % 60:02}"} for number in range(500)
+    ]
+    prices = [{"price": number * 0.5} for number in range(500)]
+    old = {"rows": rows, "prices": prices}
+    new: dict[str, list[Any]] = {
+        "rows": [{**row, "price": row["price"] + 0.001, "at": "2026-01-16T00:00:30"} for row in rows] + [{"n": 500}],
+        "prices": [{"price": one["price"] + 0.001} for one in prices if one["price"] != 100],
+    }
+    for items in new.values():
+        chance.shuffle(items)
+    rules = Rules(
+        None,
+        (
+            Rule(Pattern.parse("$.*"), unordered=True),
+            Rule(Pattern.parse("$..price"), absolute=0.01),
+            Rule(Pattern.parse("$..at"), time=timedelta(minutes=1)),
+        ),
+    )
+    found = [(one.kind, one.old, one.new) for one in compared(old, new, rules).differences]
+    assert found == [(Kind.MISSING, {"price": 100.0}, None), (Kind.EXTRA, None, {"n": 500})]
+
+
+def test_items_that_are_paired_by_a_member() -> None:
+    rules = Rules(None, (Rule(Pattern.parse("$"), unordered=True, by="number"),))
+    old = [{"number": 1, "sum": 5, "x": 0}, {"number": 2, "sum": 6, "x": 0}, {"number": 3, "sum": 7, "x": 0}]
+    new = [{"number": 4, "sum": 1, "x": 9}, {"number": 3, "sum": 8, "x": 0}, {"number": 2, "sum": 6, "x": 0}]
+    assert [(written(one.path), one.kind, one.old, one.new) for one in compared(old, new, rules).differences] == [
+        ("$[0]", Kind.MISSING, old[0], None),
+        ("$[2].sum", Kind.CHANGED, 7, 8),
+        ("$[0]", Kind.EXTRA, None, new[0]),
+    ]

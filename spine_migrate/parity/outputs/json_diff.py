@@ -7,8 +7,7 @@ count, the way of pairing its items is taken that leaves fewer differences.
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +15,7 @@ from typing import Any
 
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.parity.outputs.json_path import RESULT, Path
+from spine_migrate.parity.outputs.pairing import Pair, pairs
 from spine_migrate.parity.outputs.rules import NO_RULES, Rule, Rules
 
 
@@ -54,7 +54,7 @@ def compared(old: Any, new: Any, rules: Rules = NO_RULES, *, root: str = RESULT)
     nested deeper than Python follows, which is some hundred levels.
     """
     try:
-        return _compared(old, new, (root,), rules)
+        return Compared() if same(old, new) else _compared(old, new, (root,), rules)
     except RecursionError:
         raise ConfigurationError(f"What is at {root} is nested too deeply to be compared; leave it out.") from None
 
@@ -69,8 +69,7 @@ def same(old: Any, new: Any) -> bool:
 
 
 def _compared(old: Any, new: Any, path: Path, rules: Rules) -> Compared:
-    if same(old, new):
-        return Compared()
+    """Of two that are not the same."""
     if (ignoring := rules.ignoring(path)) is not None:
         return Compared(forgiven=Counter({ignoring: 1}))
     if isinstance(old, dict) and isinstance(new, dict):
@@ -86,7 +85,8 @@ def _objects(old: dict[str, Any], new: dict[str, Any], path: Path, rules: Rules)
     found = Compared()
     for key in sorted(old.keys() | new.keys()):
         if key in old and key in new:
-            found.add(_compared(old[key], new[key], (*path, key), rules))
+            if not same(old[key], new[key]):
+                found.add(_compared(old[key], new[key], (*path, key), rules))
         elif key in old:
             found.add(_alone(Difference((*path, key), Kind.MISSING, old=old[key]), rules))
         else:
@@ -100,7 +100,11 @@ def _arrays(old: list[Any], new: list[Any], path: Path, rules: Rules) -> Compare
     unordering = rules.unordering(path)
     if unordering is None or not ordered.differences:
         return ordered
-    unordered = _paired(old, new, _pairs(old, new, path, rules), path, rules)
+
+    def passes(left: int, right: int) -> bool:
+        return same(old[left], new[right]) or not _compared(old[left], new[right], (*path, left), rules).differences
+
+    unordered = _paired(old, new, pairs(old, new, path, rules, passes), path, rules)
     fewer = len(ordered.differences) - len(unordered.differences)
     if fewer <= 0:
         return ordered
@@ -108,56 +112,18 @@ def _arrays(old: list[Any], new: list[Any], path: Path, rules: Rules) -> Compare
     return unordered
 
 
-def _paired(
-    old: list[Any], new: list[Any], pairs: Iterable[tuple[int | None, int | None]], path: Path, rules: Rules
-) -> Compared:
+def _paired(old: list[Any], new: list[Any], places: Iterable[Pair], path: Path, rules: Rules) -> Compared:
     """An item that is compared has its place in ``old``."""
     found = Compared()
-    for left, right in pairs:
+    for left, right in places:
         if left is not None and left < len(old) and right is not None and right < len(new):
-            found.add(_compared(old[left], new[right], (*path, left), rules))
+            if not same(old[left], new[right]):
+                found.add(_compared(old[left], new[right], (*path, left), rules))
         elif left is not None and left < len(old):
             found.add(_alone(Difference((*path, left), Kind.MISSING, old=old[left]), rules))
         elif right is not None:
             found.add(_alone(Difference((*path, right), Kind.EXTRA, new=new[right]), rules))
     return found
-
-
-def _pairs(old: list[Any], new: list[Any], path: Path, rules: Rules) -> list[tuple[int | None, int | None]]:
-    """Items that are the same but for what is ignored; then those that are left, in their order."""
-    waiting: defaultdict[str, list[int]] = defaultdict(list)
-    for at in reversed(range(len(new))):
-        waiting[_key(new[at], (*path, at), rules)].append(at)
-    pairs: list[tuple[int | None, int | None]] = []
-    alone: list[int] = []
-    for at, item in enumerate(old):
-        twins = waiting[_key(item, (*path, at), rules)]
-        if twins:
-            pairs.append((at, twins.pop()))
-        else:
-            alone.append(at)
-    left = sorted(at for twins in waiting.values() for at in twins)
-    pairs += zip(alone, left, strict=False)
-    both = min(len(alone), len(left))
-    pairs += [(at, None) for at in alone[both:]]
-    pairs += [(None, at) for at in left[both:]]
-    return sorted(pairs, key=lambda pair: (pair[0] is None, pair))
-
-
-def _key(value: Any, path: Path, rules: Rules) -> str:
-    return json.dumps(_without_ignored(value, path, rules), sort_keys=True)
-
-
-def _without_ignored(value: Any, path: Path, rules: Rules) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _without_ignored(inner, (*path, key), rules)
-            for key, inner in value.items()
-            if rules.ignoring((*path, key)) is None
-        }
-    if isinstance(value, list):
-        return [_without_ignored(inner, (*path, at), rules) for at, inner in enumerate(value)]
-    return value
 
 
 def _alone(difference: Difference, rules: Rules) -> Compared:

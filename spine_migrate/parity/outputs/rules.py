@@ -13,6 +13,9 @@
     ["$.symbols"]
     unordered = true                    # the array, not what is in its items
 
+    ["$.accounts"]
+    by = "number"                       # likewise, and items with the same member are compared
+
 A tolerance counts for the value at the path and for all that is in it.
 """
 
@@ -31,7 +34,7 @@ from spine_migrate.errors import ConfigurationError, MappingError
 from spine_migrate.mapping.document import Table, nearest, open_document
 from spine_migrate.parity.outputs.json_path import RESULT, Path, Pattern
 
-_KEYS = ("ignore", "tolerance", "time_tolerance", "unordered", "because")
+_KEYS = ("ignore", "tolerance", "time_tolerance", "unordered", "by", "because")
 _SECONDS = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -41,7 +44,9 @@ ROOTS = (RESULT, "status", "error", "error_type", "attempts", "events", "childre
 
 @dataclass(frozen=True)
 class Rule:
-    """``line`` is 1-based. ``time`` is a tolerance of instants, ``absolute`` and ``relative`` are of numbers."""
+    """``line`` is 1-based. ``time`` is a tolerance of instants, ``absolute`` and ``relative`` are of numbers. ``by`` is
+    a member of the items of an array, which is ``unordered`` then.
+    """
 
     pattern: Pattern
     line: int | None = None
@@ -50,7 +55,18 @@ class Rule:
     relative: float | None = None
     time: timedelta | None = None
     unordered: bool = False
+    by: str | None = None
     because: str | None = None
+
+    @property
+    def is_tolerance(self) -> bool:
+        return any(bound is not None for bound in (self.absolute, self.relative, self.time))
+
+    def tolerates(self, value: Any) -> bool:
+        """Whether it could forgive that another value stands there."""
+        if _is_number(value):
+            return self.absolute is not None or self.relative is not None
+        return self.time is not None and isinstance(value, str) and _instant(value) is not None
 
     def forgives(self, old: Any, new: Any) -> bool:
         if _is_number(old) and _is_number(new):
@@ -76,18 +92,50 @@ class Rules:
     rules: tuple[Rule, ...] = field(default=())
 
     def ignoring(self, path: Path) -> Rule | None:
-        return next((rule for rule in self._ignoring if rule.pattern.matches(path)), None)
+        return self._at(path).ignoring
 
     def unordering(self, path: Path) -> Rule | None:
-        return next((rule for rule in self.rules if rule.unordered and rule.pattern.matches(path)), None)
+        return self._at(path).unordering
 
     def forgiving(self, path: Path, old: Any, new: Any) -> Rule | None:
-        return next((rule for rule in self.rules if rule.pattern.covers(path) and rule.forgives(old, new)), None)
+        return next((rule for rule in self._at(path).tolerating if rule.forgives(old, new)), None)
+
+    def tolerates(self, path: Path, value: Any) -> bool:
+        """Whether another value could stand there as well."""
+        return any(rule.tolerates(value) for rule in self._at(path).tolerating)
+
+    def _at(self, path: Path) -> _Applying:
+        """Found once for all items of an array, unless a pattern tells them apart."""
+        place = path if self._by_index else tuple(_ITEM if isinstance(step, int) else step for step in path)
+        found = self._known.get(place)
+        if found is None:
+            found = self._known[place] = _Applying(
+                next((rule for rule in self.rules if rule.ignore and rule.pattern.matches(path)), None),
+                next((rule for rule in self.rules if rule.unordered and rule.pattern.matches(path)), None),
+                tuple(rule for rule in self.rules if rule.is_tolerance and rule.pattern.covers(path)),
+            )
+        return found
 
     @cached_property
-    def _ignoring(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.ignore)
+    def _known(self) -> dict[Path, _Applying]:
+        return {}
 
+    @cached_property
+    def _by_index(self) -> bool:
+        return any(isinstance(step, int) for rule in self.rules for step in rule.pattern.steps)
+
+
+@dataclass(frozen=True)
+class _Applying:
+    """To one path."""
+
+    ignoring: Rule | None
+    unordering: Rule | None
+    tolerating: tuple[Rule, ...]
+
+
+#: In the place of any index.
+_ITEM = 0
 
 NO_RULES = Rules()
 
@@ -119,11 +167,12 @@ def _rule(text: str, table: Table) -> Rule:
         absolute=_bound(tolerance, "absolute"),
         relative=_bound(tolerance, "relative"),
         time=_duration(table),
-        unordered=table.flag("unordered"),
+        unordered=table.flag("unordered") or table.has("by"),
+        by=table.text("by"),
         because=table.text("because"),
     )
-    if not (rule.ignore or rule.unordered or rule.time) and rule.absolute is None and rule.relative is None:
-        table.fail("forgives nothing; give ignore, tolerance, time_tolerance or unordered")
+    if not (rule.ignore or rule.unordered or rule.is_tolerance):
+        table.fail("forgives nothing; give ignore, tolerance, time_tolerance, unordered or by")
     return rule
 
 
@@ -152,10 +201,14 @@ def _is_number(value: Any) -> bool:
 
 def _near(old: str, new: str, tolerance: timedelta) -> bool:
     """Where both are instants, and both or none have a zone."""
-    try:
-        left, right = datetime.fromisoformat(old), datetime.fromisoformat(new)
-    except ValueError:
-        return False
-    if (left.tzinfo is None) is not (right.tzinfo is None):
+    left, right = _instant(old), _instant(new)
+    if left is None or right is None or (left.tzinfo is None) is not (right.tzinfo is None):
         return False
     return abs(left - right) <= tolerance
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
