@@ -29,9 +29,9 @@ from celery.utils.time import maybe_make_aware
 
 from spine_migrate.execution.errors import BackendError, HandlerFailed, TransitionError
 from spine_migrate.execution.events import RunEvent
+from spine_migrate.execution.jsonable import plain
 from spine_migrate.execution.runs import RunStatus
 from spine_migrate.execution.worker import Attempt, RunCancelled, Worker
-from spine_shims.jsonable import plain
 
 if TYPE_CHECKING:
     from celery import Celery

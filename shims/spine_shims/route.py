@@ -10,8 +10,8 @@ from typing import Any
 
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.errors import InvalidSpecError
+from spine_migrate.execution.jsonable import plain
 from spine_migrate.execution.spec import KINDS, PRIORITIES, WorkSpec
-from spine_shims.jsonable import plain
 from spine_shims.modes import Mode
 from spine_shims.warning import removal_date
 

@@ -21,12 +21,12 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from spine_migrate.execution.errors import InvalidSpecError, OrchestrationError
 from spine_migrate.execution.events import RunEvent
+from spine_migrate.execution.jsonable import plain
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.publishing import PUBLISH_GRACE
 from spine_migrate.execution.runs import RunRecord, RunStatus
 from spine_migrate.execution.worker import Worker
 from spine_shims.configuration import configuration
-from spine_shims.jsonable import plain
 
 if TYPE_CHECKING:
     from spine_shims.task import RerouteTask

@@ -32,6 +32,10 @@ _COMMANDS = {
     "quarantine": ("spine_migrate.cli.quarantine:quarantine", "List, show, export, retry or discard rejected rows."),
     "compare": ("spine_migrate.cli.compare:compare", "Prove that source and target agree, or list where they differ."),
     "certificate": ("spine_migrate.cli.certificate:certificate", "Show and verify certificates of a comparison."),
+    "compare-backends": (
+        "spine_migrate.cli.compare_backends:compare_backends",
+        "Execute a pipeline on several backends and compare what it gives.",
+    ),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
     "worker-relay": (
         "spine_migrate.cli.worker_relay:worker_relay",

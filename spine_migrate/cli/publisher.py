@@ -1,10 +1,11 @@
-"""What a user names as ``module:name``: the Celery application, or the executor, by which runs are published."""
+"""What a user names as ``module:name``, such as the Celery application by which runs are published."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from spine_migrate.errors import ConfigurationError
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
 
 
 def publisher(place: str) -> Executor:
-    """The executor at ``place``, or one for the Celery application there.
-
-    The working directory comes first on the path, as with ``celery --app``. Raises ConfigurationError.
-    """
-    found = _named(place)
+    """The executor at ``place``, or one for the Celery application there. Raises ConfigurationError."""
+    found = named(place)
     if callable(getattr(found, "submit", None)) and hasattr(found, "name"):
         return cast("Executor", found)
     try:
@@ -35,18 +33,24 @@ def publisher(place: str) -> Executor:
     return CeleryExecutor(found)
 
 
-def _named(place: str) -> Any:
+def named(place: str, example: str = "shop.celery:app") -> Any:
+    """The object at ``module:name``. Raises ConfigurationError."""
     module_name, colon, attribute = place.partition(":")
     if not (colon and module_name and attribute):
-        raise ConfigurationError(f"{place!r} does not name an object; write MODULE:NAME, such as shop.celery:app.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise ConfigurationError(f"The module {module_name} cannot be imported: {error}.") from error
+        raise ConfigurationError(f"{place!r} does not name an object; write MODULE:NAME, such as {example}.")
+    module = imported(module_name)
     try:
         return getattr(module, attribute)
     except AttributeError:
         raise ConfigurationError(f"The module {module_name} has no {attribute!r}.") from None
+
+
+def imported(module_name: str) -> ModuleType:
+    """The working directory comes first on the path, as with ``celery --app``. Raises ConfigurationError."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return import_module(module_name)
+    except ImportError as error:
+        raise ConfigurationError(f"The module {module_name} cannot be imported: {error}.") from error

@@ -12,6 +12,7 @@ import click
 from spine_migrate.cli.moments import METAVAR, before, moment
 from spine_migrate.cli.options import json_option
 from spine_migrate.cli.runs_opened import place_options
+from spine_migrate.cli.shims_shadow import shadow
 
 if TYPE_CHECKING:
     from spine_migrate.db.connect import Connection
@@ -50,6 +51,9 @@ Exit codes: 0; 2 where MODE is none.""",
 @click.group()
 def shims() -> None:
     """Who still calls the old tasks, and whether they go through the dispatcher."""
+
+
+shims.add_command(shadow)
 
 
 @shims.command(epilog=_EPILOGS["report"])

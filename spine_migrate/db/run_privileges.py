@@ -13,10 +13,10 @@ from spine_migrate.errors import Refused
 LIST, CANCEL, PURGE, INDEX = "runs list", "runs cancel", "runs purge", "runs index"
 RELAY = "worker-relay"
 #: The last is no command: an application whose old tasks go through the dispatcher, on top of what its runs need.
-SHIM_REPORT, SHIM_MODE, SHIMS = "shims report", "shims mode", "shims"
-COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY, SHIM_REPORT, SHIM_MODE, SHIMS)
+SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIMS = "shims report", "shims mode", "shims shadow", "shims"
+COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY, SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIMS)
 #: What needs the same as one of them.
-ALIKE = {"runs show": LIST, "runs retry": CANCEL, "runs reprocess": CANCEL}
+ALIKE = {"runs show": LIST, "runs retry": CANCEL, "runs reprocess": CANCEL, "compare-backends": CANCEL}
 
 _READ = ("SELECT",)
 _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -39,6 +39,7 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     SHIM_REPORT: {"shim_call": _READ, "shim_worker": _READ},
     SHIM_MODE: {"shim_mode": ("SELECT", "INSERT", "UPDATE", "DELETE"), "shim_worker": _READ},
+    SHIM_SHADOW: {"runs": _READ, "run_events": _READ},
     SHIMS: {
         "shim_mode": _READ,
         "shim_call": ("SELECT", "INSERT", "UPDATE"),

@@ -88,13 +88,15 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
     return f" {wrong!r}; there is {', '.join(repr(name) for name in right)}" if right else f" {wrong!r}"
 
 
-def open_document(file: Path) -> Table:
-    """Read and parse. Raises MappingError where the file is missing, unreadable, not UTF-8 or not TOML."""
+def open_document(file: Path, what: str = "mapping") -> Table:
+    """Read and parse. Raises MappingError where the file is missing, unreadable, not UTF-8 or not TOML; ``what`` it is
+    is for the sentence.
+    """
     try:
         text = file.read_text(encoding="utf-8")
         values = tomllib.loads(text)
     except FileNotFoundError:
-        raise MappingError("there is no such mapping file", file=file) from None
+        raise MappingError(f"there is no such {what} file", file=file) from None
     except (OSError, UnicodeDecodeError) as error:
         raise MappingError(f"cannot be read: {error}", file=file) from error
     except tomllib.TOMLDecodeError as error:

@@ -38,6 +38,10 @@ def _mode(database: Database, role: Role) -> bool:
     return _command(database, role, *calls)
 
 
+def _shadow(database: Database, role: Role) -> bool:
+    return _command(database, role, ("shadow",))
+
+
 def _application(database: Database, role: Role) -> bool:
     """A worker that counts, announces and looks; then one that goes on with what it has announced."""
     _run(database, "TRUNCATE shim_worker")
@@ -64,7 +68,8 @@ def _run(database: Database, statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "works"), [("shims report", _report), ("shims mode", _mode), ("shims", _application)]
+    ("command", "works"),
+    [("shims report", _report), ("shims mode", _mode), ("shims shadow", _shadow), ("shims", _application)],
 )
 def test_each_grant_is_needed_and_all_are_enough(
     command: str, works: Callable[[Database, Role], bool], database: Database

@@ -18,10 +18,10 @@ from spine_migrate.execution import HandlerRegistry, RunRecord, SyncDispatcher
 from spine_migrate.execution.errors import ConcurrencyError, InvalidSpecError
 from spine_migrate.execution.executors.celery_message import TaskMessage
 from spine_migrate.execution.executors.memory import MemoryExecutor
+from spine_migrate.execution.jsonable import plain
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_shims import RerouteTask, Route, configure, reroute
 from spine_shims.configuration import reset
-from spine_shims.jsonable import plain
 from spine_shims.modes import Modes
 from tests.shims_tasks import QUIET
 
