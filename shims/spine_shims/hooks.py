@@ -48,9 +48,13 @@ def _announce(sender: Any, **_: object) -> None:
     shims = [
         task.name for task in sender.app.tasks.values() if isinstance(task, RerouteTask) and task.route is not None
     ]
-    telemetry = configuration().telemetry
-    if telemetry is not None and shims:
+    fleet, telemetry = configuration().fleet, configuration().telemetry
+    if telemetry is None or not shims:
+        return
+    if fleet is None:
         telemetry.announce(shims)
+    else:
+        fleet.watch(sender.app, sender.hostname, shims, lambda: telemetry.announce(shims))
 
 
 def _close(**_: object) -> None:

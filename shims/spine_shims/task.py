@@ -155,6 +155,11 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         return params if self.routed.dry_run is None else self.routed.dry_run(params)
 
     @property
+    def spine_shim(self) -> str | None:
+        """What ``inspect registered`` tells of a task that has its shim, see fleet.py."""
+        return None if self.route is None else "yes"
+
+    @property
     def lost_worker_retries(self) -> int:
         given = self.routed.lost_worker_retries
         if given is not None:
@@ -248,7 +253,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         execution = of_run(self, request)
         if execution is None:
             config = configuration()
-            mode, side = config.side_of_message(self.name, self.routed, request.id)
+            mode, side = config.side_of_delivery(self.name, self.routed, request)
             if not request.is_eager:
                 config.count(self.name, _sender(request), mode, side)
             if side is Side.DISPATCH:
