@@ -33,7 +33,7 @@ def define(app: Celery, version: str) -> SimpleNamespace:
     def slow(x: int) -> int:
         time.sleep(0.1)
         note("slow", slow.request.id, version)
-        return x
+        return x + 0
 
     @task("total")
     def total(given: list[int]) -> int:

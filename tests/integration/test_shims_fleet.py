@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import chord, group
@@ -195,6 +196,34 @@ def test_the_last_new_worker_goes_away(fleet: Fleet) -> None:
         with fleet.worker("new") as worker:
             assert (got(waiting), got(legacy)) == (2, 4)
             until(lambda: fleet.runs_of([legacy]) == {("completed", "message"): 1}, "It is not adopted", worker)
+    assert fleet.twice() == []
+
+
+def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
+    """It executes what was dispatched before, and claims nothing: its results are the runs', whose bodies are not
+    executed again by the new worker that comes after it.
+    """
+    with fleet.new_producer() as tasks:
+        with fleet.worker("new") as worker:
+            until(lambda: fleet.workers() == {__version__}, "It is not announced", worker)
+            worker.stop()
+        tasks.refresh()
+        results = [tasks.add.delay(n, 1) for n in range(20)]
+        wrong = tasks.slow.delay("no number")
+        in_flight = chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())
+        with fleet.worker("old") as worker:
+            assert [got(result) for result in results] == [*range(1, 21)]
+            with pytest.raises(TypeError):
+                got(wrong)
+            assert got(in_flight) == 6
+            worker.stop()
+        with fleet.worker("new") as worker:
+            completed = {("add", "completed"): 20, ("slow", "completed"): 4, ("slow", "failed"): 1}
+            until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
+    stored = fleet.place.rows("SELECT result FROM runs WHERE run_id = ANY (%s)", [UUID(one.id) for one in results])
+    assert sorted(result for (result,) in stored) == [*range(1, 21)]
+    # The chord's body was sent by the old worker, as an old message.
+    assert fleet.executed() == {("add", "old"): 20, ("slow", "old"): 5, ("total", "old"): 1}
     assert fleet.twice() == []
 
 
