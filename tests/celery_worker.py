@@ -231,11 +231,18 @@ def prepared(
     broker: str | None = None,
     contract: bool = False,
     application: str = "tests.celery_app",
+    variables: Mapping[str, str] | None = None,
 ) -> Place:
     """``broker`` for tests that kill it; else it is the environment's, or Redis."""
     schema.upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute(TABLES)
     return Place(
-        url, broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url), redis_url, lease, contract, application
+        url,
+        broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url),
+        redis_url,
+        lease,
+        contract,
+        application,
+        variables=variables or {},
     )

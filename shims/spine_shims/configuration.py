@@ -237,8 +237,12 @@ def _at(url: str, schema: str | None, publish: bool) -> Callable[[Celery], SyncD
 def _pool(url: str) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
+    from spine_migrate.execution.pools import check_alive
+
     # Which by itself would look for a server that is back after ever longer pauses, of minutes in the end.
-    return ConnectionPool(url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, open=True)
+    return ConnectionPool(
+        url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, check=check_alive, open=True
+    )
 
 
 def _of_database(

@@ -17,10 +17,18 @@ from spine_shims.task import RerouteTask
 
 
 def connect() -> None:
+    signals.task_success.connect(_sent, weak=False, dispatch_uid="spine_shims")
     signals.task_postrun.connect(_mark, weak=False, dispatch_uid="spine_shims")
     signals.task_revoked.connect(_cancel, weak=False, dispatch_uid="spine_shims")
     signals.worker_ready.connect(_announce, weak=False, dispatch_uid="spine_shims")
     signals.worker_process_shutdown.connect(_close, weak=False, dispatch_uid="spine_shims")
+
+
+def _sent(sender: Any, **_: object) -> None:
+    """What comes next is published, and the result stored."""
+    execution = sender.request.__dict__.get(ON_REQUEST) if isinstance(sender, RerouteTask) else None
+    if execution is not None:
+        execution.sent = True
 
 
 def _mark(task: Any, state: str | None, retval: Any, **_: object) -> None:
