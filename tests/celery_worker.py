@@ -60,7 +60,7 @@ class Place:
 
     Each has queues of its own, so that tests can share a broker. With ``contract`` the workers have the handlers of
     tests/handlers.py. ``application`` is the module that they load,
-    ``variables`` are further ones of their environment, ``pool`` is their kind.
+    ``variables`` are further ones of their environment, ``pool`` is their kind, ``node`` tells some from others.
     """
 
     url: str
@@ -70,6 +70,7 @@ class Place:
     contract: bool = False
     application: str = "tests.celery_app"
     pool: str = "prefork"
+    node: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: f"t{token_hex(4)}-")
 
@@ -108,7 +109,7 @@ class Place:
             "SPINE_TEST_RESULT_URL": self.results,
             "SPINE_TEST_LEASE": str(self.lease),
             "SPINE_TEST_PREFIX": self.prefix,
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "shims"))),
             **({"SPINE_TEST_CONTRACT": "1"} if self.contract else {}),
             **self.variables,
         }
@@ -146,7 +147,7 @@ class CeleryWorker:
         words = [
             "worker",
             "--hostname",
-            f"{self._place.prefix}@%h",
+            f"{self._place.prefix}{self._place.node}@%h",
             "--pool",
             self._place.pool,
             "--concurrency",
@@ -230,11 +231,18 @@ def prepared(
     broker: str | None = None,
     contract: bool = False,
     application: str = "tests.celery_app",
+    variables: Mapping[str, str] | None = None,
 ) -> Place:
     """``broker`` for tests that kill it; else it is the environment's, or Redis."""
     schema.upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute(TABLES)
     return Place(
-        url, broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url), redis_url, lease, contract, application
+        url,
+        broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url),
+        redis_url,
+        lease,
+        contract,
+        application,
+        variables=variables or {},
     )

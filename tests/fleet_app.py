@@ -10,7 +10,7 @@ import os
 from celery import Celery
 
 from spine_migrate.execution import get_default_registry
-from spine_shims import configure
+from spine_shims import configure, fleet
 from tests.fleet_tasks import define, handlers
 
 os.environ.setdefault("SPINE_TEST_NOTES_URL", os.environ["SPINE_DATABASE_URL"])
@@ -23,6 +23,7 @@ app.conf.update(
     result_chord_retry_interval=0.1,
 )
 if os.environ["SPINE_TEST_VERSION"] == "new":
+    fleet.LOOK_SECONDS = 0.2
     configure(os.environ["SPINE_DATABASE_URL"])
     handlers(get_default_registry())
 define(app, os.environ["SPINE_TEST_VERSION"])

@@ -20,8 +20,8 @@ VERSIONS = ("old", "new")
 
 
 def define(app: Celery, version: str) -> SimpleNamespace:
-    def task(name: str) -> Callable[[Callable[..., Any]], Any]:
-        options = {"name": f"fleet.{name}", "shared": False}
+    def task(name: str, **given: Any) -> Callable[[Callable[..., Any]], Any]:
+        options = {"name": f"fleet.{name}", "shared": False, **given}
         return app.task(**options) if version == "old" else reroute(name, app=app, **options)
 
     @task("add")
@@ -33,14 +33,21 @@ def define(app: Celery, version: str) -> SimpleNamespace:
     def slow(x: int) -> int:
         time.sleep(0.1)
         note("slow", slow.request.id, version)
-        return x
+        return x + 0
 
     @task("total")
     def total(given: list[int]) -> int:
         note("total", total.request.id, version)
         return sum(given)
 
-    return SimpleNamespace(add=add, slow=slow, total=total)
+    @task("again", bind=True)
+    def again(self: Any, times: int) -> int:
+        note(f"again {self.request.retries}", self.request.id, version)
+        if self.request.retries < times:
+            raise self.retry(countdown=0)
+        return int(self.request.retries)
+
+    return SimpleNamespace(again=again, add=add, slow=slow, total=total)
 
 
 def handlers(registry: HandlerRegistry) -> None:

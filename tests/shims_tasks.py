@@ -251,6 +251,11 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
     def unstorable() -> Any:
         return {"at": datetime(2026, 1, 2)}  # noqa: DTZ001 - as people have them
 
+    @shim("nothing", bind=True)
+    def nothing(self: Any) -> float:
+        note("nothing", self.request.id, "legacy")
+        return float("nan")
+
     @shim("judged", mode="shadow", pure=True, metadata=lambda n: {"entity_type": "judged", "entity_id": str(n)})
     def judged(n: int) -> Any:
         note("judged", judged.request.id, "legacy")

@@ -23,8 +23,10 @@ from spine_shims.warning import Deprecations, removal_date
 
 if TYPE_CHECKING:
     from celery import Celery
+    from celery.app.task import Context
     from psycopg_pool import ConnectionPool
 
+    from spine_shims.fleet import Fleet
     from spine_shims.route import Route
     from spine_shims.telemetry import Telemetry
 
@@ -50,12 +52,14 @@ class Configuration:
         telemetry: Telemetry | None,
         lease_seconds: float,
         workers_first: bool,
+        fleet: Fleet | None = None,
     ) -> None:
         if fallback not in FALLBACKS:
             raise ConfigurationError(f"fallback is one of {', '.join(FALLBACKS)}, not {fallback!r}.")
         self.dispatcher = dispatcher_of
         self.fallback = fallback
         self.telemetry = telemetry
+        self.fleet = fleet
         self._removal = removal
         self._modes = modes
         self._lease_seconds = lease_seconds
@@ -84,7 +88,21 @@ class Configuration:
         if side is Side.DISPATCH and self._workers_first and not self._modes.workers_ready(task):
             if task not in self._told:
                 self._told.add(task)
-                _log.warning("The task %s is sent as before: no worker that has its shim was seen yet.", task)
+                _log.warning(
+                    "The task %s is sent as before: no worker that has its shim was seen lately, or one that has not is"
+                    " still there.",
+                    task,
+                )
+            return mode, Side.LEGACY
+        return mode, side
+
+    def side_of_delivery(self, task: str, route: Route, request: Context) -> tuple[Mode, Side]:
+        """What becomes of a message without a run. While a worker without the shim is there, no run is made of it: its
+        next attempt would be a message again, which that worker may get. One that was delivered before may have a run.
+        """
+        mode, side = self.side_of_message(task, route, request.id)
+        again = request.is_eager or (request.delivery_info or {}).get("redelivered")
+        if side is Side.DISPATCH and self._workers_first and not again and self._modes.workers_mixed(task):
             return mode, Side.LEGACY
         return mode, side
 
@@ -137,14 +155,17 @@ def configure(
     error for the caller, and for the message another try later; or ``legacy``, the old body, untracked. ``removal`` is
     the last day of the tasks whose route has none. ``modes`` and ``telemetry`` are made for a URL; with a dispatcher,
     modes are those of environment and file and nothing is counted, unless they are given. With ``workers_first``, which
-    a URL has, a call is dispatched once a worker that has the shim was seen; before, it is sent as before.
+    a URL has, a call is dispatched while a worker that has the shim was seen lately, and none that has the task without
+    it; else it is sent as before.
     ``lease_seconds`` is how long a dead worker goes unnoticed. Raises ConfigurationError.
     """
     global _configured  # noqa: PLW0603 - the one piece of global state
+    fleet = None
     if isinstance(dispatcher, str):
         dispatcher_of = _at(dispatcher, schema, _publisher(publish))
         modes, telemetry = _of_database(dispatcher, schema, modes, telemetry)
         workers_first = True if workers_first is None else workers_first
+        fleet = _fleet(dispatcher, schema) if workers_first else None
     else:
         if publish is not None or schema is not None:
             raise ConfigurationError("publish and schema go with a URL; a dispatcher has its own.")
@@ -161,6 +182,7 @@ def configure(
         telemetry=telemetry,
         lease_seconds=lease_seconds,
         workers_first=bool(workers_first),
+        fleet=fleet,
     )
 
 
@@ -215,8 +237,12 @@ def _at(url: str, schema: str | None, publish: bool) -> Callable[[Celery], SyncD
 def _pool(url: str) -> ConnectionPool:
     from psycopg_pool import ConnectionPool
 
+    from spine_migrate.execution.pools import check_alive
+
     # Which by itself would look for a server that is back after ever longer pauses, of minutes in the end.
-    return ConnectionPool(url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, open=True)
+    return ConnectionPool(
+        url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, check=check_alive, open=True
+    )
 
 
 def _of_database(
@@ -226,3 +252,10 @@ def _of_database(
     from spine_shims.telemetry import Telemetry
 
     return modes or Modes(Tables.at(url, schema)), telemetry or Telemetry(Tables.at(url, schema))
+
+
+def _fleet(url: str, schema: str | None) -> Fleet:
+    from spine_shims.fleet import Fleet
+    from spine_shims.tables import Tables
+
+    return Fleet(Tables.at(url, schema))

@@ -6,6 +6,7 @@ sent; a direct call, which has nothing that comes next, marks it at once. What a
 
 =================================  ==============================================================================
 the body returns                   completed, with the result where it is JSON
+what comes next cannot be sent     failed, as Celery's result says
 it raises                          failed; cancelled where it was asked to stop
 it retries itself                  pending again, one attempt up, with the message that Celery would have published
 it is replaced                     completed, with an event ``replaced``
@@ -17,6 +18,7 @@ it is replaced                     completed, with an event ``replaced``
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,7 +58,7 @@ class Again(NamedTuple):
 class Execution:
     """``legacy`` says that the body is the old one; else it is the handler, where the application has registered one.
 
-    ``entered`` once the body was chosen, ``ended`` once it is over.
+    ``entered`` once the body was chosen, ``ended`` once it is over, ``sent`` once Celery has done what comes next.
     """
 
     def __init__(self, task: RerouteTask, worker: Worker, attempt: Attempt, request: Any, *, legacy: bool) -> None:
@@ -68,6 +70,7 @@ class Execution:
         self.nesting: int = request.replaced_task_nesting or 0
         self.entered = False
         self.ended = False
+        self.sent = False
         self.replaced_by: str | None = None
         self._worker = worker
         self._request = request
@@ -140,11 +143,13 @@ class Execution:
 
     def _mark(self, state: str | None, value: Any) -> None:
         own, result = self._outcome
+        called_here = state is None
         state = state or own
         if self._again is not None:
             self._mark_retried(result if isinstance(result, Retry) else Retry("retried"))
         elif state == states.SUCCESS:
-            self._complete(result)
+            # Celery sends its last signal with this state, too, while it goes through an error of its own.
+            self._complete(result) if self.sent or called_here else self._fail_unsent()
         elif state == states.RETRY:
             self.attempt.again(_cause(result), in_seconds=self._pause(result))
         elif state == states.IGNORED:
@@ -166,6 +171,12 @@ class Execution:
             self._note("result_not_stored", {"type": type(result).__qualname__, "why": str(error)})
             storable = None
         self.attempt.complete(storable)
+
+    def _fail_unsent(self) -> None:
+        """As Celery has it, whose result is that failure: the body has returned, and it goes no further."""
+        error = sys.exc_info()[1] or RuntimeError("nobody knows why")
+        why = f"The body has returned, but what comes next was not sent, or the result not stored: {error}"
+        self.attempt.fail(HandlerFailed(why, type(error).__qualname__), RunStatus.FAILED)
 
     def _mark_retried(self, retry: Retry) -> None:
         again = self._again

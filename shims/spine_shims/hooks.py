@@ -17,10 +17,18 @@ from spine_shims.task import RerouteTask
 
 
 def connect() -> None:
+    signals.task_success.connect(_sent, weak=False, dispatch_uid="spine_shims")
     signals.task_postrun.connect(_mark, weak=False, dispatch_uid="spine_shims")
     signals.task_revoked.connect(_cancel, weak=False, dispatch_uid="spine_shims")
     signals.worker_ready.connect(_announce, weak=False, dispatch_uid="spine_shims")
     signals.worker_process_shutdown.connect(_close, weak=False, dispatch_uid="spine_shims")
+
+
+def _sent(sender: Any, **_: object) -> None:
+    """What comes next is published, and the result stored."""
+    execution = sender.request.__dict__.get(ON_REQUEST) if isinstance(sender, RerouteTask) else None
+    if execution is not None:
+        execution.sent = True
 
 
 def _mark(task: Any, state: str | None, retval: Any, **_: object) -> None:
@@ -48,9 +56,13 @@ def _announce(sender: Any, **_: object) -> None:
     shims = [
         task.name for task in sender.app.tasks.values() if isinstance(task, RerouteTask) and task.route is not None
     ]
-    telemetry = configuration().telemetry
-    if telemetry is not None and shims:
+    fleet, telemetry = configuration().fleet, configuration().telemetry
+    if telemetry is None or not shims:
+        return
+    if fleet is None:
         telemetry.announce(shims)
+    else:
+        fleet.watch(sender.app, sender.hostname, shims, lambda: telemetry.announce(shims))
 
 
 def _close(**_: object) -> None:

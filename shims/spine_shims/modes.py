@@ -111,6 +111,7 @@ class _Read:
     file: Mapping[str, Mode] = field(default_factory=dict)
     table: Mapping[str, Mode] | None = None
     ready: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
     wrong: dict[str, str] = field(default_factory=dict)
     local_at: float | None = None
     table_at: float | None = None
@@ -164,10 +165,18 @@ class Modes:
         return found or (self._default if default is None else default)
 
     def workers_ready(self, task: str) -> bool:
-        """Whether a worker that has the shim of this task was seen lately; False where nobody could tell, ever."""
+        """Whether a worker that has the shim of this task was seen lately, and none that has the task without it; False
+        where nobody could tell, ever.
+        """
         read = self._own()
         self._keep_table(read)
-        return task in read.ready
+        return task in read.ready and task not in read.mixed
+
+    def workers_mixed(self, task: str) -> bool:
+        """Whether a worker that has this task without its shim was seen lately."""
+        read = self._own()
+        self._keep_table(read)
+        return task in read.mixed
 
     def refresh(self) -> None:
         """Read every source now, in the caller's thread. Raises nothing."""
@@ -191,7 +200,13 @@ class Modes:
             (parents,) = self._by_process.values()
             # What the parent knew, but not its lock: a thread that the child does not have may hold it.
             mine = _Read(
-                parents.environment, parents.file, parents.table, parents.ready, dict(parents.wrong), parents.local_at
+                parents.environment,
+                parents.file,
+                parents.table,
+                parents.ready,
+                parents.mixed,
+                dict(parents.wrong),
+                parents.local_at,
             )
             if mine.table is not None or self._tables is None:
                 mine.asked.set()
@@ -233,7 +248,7 @@ class Modes:
         tables = self._tables
 
         def ask() -> dict[str, Mode]:
-            rows, read.ready = tables.modes_and_ready()
+            rows, read.ready, read.mixed = tables.modes_and_ready()
             return {task: Mode.parse(text) for task, text in rows.items()}
 
         read.table_at = self._clock()

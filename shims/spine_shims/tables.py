@@ -29,6 +29,8 @@ _PATIENCE = {"connect_timeout": "2", "tcp_user_timeout": "10000", "application_n
 _STATEMENT_SECONDS = 10.0
 #: A worker that was seen that long ago is taken for ready; it announces itself more often than that.
 READY_SECONDS = 180.0
+#: A worker without the shim that was seen that long ago may still be there; it is looked for more often than that.
+MIXED_SECONDS = 120.0
 #: Two processes of one host that are apart by at most this leave no gap in what they have seen.
 GAP_SECONDS = 900.0
 #: What was announced that lately needs not be announced again.
@@ -84,12 +86,22 @@ class Tables:
 
         return cls(connect, schema)
 
-    def modes_and_ready(self) -> tuple[dict[str, str], frozenset[str]]:
-        """The modes in the table, as text, by task; and the tasks for which workers are there."""
+    def modes_and_ready(self) -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
+        """The modes in the table, as text, by task; the tasks for which workers are there; and those that a worker has
+        without their shim.
+        """
+        about = {"ready_seconds": READY_SECONDS, "mixed_seconds": MIXED_SECONDS}
         with self._session() as connection:
-            rows = self._execute(connection, "modes_and_ready", {"ready_seconds": READY_SECONDS}).fetchall()
+            rows = self._execute(connection, "modes_and_ready", about).fetchall()
         modes = {row["task"]: row["mode"] for row in rows if row["mode"] is not None}
-        return modes, frozenset(row["task"] for row in rows if row["mode"] is None)
+        ready, mixed = (frozenset(row["task"] for row in rows if row["shimmed"] is is_so) for is_so in (True, False))
+        return modes, ready, mixed
+
+    def seen_without(self, seen: Sequence[tuple[str, str]]) -> None:
+        """Tasks, each with a node that has it without its shim."""
+        tasks, nodes = (list(column) for column in zip(*seen, strict=True)) if seen else ([], [])
+        with self._session() as connection:
+            self._execute(connection, "seen_without", {"tasks": tasks, "nodes": nodes})
 
     def write(
         self, host: str, version: str, counted: Mapping[str, Sequence[Any]], announced: Mapping[str, float]

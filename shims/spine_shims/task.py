@@ -99,7 +99,9 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         try:
             return self._dispatched(args, kwargs, task_id, of_celery, connection)
         except BackendError:
-            if connection is not None or not config.falls_back:
+            # What comes next has nobody who could call again; the worker that gets the message makes it a run.
+            comes_next = by is not None and by.ended
+            if connection is not None or not (config.falls_back or comes_next):
                 raise
         config.count(self.name, "fallback: no database", mode, Side.LEGACY)
         return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
@@ -153,6 +155,11 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
     def shadow_params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Those with which the handler changes nothing."""
         return params if self.routed.dry_run is None else self.routed.dry_run(params)
+
+    @property
+    def spine_shim(self) -> str | None:
+        """What ``inspect registered`` tells of a task that has its shim, see fleet.py."""
+        return None if self.route is None else "yes"
 
     @property
     def lost_worker_retries(self) -> int:
@@ -248,7 +255,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         execution = of_run(self, request)
         if execution is None:
             config = configuration()
-            mode, side = config.side_of_message(self.name, self.routed, request.id)
+            mode, side = config.side_of_delivery(self.name, self.routed, request)
             if not request.is_eager:
                 config.count(self.name, _sender(request), mode, side)
             if side is Side.DISPATCH:

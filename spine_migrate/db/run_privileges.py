@@ -34,7 +34,7 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     INDEX: {},
     RELAY: {
         "runs": ("SELECT", "UPDATE"),
-        "run_events": ("INSERT",),
+        "run_events": ("SELECT", "INSERT"),
         "run_handoff": ("SELECT", "UPDATE"),
     },
     SHIM_REPORT: {"shim_call": _READ, "shim_worker": _READ},
@@ -46,7 +46,9 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "shim_worker": ("SELECT", "INSERT", "UPDATE"),
     },
 }
-_LEDGER_TABLES = {
+#: What ended elsewhere is claimed before it is marked.
+_SEQUENCES: dict[str, dict[str, tuple[str, ...]]] = {RELAY: {"run_fence": ("USAGE",)}}
+_LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     PURGE: {"migration": _READ, "audit": ("INSERT",)},
     INDEX: {"migration": _READ, "deferred_ddl": _READ},
     SHIM_MODE: {"audit": ("INSERT",)},
@@ -68,8 +70,8 @@ def needed(connection: Connection, command: str, target_schema: str | None) -> l
 def _needed(connection: Connection, command: str, runs: Relation | Name) -> Iterator[Grant]:
     schema = (runs if isinstance(runs, Name) else runs.name).schema
     yield Grant("SCHEMA", (schema,), ("USAGE",))
-    for table, privileges in _TABLES[command].items():
-        yield Grant("TABLE", (schema, table), privileges)
+    yield from _each("TABLE", schema, _TABLES[command])
+    yield from _each("SEQUENCE", schema, _SEQUENCES.get(command, {}))
     if command == PURGE:
         for table in _LOCKED:
             yield Grant("TABLE", (schema, table), ("UPDATE",), ("run_id",))
@@ -84,5 +86,9 @@ def _needed(connection: Connection, command: str, runs: Relation | Name) -> Iter
             yield Grant("ROLE", (owner.name,), superuser=owner.superuser)
     if command in _LEDGER_TABLES:
         yield Grant("SCHEMA", (LEDGER,), ("USAGE",))
-        for table, privileges in _LEDGER_TABLES[command].items():
-            yield Grant("TABLE", (LEDGER, table), privileges)
+        yield from _each("TABLE", LEDGER, _LEDGER_TABLES[command])
+
+
+def _each(kind: str, schema: str, privileges: dict[str, tuple[str, ...]]) -> Iterator[Grant]:
+    for name, held in privileges.items():
+        yield Grant(kind, (schema, name), held)

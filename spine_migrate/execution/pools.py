@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import selectors
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -32,6 +33,16 @@ class ForkedPool:
             found.open()
             atexit.register(found.close)
         return found
+
+
+def check_alive(connection: psycopg.Connection[Any]) -> None:
+    """For a pool's ``check``, without a round trip: a server that ends a session, or that was restarted, has said so,
+    and what it said is there to be read. Only then is it asked. Raises as psycopg where the session has ended.
+    """
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(connection.fileno(), selectors.EVENT_READ)
+        if waiting.select(0):
+            ConnectionPool.check_connection(connection)
 
 
 def _like(pool: ConnectionPool[Any]) -> ConnectionPool[Any]:

@@ -3,7 +3,8 @@
 Three rules, each about another kind of loss (they are not one query, and none stands in for another):
 
 - a run that was committed and never published is published;
-- a run that was published and never claimed is published again, each time after a longer while;
+- a run that was published and never claimed is published again, each time after a longer while, unless a worker that
+  does not claim has executed it meanwhile: then it is marked (see ``unclaimed``);
 - a run whose worker let its lease run out is cancelled where that was asked for, else tried again, else a dead letter.
 
 Publishing twice is harmless, a run is claimed once. So several relays may work at the same time; the ledger gives each
@@ -24,6 +25,7 @@ from spine_migrate.execution.executors.protocol import Executor
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.publishing import CLAIM_WITHIN, PUBLISH_GRACE, publish_all
 from spine_migrate.execution.runs import RunRecord, RunStatus
+from spine_migrate.execution.unclaimed import mark_ended
 
 #: Seconds. How long the relay waits at most when the ledger or the broker is down.
 LONGEST_PAUSE = 30.0
@@ -32,7 +34,8 @@ LONGEST_PAUSE = 30.0
 @dataclass(frozen=True)
 class Pass:
     """What one pass came to, in runs. ``failed`` could not be published, for the last time because of ``error``;
-    ``more`` says that a batch was full, so that there may be more to do at once.
+    ``ended_elsewhere`` were executed by a worker that does not claim; ``more`` says that a batch was full, so that
+    there may be more to do at once.
     """
 
     published: int = 0
@@ -41,6 +44,7 @@ class Pass:
     tried_again: int = 0
     dead_lettered: int = 0
     failed: int = 0
+    ended_elsewhere: int = 0
     error: str | None = None
     more: bool = False
 
@@ -62,7 +66,9 @@ class Pass:
         return Pass(**counts, error=other.error or self.error, more=other.more)
 
 
-_COUNTS = ("published", "published_again", "cancelled", "tried_again", "dead_lettered", "failed")
+_COUNTS = (
+    "published", "published_again", "cancelled", "tried_again", "dead_lettered", "failed", "ended_elsewhere",
+)  # fmt: skip
 
 
 class Relay:
@@ -96,7 +102,8 @@ class Relay:
         new = self._ledger.publishable(self._batch, again_in_seconds=self._publish_again)
         first = publish_all(self._executor, new, self._mark)
         # Where something cannot be published, what is taken here would only be put off.
-        old = [] if first.failed else self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within)
+        late = [] if first.failed else self._ledger.unclaimed(self._batch, again_in_seconds=self._claim_within)
+        old = mark_ended(self._ledger, self._executor, late)
         # Not marked once more, which would begin their pauses anew: ``unclaimed`` has made the next one longer.
         again = publish_all(self._executor, old, lambda _: None)
         statuses = [run.status for run in reaped]
@@ -108,10 +115,11 @@ class Relay:
             tried_again=statuses.count(RunStatus.PENDING),
             dead_lettered=statuses.count(RunStatus.DEAD_LETTERED),
             failed=len(failed),
+            ended_elsewhere=len(late) - len(old),
             error=str(failed[-1][1]) if failed else None,
             more=any(
                 len(taken) == self._batch and not left
-                for taken, left in ((reaped, []), (new, first.failed), (old, again.failed))
+                for taken, left in ((reaped, []), (new, first.failed), (late, again.failed))
             ),
         )
 

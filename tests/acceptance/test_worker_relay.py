@@ -92,12 +92,12 @@ def test_one_pass_publishes_and_tells(shop: Shop) -> None:
     first = shop.relay("--app", "shop:app", "--once", "--batch", "2")
     assert (first.returncode, first.stdout) == (
         0,
-        "published 3, published again 0, cancelled 0, tried again 0, dead lettered 0, failed 0\n",
+        "published 3, published again 0, cancelled 0, tried again 0, dead lettered 0, failed 0, ended elsewhere 0\n",
     )
     assert {shop.status(run_id) for run_id in runs} == {RunStatus.QUEUED}
     again = shop.relay("--app", "shop:app", "--once", "--json")
     nothing: dict[str, Any] = dict.fromkeys(
-        ["published", "published_again", "cancelled", "tried_again", "dead_lettered", "failed"], 0
+        ["published", "published_again", "cancelled", "tried_again", "dead_lettered", "failed", "ended_elsewhere"], 0
     )
     assert json.loads(again.stdout) == {"format": 1, **nothing, "error": None}
 

@@ -234,7 +234,8 @@ def test_a_schema_of_any_name(database: Database) -> None:
         telemetry.note("shop.bill", "somebody", LEGACY, Side.LEGACY)
         telemetry.announce(["shop.bill"])
         assert telemetry.flush()
-        assert tables.modes_and_ready() == ({}, frozenset({"shop.bill"}))
+        tables.seen_without([("shop.send", "old@host")])
+        assert tables.modes_and_ready() == ({}, frozenset({"shop.bill"}), frozenset({"shop.send"}))
         telemetry.close()
 
 

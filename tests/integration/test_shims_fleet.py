@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import chord, group
 from celery.result import AsyncResult, allow_join_result
 from psycopg_pool import ConnectionPool
 
+from spine_migrate import __version__
 from spine_migrate.execution import SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import Modes, configure
@@ -36,7 +38,9 @@ class Fleet:
 
     @contextmanager
     def worker(self, version: str) -> Iterator[CeleryWorker]:
-        place = replace(self.place, application="tests.fleet_app", variables={"SPINE_TEST_VERSION": version})
+        place = replace(
+            self.place, application="tests.fleet_app", variables={"SPINE_TEST_VERSION": version}, node=version
+        )
         with place.worker() as worker:
             yield worker
 
@@ -55,12 +59,22 @@ class Fleet:
             ConnectionPool(self.place.url, min_size=1, max_size=2) as pool,
         ):
             dispatcher = SyncDispatcher(executor, PostgresLedger(pool), publish=False)
-            configure(dispatcher, modes=Modes(tables, ttl_seconds=0.05), workers_first=True)
+            modes = Modes(tables, ttl_seconds=0.05)
+            configure(dispatcher, modes=modes, workers_first=True)
             try:
-                yield define(app, "new")
+                yield SimpleNamespace(**vars(define(app, "new")), refresh=modes.refresh)
             finally:
                 reset()
                 tables.close()
+
+    def workers(self) -> set[str]:
+        """Versions of the workers that somebody has seen."""
+        return {version for (version,) in self.place.rows("SELECT DISTINCT version FROM shim_worker")}
+
+    def later(self, seconds: int, version: str) -> None:
+        """As if so much time had passed since workers of a version, '' for those without shims, were seen."""
+        query = "UPDATE shim_worker SET seen_at = seen_at - make_interval(secs => %s) WHERE version = %s RETURNING 1"
+        assert self.place.rows(query, seconds, version)
 
     def executed(self) -> Counter[tuple[str, str]]:
         """How often, by task and by whom."""
@@ -110,7 +124,7 @@ def test_a_new_producer_waits_for_new_workers(fleet: Fleet, caplog: pytest.LogCa
 
         with fleet.worker("new") as worker:
             announced = "SELECT count(DISTINCT task) FROM shim_worker"
-            until(lambda: fleet.place.rows(announced) == [(3,)], "The worker announces nothing", worker)
+            until(lambda: fleet.place.rows(announced) == [(4,)], "The worker announces nothing", worker)
             # What it knows of workers is 0.05 s old at most, when it asks; the answer comes with the question after it.
             until(lambda: _dispatches(fleet, tasks), "The producer does not see it", worker)
             before = fleet.executed()
@@ -131,6 +145,103 @@ def _dispatches(fleet: Fleet, tasks: SimpleNamespace) -> bool:
         stored.append(sources == [("celery",)])
         got(result)
     return all(stored)
+
+
+def test_new_workers_beside_old_ones(fleet: Fleet) -> None:
+    """A rolling deploy: as long as one of the old ones is there nothing is dispatched, whoever executes it. Then
+    everything is; and no longer, once an old one is there again.
+    """
+    executed: Counter[str] = Counter()
+    with fleet.new_producer() as tasks, fleet.worker("old") as old, fleet.worker("new") as new:
+        until(lambda: fleet.workers() == {"", __version__}, "They are not seen", new)
+        tasks.refresh()
+        _each_once(fleet, tasks, executed, dispatched=False)
+        assert fleet.runs() == {}
+        old.stop()
+        # It may only have been too busy to answer.
+        fleet.later(60, "")
+        tasks.refresh()
+        _each_once(fleet, tasks, executed, dispatched=False)
+        assert fleet.runs() == {}
+
+        fleet.later(121, "")
+        tasks.refresh()
+        _each_once(fleet, tasks, executed, dispatched=True)
+
+        fleet.place.rows("DELETE FROM shim_worker WHERE version = '' RETURNING 1")
+        with fleet.worker("old"):
+            until(lambda: "" in fleet.workers(), "The old one is not seen", new)
+            tasks.refresh()
+            _each_once(fleet, tasks, executed, dispatched=False)
+    assert fleet.twice() == []
+
+
+def test_the_last_new_worker_goes_away(fleet: Fleet) -> None:
+    """For three minutes it is taken to be there: its deploy may be at hand, and its runs wait. Then calls are sent as
+    before, for whoever is there to execute them.
+    """
+    executed: Counter[str] = Counter()
+    with fleet.new_producer() as tasks:
+        with fleet.worker("new") as worker:
+            until(lambda: fleet.workers() == {__version__}, "It is not announced", worker)
+            tasks.refresh()
+            _each_once(fleet, tasks, executed, dispatched=True)
+            worker.stop()
+        waiting = tasks.add.delay(1, 1)
+        fleet.later(181, __version__)
+        tasks.refresh()
+        legacy = tasks.add.delay(2, 2)
+        until(lambda: fleet.runs_of([waiting]) == {("queued", "celery"): 1}, "The first is not published")
+        assert fleet.runs_of([legacy]) == {}
+        with fleet.worker("new") as worker:
+            assert (got(waiting), got(legacy)) == (2, 4)
+            until(lambda: fleet.runs_of([legacy]) == {("completed", "message"): 1}, "It is not adopted", worker)
+    assert fleet.twice() == []
+
+
+def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
+    """It executes what was dispatched before, and claims nothing: its results are the runs', whose bodies are not
+    executed again by the new worker that comes after it.
+    """
+    with fleet.new_producer() as tasks:
+        with fleet.worker("new") as worker:
+            until(lambda: fleet.workers() == {__version__}, "It is not announced", worker)
+            worker.stop()
+        tasks.refresh()
+        results = [tasks.add.delay(n, 1) for n in range(20)]
+        wrong = tasks.slow.delay("no number")
+        in_flight = chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())
+        with fleet.worker("old") as worker:
+            assert [got(result) for result in results] == [*range(1, 21)]
+            with pytest.raises(TypeError):
+                got(wrong)
+            assert got(in_flight) == 6
+            worker.stop()
+        with fleet.worker("new") as worker:
+            completed = {("add", "completed"): 20, ("slow", "completed"): 4, ("slow", "failed"): 1}
+            until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
+    stored = fleet.place.rows("SELECT result FROM runs WHERE run_id = ANY (%s)", [UUID(one.id) for one in results])
+    assert sorted(result for (result,) in stored) == [*range(1, 21)]
+    # The chord's body was sent by the old worker, as an old message.
+    assert fleet.executed() == {("add", "old"): 20, ("slow", "old"): 5, ("total", "old"): 1}
+    assert fleet.twice() == []
+
+
+def _each_once(fleet: Fleet, tasks: SimpleNamespace, before: Counter[str], *, dispatched: bool) -> None:
+    """Calls of each kind, each of whose bodies is executed once, beside those ``before``, to which they are added."""
+    results = [tasks.add.delay(n, 1) for n in range(20)]
+    retried = [tasks.again.delay(1) for _ in range(6)]
+    in_flight = chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())
+    assert [got(result) for result in results] == [*range(1, 21)]
+    assert [got(result) for result in retried] == [1] * 6
+    assert got(in_flight) == 6
+    made = fleet.runs_of([*results, *retried])
+    if dispatched:
+        until(lambda: fleet.runs_of([*results, *retried]) == {("completed", "celery"): 26}, f"Not these runs: {made}")
+    else:
+        assert made == {}
+    before.update({"add": 20, "again 0": 6, "again 1": 6, "slow": 4, "total": 1})
+    assert Counter(task for (task, _), count in fleet.executed().items() for _ in range(count)) == before
 
 
 def test_an_old_producer_and_a_new_worker(fleet: Fleet) -> None:

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from celery import chain
 from celery.exceptions import WorkerLostError
 from psycopg_pool import ConnectionPool
 
 from spine_migrate.db import schema
-from spine_migrate.execution import BackendError, HandlerRegistry, SyncDispatcher
+from spine_migrate.execution import BackendError, HandlerRegistry, OrchestrationError, SyncDispatcher
 from spine_migrate.execution.executors.celery import CeleryExecutor
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import configure
+from spine_shims.configuration import _pool
 from tests.celery_worker import CeleryWorker, Place, until
 from tests.conftest import StartServer
 from tests.database import Database
@@ -137,6 +140,35 @@ def test_a_lost_worker_of_a_task_that_acknowledges_late(site: Site) -> None:
     assert len(site.noted("late")) == 2
 
 
+@dispatch
+def test_what_comes_next_cannot_be_sent(site: Site) -> None:
+    """JSON has no such number, so the next call is refused: Celery's result is that failure, and the run has failed."""
+    result = site.tasks.nothing.apply_async(link=site.tasks.echo.s())
+    with pytest.raises(OrchestrationError, match="cannot be written as JSON"):
+        site.get(result)
+    run = site.run(result, "failed")
+    assert run is not None
+    assert run.error is not None
+    assert "what comes next was not sent" in run.error
+    assert run.error_type == "InvalidSpecError"
+    assert len(site.noted("nothing")) == 1
+    assert site.noted("echo") == []
+
+
+@dispatch
+def test_sessions_that_the_server_has_ended(site: Site) -> None:
+    """As when it was restarted, or a pooler was: a call finds out before it is made, and does not fail."""
+    with _pool(site.place.url) as pool:
+        dispatcher = site.dispatcher
+        configure(SyncDispatcher(dispatcher.executor, PostgresLedger(pool), dispatcher.registry, publish=False))
+        for _ in range(3):
+            assert site.get(site.tasks.add.delay(1)) == 2
+            site.place.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
 @pytest.fixture
 def apart(database: Database, redis_url: str, start_server: StartServer) -> tuple[Place, Any]:
     """A ledger on a server that can be stopped; what bodies write down is in another database."""
@@ -189,6 +221,33 @@ def test_a_message_without_a_run_while_the_database_is_away(
         assert executions(database.url, "add") == ["legacy" if fallback == "legacy" else "handler"]
         tracked = place.rows("SELECT status FROM runs WHERE run_id = %s", result.id)
         assert tracked == ([] if fallback == "legacy" else [("completed",)])
+
+
+def test_what_comes_next_while_the_database_is_away(
+    apart: tuple[Place, Any], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body has ended, and nobody could call again: the next task of the chain is sent as an old message, which is
+    adopted once the database is back. Both bodies are executed once, whose worker has lived.
+    """
+    place, server = apart
+    monkeypatch.setenv("SPINE_TEST_NOTES_URL", database.url)
+    lease = {"SPINE_TEST_LEASE": "60"}
+    with worker_of(place, database.url, **lease) as worker, producing(place, worker) as producer, relay_of(place):
+        warmed(place, producer, worker, database.url)
+        configure(producer.dispatcher)
+        tasks = producer.site("dispatch").tasks
+        result = chain(tasks.sleep.s(2), tasks.echo.s("next"))()
+        until(lambda: executions(database.url, "sleep"), "It does not start", worker)
+        server.stop("immediate")
+        # Which is adopted no sooner than the database is there.
+        until(lambda: "is looked at again" in worker.log(), "What comes next does not come", worker)
+        server.start()
+        assert result.get(timeout=60) == [[2, "next"], {}]
+        assert executions(database.url, "sleep") == ["legacy"]
+        assert len(executions(database.url, "echo")) == 5
+        ids = [UUID(result.parent.id), UUID(result.id)]
+        marked = "SELECT trigger_source FROM runs WHERE run_id = ANY (%s) AND status = 'completed' ORDER BY created_at"
+        until(lambda: place.rows(marked, ids) == [("celery",), ("message",)], "They are not marked", worker)
 
 
 def test_a_run_whose_message_comes_while_the_database_is_away(

@@ -3,10 +3,23 @@
 SELECT set_config('statement_timeout', %(milliseconds)s, true);
 
 -- name: modes_and_ready
--- The mode of each task that has one, and the tasks (without a mode) that a worker has announced lately.
-SELECT task, mode FROM {shim_mode}
+-- The mode of each task that has one; and, without a mode, the tasks that a worker has announced lately, and those that a
+-- worker has which has not their shim: it has no version.
+SELECT task, mode, NULL AS shimmed FROM {shim_mode}
 UNION ALL
-SELECT DISTINCT task, NULL FROM {shim_worker} WHERE seen_at > now() - make_interval(secs => %(ready_seconds)s);
+SELECT DISTINCT task, NULL, version <> ''
+  FROM {shim_worker}
+ WHERE seen_at > now() - make_interval(
+           secs => CASE version WHEN '' THEN %(mixed_seconds)s::float8 ELSE %(ready_seconds)s::float8 END);
+
+-- name: seen_without
+-- That some nodes have some tasks without their shims. In the order of the key, so that two who see the same do not
+-- refuse each other.
+INSERT INTO {shim_worker} (task, host, version, since, seen_at)
+SELECT task, node, '', 'epoch', now()
+  FROM unnest(%(tasks)s::text[], %(nodes)s::text[]) AS seen (task, node)
+ ORDER BY task, node
+ON CONFLICT (task, host, version, since) DO UPDATE SET seen_at = EXCLUDED.seen_at;
 
 -- name: count
 -- Add to who calls what. Ages are seconds before now: an application's clock may be wrong. In the order of the key, so

@@ -14,18 +14,18 @@ HAVING %(since)s::timestamptz IS NULL OR max(last_seen) >= %(since)s
 
 -- name: known_tasks
 -- Every task that was called or announced.
-SELECT task FROM {shim_call} UNION SELECT task FROM {shim_worker} ORDER BY task;
+SELECT task FROM {shim_call} UNION SELECT task FROM {shim_worker} WHERE version <> '' ORDER BY task;
 
 -- name: watched
 -- From when to when somebody was there to count the calls of some tasks, as far as it touches the time since a moment.
 SELECT task, since, seen_at
   FROM {shim_worker}
- WHERE task = ANY (%(tasks)s) AND seen_at >= %(since)s
+ WHERE task = ANY (%(tasks)s) AND seen_at >= %(since)s AND version <> ''
  ORDER BY task, since, seen_at;
 
 -- name: ready
 -- Whether a worker has ever announced a task.
-SELECT EXISTS (SELECT FROM {shim_worker} WHERE task = %(task)s);
+SELECT EXISTS (SELECT FROM {shim_worker} WHERE task = %(task)s AND version <> '');
 
 -- name: modes
 -- The modes that were set, of one task or of all.

@@ -10,13 +10,15 @@ and leave its run waiting for ever.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.celery_broker import Broker
 from spine_migrate.execution.executors.celery_message import ATTEMPT_HEADER, RUN_HEADER, TaskMessage
-from spine_migrate.execution.runs import RunRecord, RunStatus
+from spine_migrate.execution.executors.protocol import Outcome
+from spine_migrate.execution.runs import FINAL, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -122,17 +124,41 @@ class CeleryExecutor:
 
         It answers within the backend's own timeouts (``redis_socket_timeout`` and the like). Raises BackendError.
         """
+        found = self._stored_result(external_ref)
+        return None if found is None else STATUSES.get(found["status"])
+
+    def outcome(self, run: RunRecord) -> Outcome | None:
+        """By the result backend, for a run with a message of its own: whoever has that message's task can execute it.
+        Only where the task's id is the run's, since others may have been executed under it too.
+        """
+        if run.message is None or run.message["task_id"] != run.run_id:
+            return None
+        found = self._stored_result(run.run_id)
+        status = None if found is None else STATUSES.get(found["status"])
+        if found is None or status not in FINAL or found.get("date_done") is None:
+            return None
+        return Outcome(status, found["result"], _moment(found["date_done"]))
+
+    def _stored_result(self, task_id: str) -> dict[str, Any] | None:
+        """Raises BackendError."""
         from celery.backends.base import DisabledBackend
         from celery.exceptions import BackendGetMetaError
-        from kombu.exceptions import OperationalError
+        from kombu.exceptions import KombuError, OperationalError
 
         backend = self._app.backend
         if isinstance(backend, DisabledBackend):
             return None
         try:
-            return STATUSES.get(backend.get_state(external_ref))
-        except (BackendGetMetaError, OperationalError, OSError, *_errors_of(backend)) as error:
+            found: dict[str, Any] = backend.get_task_meta(task_id)
+        except (BackendGetMetaError, KombuError, OperationalError, OSError, *_errors_of(backend)) as error:
             raise BackendError(f"The result backend cannot be reached: {' '.join(str(error).split())}.") from error
+        return found
+
+
+def _moment(given: str | datetime) -> datetime:
+    """As backends give it; UTC where it has no zone, which is what Celery writes."""
+    found = datetime.fromisoformat(given) if isinstance(given, str) else given
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _errors_of(backend: object) -> tuple[type[BaseException], ...]:

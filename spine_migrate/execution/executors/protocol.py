@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
 
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
 from spine_migrate.execution.ledgers.protocol import Ledger
@@ -32,6 +34,26 @@ class Executor(Protocol):
 
     def get_status(self, external_ref: str) -> RunStatus | None:
         """What the executor knows of a run, None where that is nothing. The ledger's word is the one that counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an executor stored of the end of a task: ``result`` is what the body gave, or the exception that it raised;
+    ``at`` is by the clock of whoever executed it. ``status`` is completed, failed or cancelled.
+    """
+
+    status: RunStatus
+    result: Any
+    at: datetime
+
+
+@runtime_checkable
+class KnowsOutcomes(Protocol):
+    """An executor whose messages others may execute as well, who claim no run; see ``unclaimed``."""
+
+    def outcome(self, run: RunRecord) -> Outcome | None:
+        """None for a run that nobody else executes, and where nothing is known. Raises BackendError."""
         ...
 
 

@@ -25,7 +25,8 @@ CREATE TABLE shim_call (
     PRIMARY KEY (task, caller, host, version, mode, side)
 );
 
--- shim_worker: from when to when a host's workers had the shim of a task, and counted its calls; gaps begin a new row
+-- shim_worker: from when to when a host's workers had the shim of a task, and counted its calls; gaps begin a new row.
+-- Where the version is empty, host is a node that had the task and not its shim, and seen_at when that was seen last
 CREATE TABLE shim_worker (
     task TEXT NOT NULL,
     host TEXT NOT NULL,
