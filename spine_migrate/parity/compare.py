@@ -43,9 +43,9 @@ def compare(
     """Compare the migrations of these mappings, or all that are not undone.
 
     ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each,
-    ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks that were read of
-    a mapping, where its method counts them. Reads only; the connection must be idle and in autocommit. Raises MappingError for a
-    name that is no mapping, and psycopg.Error where the server fails.
+    ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks read
+    of a mapping, where its method counts them. Reads only; the connection must be idle and in autocommit. Raises
+    MappingError for a name that is no mapping, and psycopg.Error where the server fails.
     """
     options = options or Options()
     files = {mapping.name: mapping for mapping in map(load, names)}
