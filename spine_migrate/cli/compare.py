@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 
 from spine_migrate.cli.compare_options import how_options
 from spine_migrate.cli.compare_options import options as read_options
-from spine_migrate.cli.options import json_option, target_option
+from spine_migrate.cli.options import json_option, source_option, target_option
 
 if TYPE_CHECKING:
     from spine_migrate.parity.model import Report
@@ -21,7 +22,7 @@ _FORMATS = ("text", "json", "markdown", "junit", "github")
 
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
-_GOES_ON = frozenset({"unfinished", "partial"})
+_GOES_ON = frozenset({"unfinished", "partial", "unsettled"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -64,6 +65,7 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@source_option
 @target_option
 @how_options
 @click.option("--format", "form", type=click.Choice(_FORMATS), default=None, help="How to report; text is the default.")
@@ -91,6 +93,7 @@ def compare(
     *,
     names: tuple[str, ...],
     more: tuple[str, ...],
+    source: str | None,
     target: str | None,
     form: str | None,
     as_json: bool,
@@ -112,9 +115,19 @@ def compare(
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
     options, every = read_options(**how), (*names, *more)
-    with connect(target) as connection, blocks_shown() as (started, progress):
-        sealing = closing(certificate, every, connection)
-        report = compare_migrations(connection, every, options, started=started, closing=sealing, progress=progress)
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(target))
+        legacy = stack.enter_context(connect(source)) if source and source != target else None
+        started, progress = stack.enter_context(blocks_shown())
+        report = compare_migrations(
+            connection,
+            every,
+            options,
+            source=legacy,
+            started=started,
+            closing=closing(certificate, every, connection),
+            progress=progress,
+        )
     _write(report, "json" if as_json else form or "text", output)
     raise click.exceptions.Exit(_exit_code(report))
 
