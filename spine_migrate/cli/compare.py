@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,14 @@ import click
 from spine_migrate.cli.compare_options import how_options
 from spine_migrate.cli.compare_options import options as read_options
 from spine_migrate.cli.compare_reports import Destination, destinations, report_options, wants_picture, write
-from spine_migrate.cli.options import target_option
+from spine_migrate.cli.options import source_option, target_option
 
 if TYPE_CHECKING:
     from spine_migrate.parity.model import Report
 
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
-_GOES_ON = frozenset({"unfinished", "partial"})
+_GOES_ON = frozenset({"unfinished", "partial", "unsettled"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -61,6 +62,7 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@source_option
 @target_option
 @how_options
 @report_options
@@ -82,6 +84,7 @@ def compare(
     *,
     names: tuple[str, ...],
     more: tuple[str, ...],
+    source: str | None,
     target: str | None,
     form: str | None,
     as_json: bool,
@@ -104,9 +107,19 @@ def compare(
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)
-    with connect(target) as connection, blocks_shown() as (started, progress):
-        sealing = closing(certificate, every, connection)
-        report = compare_migrations(connection, every, options, started=started, closing=sealing, progress=progress)
+    with ExitStack() as stack:
+        connection = stack.enter_context(connect(target))
+        legacy = stack.enter_context(connect(source)) if source and source != target else None
+        started, progress = stack.enter_context(blocks_shown())
+        report = compare_migrations(
+            connection,
+            every,
+            options,
+            source=legacy,
+            started=started,
+            closing=closing(certificate, every, connection),
+            progress=progress,
+        )
     write(report, places)
     raise click.exceptions.Exit(_exit_code(report))
 

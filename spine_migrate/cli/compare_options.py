@@ -67,6 +67,14 @@ def how_options(command: Command) -> Command:
                 show_default=True,
                 help="Sessions that read buckets at the same time.",
             ),
+            click.option(
+                "--settle",
+                type=click.FloatRange(0, 3600),
+                default=2.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="How long a difference between two servers must have stood before it is told.",
+            ),
             click.option("--exact", is_flag=True, help="Binary images, not values: in JSON 1.0 is not 1.00."),
             click.option("--sample", type=Share(), help="Compare this share of the keys, always the same ones."),
             click.option("--since", type=Moment(), help="Compare rows of this time and later."),
@@ -81,6 +89,7 @@ def options(
     *,
     method: str,
     workers: int,
+    settle: float,
     exact: bool,
     sample: float | None,
     since: datetime | None,
@@ -101,4 +110,5 @@ def options(
         max_differences=max_differences,
         picture=picture,
         workers=workers,
+        settle_seconds=settle,
     )

@@ -8,6 +8,7 @@ not the one that the migration was run with, or the tables no longer have its sh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psycopg
@@ -27,7 +28,7 @@ from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Ver
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import drawn
 from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
-from spine_migrate.parity.snapshot import Shared, export, snapshot
+from spine_migrate.parity.snapshot import Shared, export, same, snapshot
 from spine_migrate.parity.tables import Tables
 
 
@@ -36,27 +37,32 @@ def compare(
     names: Sequence[str] = (),
     options: Options | None = None,
     *,
+    source: Connection | None = None,
     started: Callable[[str, int, int], None] | None = None,
     closing: Callable[[Report], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Compare the migrations of these mappings, or all that are not undone.
 
-    ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each,
-    ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks read
-    of a mapping, where its method counts them. Reads only; the connection must be idle and in autocommit. Raises
+    ``names`` are shipped mappings or paths that end in .toml. ``connection`` leads to the target tables and the ledger,
+    ``source`` to the legacy tables where they are elsewhere. ``started(name, number, of)`` is called before each,
+    ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks read of a
+    mapping, where its method counts them. Reads only; connections must be idle and in autocommit. Raises
     MappingError for a name that is no mapping, and psycopg.Error where the server fails.
     """
     options = options or Options()
     files = {mapping.name: mapping for mapping in map(load, names)}
-    with snapshot(connection) as taken:
+    with ExitStack() as stack:
+        taken = stack.enter_context(snapshot(connection))
+        elsewhere = stack.enter_context(snapshot(source)) if source and not same(source, connection) else None
         try:
             ledger.require(connection)
         except Refused as refused:
-            return _report(options, taken, [], [Reason(refused.precondition, refused.sentence)])
+            return _report(options, taken, elsewhere, [], [Reason(refused.precondition, refused.sentence)])
         shared = export(connection)
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
-        comparing = _Comparing(shared, options, progress or (lambda _done, _of: None))
+        legacy = export(source) if source and elsewhere else shared
+        comparing = _Comparing(legacy, shared, options, progress or (lambda _done, _of: None))
         comparisons: list[Comparison] = []
         for number, migration in enumerate(found, start=1):
             if started is not None:
@@ -66,17 +72,32 @@ def compare(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        report = _report(options, taken, comparisons, [] if comparisons else [nothing])
+        report = _report(options, taken, elsewhere, comparisons, [] if comparisons else [nothing])
         if closing is not None:
             closing(report)
         return report
 
 
-def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], reasons: list[Reason]) -> Report:
+def _report(
+    options: Options,
+    taken: Snapshot,
+    elsewhere: Snapshot | None,
+    comparisons: list[Comparison],
+    reasons: list[Reason],
+) -> Report:
     verdict = overall([comparison.verdict for comparison in comparisons])
     equality = EXACT if options.equality is Equality.EXACT else EQUALITY
     return Report(
-        verdict, reasons, taken, comparisons, equality, NOT_CHECKED, EVENTS, __version__, mode=options.equality
+        verdict,
+        reasons,
+        taken,
+        comparisons,
+        equality,
+        NOT_CHECKED,
+        EVENTS,
+        __version__,
+        mode=options.equality,
+        source_snapshot=elsewhere,
     )
 
 
@@ -110,6 +131,7 @@ def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: 
 
 @dataclass(frozen=True)
 class _Comparing:
+    source: Shared
     target: Shared
     options: Options
     progress: Callable[[int, int], None]
@@ -120,7 +142,7 @@ class _Comparing:
             mapping = given or _shipped(migration)
             _check_comparable(migration, mapping)
             # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.
-            with self.target.connection.transaction():
+            with self.source.connection.transaction(), self.target.connection.transaction():
                 tables = self._tables(migration, mapping)
                 found = Comparer(tables, self.options, self.progress).run()
                 return drawn(tables.connection, tables.parity, found) if self.options.picture else found
@@ -137,11 +159,11 @@ class _Comparing:
             return _untold(migration, mapping, "value-fails", sentence)
 
     def _tables(self, migration: Migration, mapping: Mapping) -> Tables:
-        source = catalog.named(self.target.connection, migration.source_table)
+        source = catalog.named(self.source.connection, migration.source_table)
         target = catalog.named(self.target.connection, migration.target_table)
         exact = self.options.equality is Equality.EXACT
         parity = compiled(bind(mapping, source, target), target.columns, exact=exact)
-        return Tables(migration, parity, self.target, self.target, source.oid, target.oid)
+        return Tables(migration, parity, self.source, self.target, source.oid, target.oid)
 
 
 def _shipped(migration: Migration) -> Mapping:

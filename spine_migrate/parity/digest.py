@@ -67,6 +67,14 @@ class Aside:
     groups: list[Keys] = field(default_factory=list)
 
 
+@dataclass
+class Seen:
+    """What became of all rows: read in digests, or left out and looked at by key."""
+
+    reading: Reading = field(default_factory=Reading)
+    aside: Aside = field(default_factory=Aside)
+
+
 @dataclass(frozen=True)
 class Digests:
     """``condition`` is that of a ``Selection``, ``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told
@@ -78,6 +86,7 @@ class Digests:
     condition: Sql | None
     legacy: Any
     progress: Callable[[int, int], None]
+    seen: Seen
 
     def suspects(self) -> Iterator[Keys]:
         self.tables.lock()
@@ -98,6 +107,7 @@ class Digests:
         }
         with self.readers.running() as pool:
             reading = self._read(pool, sides, parameters)
+            self.seen.reading, self.seen.aside = reading, aside
             bits = reading.source.differing(reading.target)
             drilled = iter(()) if bits is None else self._drill(sides, parameters, bits)
             yield from chain(aside.groups, drilled)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.part import of_targets
-from spine_migrate.parity import rows
-from spine_migrate.parity.digest import Digests
+from spine_migrate.parity.digest import Digests, Seen
 from spine_migrate.parity.drill import chunks
 from spine_migrate.parity.evidence import Method
 from spine_migrate.parity.part import Selection
 from spine_migrate.parity.readers import Readers
-from spine_migrate.parity.rows import Keys, Part
+from spine_migrate.parity.rows import Beside, Keys, Part
 from spine_migrate.parity.tables import Tables
 
 # Suspects that one statement looks at.
@@ -23,25 +22,32 @@ _CHUNK = 10_000
 
 @dataclass(frozen=True)
 class Finder:
-    """``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told of blocks, where a method counts them."""
+    """``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told of blocks, where a method counts them.
+    ``seen`` is filled once all suspects have been taken.
+    """
 
     tables: Tables
     selection: Selection
     legacy: Any
     workers: int
     progress: Callable[[int, int], None]
+    seen: Seen = field(default_factory=Seen)
 
     def parts(self, method: Method) -> Iterator[Part]:
         """What is to be looked at, so that no row that differs is left out."""
         if method.name == "join":
             yield self.selection.part()
             return
-        yield from rows.suspects(self.tables.parity, map(self._completed, self._suspects()))
+        beside = Beside(self.tables.parity)
+        for chunk in self.suspects():
+            yield beside.part(chunk, 3)
 
-    def _suspects(self) -> Iterator[Keys]:
+    def suspects(self) -> Iterator[Keys]:
+        """The keys of rows that may differ, by digests."""
         readers = Readers(self.tables.source, self.tables.target, self.workers)
-        digests = Digests(self.tables, readers, self.selection.condition, self.legacy, self.progress)
-        return chunks(digests.suspects(), _CHUNK)
+        condition = self.selection.condition
+        digests = Digests(self.tables, readers, condition, self.legacy, self.progress, self.seen)
+        return map(self._completed, chunks(digests.suspects(), _CHUNK))
 
     def _completed(self, chunk: Keys) -> Keys:
         """With the legacy rows that a loose condition has left out; the target's are found by their keys."""

@@ -188,6 +188,8 @@ class Report:
     events: str
     tool_version: str
     mode: Equality = Equality.VALUE
+    source_snapshot: Snapshot | None = None
+    """Of the legacy tables, where they are on another server."""
     histories: list[Histories] = field(default_factory=list)
 
 

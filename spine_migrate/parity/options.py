@@ -18,14 +18,15 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """``max_differences`` limits what is listed per mapping, never what is counted; ``workers`` read buckets.
-
-    ``picture`` asks where along time or keys the rows agree, for which the legacy tables are read once more.
+    """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
+    where along time or keys the rows agree, which reads the legacy tables once more. ``workers`` read buckets.
+    A difference between two servers must have stood for ``settle_seconds``.
     """
 
-    method: Finding = Finding.AUTO
     equality: Equality = Equality.VALUE
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
     picture: bool = False
+    method: Finding = Finding.AUTO
     workers: int = 2
+    settle_seconds: float = 2.0

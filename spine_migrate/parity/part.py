@@ -11,7 +11,7 @@ from psycopg import sql
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.emit import part as emit
-from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed, touching, where
+from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed, of_source_keys, of_target_keys, touching, where
 from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.evidence import Scope
 from spine_migrate.parity.rows import Keys, Part
@@ -36,6 +36,25 @@ class Selection:
         if self.keys is not None:
             return Part(keyed(self.tables.parity, first), (self.keys.source, self.keys.target))
         return Part(self._chosen())
+
+    def apart(self, legacy: Any) -> tuple[int, int]:
+        """The same of two servers, each side by its own rows."""
+        tables = self.tables
+        if self.keys is not None:
+            old = tables.legacy_side.old(of_source_keys(tables.parity, 2))
+            new = tables.parity.new(of_target_keys(tables.parity, 2))
+            sides = ((old, [legacy, self.keys.source]), (new, [tables.migration_id, self.keys.target]))
+        else:
+            old, new = (
+                sql.SQL("(SELECT x.* FROM {} AS x WHERE {})").format(side, self.condition)
+                for side in (tables.legacy_side.old(), tables.parity.new())
+            )
+            sides = ((old, [legacy]), (new, [tables.migration_id]))
+        counts = [
+            execute(shared.connection, emit.size(relation), *parameters).fetchall()[0][0]
+            for shared, (relation, parameters) in zip((tables.source, tables.target), sides, strict=True)
+        ]
+        return counts[0], counts[1]
 
     def _chosen(self) -> Chosen:
         parity = self.tables.parity

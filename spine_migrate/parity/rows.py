@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute, rows
@@ -13,6 +13,8 @@ from spine_migrate.mapping.emit.checks import Check
 from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.parity.model import Difference, FieldCount, Rule
+
+GONE = "the entry in quarantine is all that is left of it; discard it, or bring the row back"
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,21 @@ class Gone:
         return self.entries - self.discarded
 
 
-def suspects(parity: Parity, chunks: Iterable[Keys]) -> Iterator[Part]:
-    """Rows of tables that are both on the target's server."""
-    return (Part(keyed(parity, 3), (chunk.source, chunk.target)) for chunk in chunks)
+class Source(Protocol):
+    """Where legacy rows come from: the same server as the target's, or another (``parity.apart``)."""
+
+    def part(self, keys: Keys, first: int) -> Part:
+        """These rows for a statement on the target's server whose parameters for them are from ``$first`` on."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Both tables are on one server."""
+
+    parity: Parity
+
+    def part(self, keys: Keys, first: int) -> Part:
+        return Part(keyed(self.parity, first), (keys.source, keys.target))
 
 
 def look(
@@ -148,8 +162,7 @@ def _order(pair: Pair) -> tuple[str, str, str]:
 def gone(connection: Connection, parity: Parity, migration_id: int, named: int) -> Gone:
     """Legacy rows that were deleted after they had gone to quarantine."""
     counted, *listed = rows(connection, parity.gone(), migration_id, named)
-    note = "the entry in quarantine is all that is left of it; discard it, or bring the row back"
-    differences = [Difference("gone", row["source_key"], None, note=note) for row in listed]
+    differences = [Difference("gone", row["source_key"], None, note=GONE) for row in listed]
     return Gone(counted["entries"], counted["discarded"], differences)
 
 
@@ -180,11 +193,11 @@ def _name(check: Check) -> str:
 
 
 def duplicates(
-    connection: Connection, parity: Parity, migration_id: int, *, source: bool, named: int
+    connection: Connection, parity: Parity, first: Any, *, source: bool, named: int
 ) -> tuple[int, list[Difference]]:
-    """How many keys more than one row has, and the first of them."""
+    """How many keys more than one row has, and the first of them. ``first`` is ``$1`` of the side, see ``Sides``."""
     side = "legacy rows lead to" if source else "target rows have"
-    found = execute(connection, parity.duplicates(source=source), migration_id, max(named, 1)).fetchall()
+    found = execute(connection, parity.duplicates(source=source), first, max(named, 1)).fetchall()
     listed = [
         Difference("duplicate", None, key, field=parity.binding.mapping.target.key, note=f"{count} {side} this key")
         for key, count, _ in found[:named]
@@ -192,10 +205,13 @@ def duplicates(
     return (found[0][2] if found else 0), listed
 
 
-def differences(connection: Connection, parity: Parity, migration_id: int, found: Found) -> Iterator[Difference]:
+def differences(
+    connection: Connection, parity: Parity, migration_id: int, found: Found, source: Source | None = None
+) -> Iterator[Difference]:
     """The named pairs in full, in the order in which they were named."""
     pairs = found.pairs
-    values = _values(connection, parity, migration_id, [pair for pair in pairs if pair.differs is not None])
+    both = [pair for pair in pairs if pair.differs is not None]
+    values = _values(connection, parity, migration_id, both, source or Beside(parity))
     without_mark = _unmarked(connection, parity, [pair.target_key for pair in pairs if pair.kind == "missing"])
     for pair in pairs:
         note = None
@@ -213,13 +229,14 @@ def differences(connection: Connection, parity: Parity, migration_id: int, found
 
 
 def _values(
-    connection: Connection, parity: Parity, migration_id: int, pairs: list[Pair]
+    connection: Connection, parity: Parity, migration_id: int, pairs: list[Pair], source: Source
 ) -> dict[tuple[str | None, str | None], list[dict[str, Any]]]:
     if not pairs:
         return {}
     keys = Keys([str(pair.source_key) for pair in pairs], [str(pair.target_key) for pair in pairs])
+    part = source.part(keys, 2)
     values: dict[tuple[str | None, str | None], list[dict[str, Any]]] = {}
-    for row in rows(connection, parity.values(keyed(parity, 2)), migration_id, keys.source, keys.target):
+    for row in rows(connection, parity.values(part.chosen), migration_id, *part.parameters):
         values.setdefault((row["source_key"], row["target_key"]), []).append(row)
     return values
 

@@ -63,3 +63,9 @@ def export(connection: Connection) -> Shared:
     """The snapshot of a session, for further sessions; to be called in ``snapshot``, outside of any savepoint."""
     ((name,),) = execute(connection, sql.SQL("SELECT pg_export_snapshot()")).fetchall()
     return Shared(connection, name)
+
+
+def same(one: Connection, other: Connection) -> bool:
+    """Whether two sessions are on the same database of the same server, so that they can share a snapshot."""
+    first, second = (session.execute(query("parity", "place")).fetchall() for session in (one, other))
+    return first == second

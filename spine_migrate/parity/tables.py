@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
 
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import Connection, another
 from spine_migrate.db.ledger import Migration
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.parity import Parity
-from spine_migrate.parity.snapshot import Shared
+from spine_migrate.parity.snapshot import Shared, snapshot
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class Tables:
     def legacy_side(self) -> Parity:
         """For statements that run on the source's server."""
         return replace(self.parity, apart=self.apart)
+
+    @contextmanager
+    def afresh(self) -> Iterator[Tables]:
+        """The same tables in new snapshots, in sessions of their own."""
+        with ExitStack() as stack:
+
+            def again(shared: Shared) -> Shared:
+                session = stack.enter_context(another(shared.connection))
+                stack.enter_context(snapshot(session))
+                return Shared(session, "")
+
+            source = again(self.source)
+            yield replace(self, source=source, target=again(self.target) if self.apart else source)
 
     def legacy(self) -> Any:
         """``$1`` of the legacy side's statements, see ``Sides``."""

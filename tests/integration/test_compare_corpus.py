@@ -28,14 +28,16 @@ def moved(database: Database) -> Legacy:
 
 @pytest.mark.parametrize("method", [Finding.JOIN, Finding.BUCKETS])
 @pytest.mark.parametrize("equality", list(Equality))
-def test_each_kind_is_found_and_none_invented(moved: Legacy, method: Finding, equality: Equality) -> None:
+def test_each_kind_is_found_and_none_invented(moved: Legacy, equality: Equality, method: Finding) -> None:
     expected = set()
     with moved.connect() as connection:
         for kind, findings in inject(connection, KINDS, 10):
             if equality is Equality.EXACT or not kind.exact:
                 expected |= findings
     with connect(moved.url) as connection:
-        report = compare(connection, ["capture-spine/executions"], Options(method, equality, max_differences=100_000))
+        report = compare(
+            connection, ["capture-spine/executions"], Options(equality, max_differences=100_000, method=method)
+        )
     (comparison,) = report.comparisons
     found = [(one.kind, one.target_key, one.field) for one in comparison.differences]
     assert report.verdict is Verdict.DIFFERENT

@@ -5,6 +5,12 @@ SELECT pg_current_snapshot()::text AS snapshot,
        pg_is_in_recovery() AS standby, current_database()::text AS database,
        current_setting('server_version') AS server_version, transaction_timestamp() AS taken_at;
 
+-- name: place
+-- What tells one database of one running server from all others.
+SELECT system_identifier, d.oid::bigint AS database, pg_postmaster_start_time() AS started
+  FROM pg_control_system(), pg_database d
+ WHERE d.datname = current_database();
+
 -- name: unique_column
 -- Whether the catalog keeps the values of a column unique, in all rows of the table and of what inherits from it.
 SELECT EXISTS (

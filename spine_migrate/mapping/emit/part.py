@@ -64,6 +64,11 @@ def of_targets(sides: Sides) -> sql.Composed:
     )
 
 
+def size(relation: Sql) -> sql.Composed:
+    """How many rows a relation of ``Sides`` has; ``$1`` as there."""
+    return sql.SQL("SELECT count(*) FROM {} AS x WHERE {} IS NOT NULL").format(relation, parameter(1, sql.SQL("text")))
+
+
 def sizes(chosen: Chosen) -> sql.Composed:
     """How many rows of each side are chosen, the target's without others than ours. ``$1`` is the migration."""
     return sql.SQL("SELECT (SELECT count(*) FROM {} AS o), (SELECT count(*) FROM {} AS n)").format(

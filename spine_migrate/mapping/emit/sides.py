@@ -112,7 +112,7 @@ class Sides:
         for number, name in enumerate(self.produced):
             declared = self.binding.mapping.target.columns[name].type.name
             value = read(sql.Identifier("t", name), self.target_columns[name].type, declared)
-            columns.append(sql.SQL("{} AS {}").format(self._comparable(name, value), sql.Identifier(f"c{number}")))
+            columns.append(sql.SQL("{} AS {}").format(self.comparable(name, value), sql.Identifier(f"c{number}")))
         return sql.SQL("(SELECT t.tableoid AS there, {columns} FROM {target} AS t WHERE {ours} AND {rows})").format(
             columns=sql.SQL(", ").join(columns),
             target=table or self.binding.target.identifier,
@@ -144,9 +144,10 @@ class Sides:
         if conditions:
             whens = sql.SQL(" ").join(sql.SQL("WHEN {} THEN NULL").format(condition) for condition in conditions)
             value = sql.SQL("CASE {} ELSE {} END").format(whens, value)
-        return self._comparable(name, value)
+        return self.comparable(name, value)
 
-    def _comparable(self, name: str, value: Sql) -> Sql:
+    def comparable(self, name: str, value: Sql) -> Sql:
+        """A value of a produced column as it is compared."""
         if self.binding.mapping.target.columns[name].type.name != "text":
             return value
         return sql.SQL('({} COLLATE "C")').format(value)
