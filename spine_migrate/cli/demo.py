@@ -32,7 +32,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("spine-migrate-demo.json"),
     show_default=True,
-    help="Where the parity report goes, as JSON.",
+    help="Where the parity report goes, as JSON; beside it lies the same as an HTML page.",
 )
 @click.option("--keep", is_flag=True, help="Leave the server running until Ctrl-C, to try other commands on it.")
 def demo(*, rows: int, seed: int, awkward: float, report: Path, keep: bool) -> None:
@@ -57,8 +57,7 @@ def demo(*, rows: int, seed: int, awkward: float, report: Path, keep: bool) -> N
                 ("db", "upgrade"),
                 ("executions-to-runs",),
                 ("jobs-to-runs",),
-                ("compare", "--format", "json", "--output", str(report)),
-                ("compare",),
+                ("compare", "--report", f"json={report}", "--report", f"html={report.with_suffix('.html')}"),
             )
         ]
         as_promised = _fates(url)
@@ -135,7 +134,7 @@ def _account(report: Path) -> None:
             f"  {found['mapping']:<32}{counts['matching']:>9,} moved{counts['quarantined']:>8,} quarantined"
             f"{f' ({reasons})' if reasons else ''}"
         )
-    click.echo(f"  parity: {parity['verdict']}; the report lies in {report}")
+    click.echo(f"  parity: {parity['verdict']}; to look at: {report.with_suffix('.html')}, to process: {report}")
 
 
 def _what_next(url: str, *, keep: bool) -> None:

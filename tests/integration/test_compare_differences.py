@@ -303,6 +303,7 @@ def test_a_value_that_can_no_longer_be_carried_is_found(moved: Legacy) -> None:
     moved.execute("UPDATE executions SET retry_count = 2147483647 WHERE execution_id = %s", uuid(3))
     found = {each.field: each for each in one(moved.url).differences}
     assert found["attempt"].note == "the rule cannot carry the legacy value any more"
+    assert [name for name, one in found.items() if one.explained] == ["attempt"]
     assert (found["attempt"].key, found["attempt"].old, found["attempt"].new) == (uuid(3), None, None)
 
 
