@@ -99,6 +99,20 @@ def old_shim(n):
     return n * 2
 
 
+@reroute("charge", app=app, dry_run=lambda params: {{**params, "dry": True}})
+def old_charge(n):
+    with open("charged", "a") as file:
+        file.write("x")
+    return n
+
+
+@register_pipeline("charge")
+def charge(params):
+    if not params.get("dry"):
+        raise AssertionError("charged twice")
+    return params["n"]
+
+
 register_backend("own", lambda: SyncDispatcher(SimpleExecutor()))
 """
 
@@ -182,6 +196,13 @@ def test_an_old_body_is_the_baseline(body: str, more: tuple[str, ...], code: int
     legacy, memory = told["backends"]
     assert (legacy["name"], legacy["runs"][0]["run_id"], memory["events_compared"]) == ("legacy", None, False)
     assert [found["path"] for found in memory["differences"]] == paths
+
+
+def test_a_shim_says_how_its_handler_changes_nothing(desk: Desk) -> None:
+    """As in the mode shadow: the old body does the work, the handler does it dry."""
+    told = desk.here("charge", "--legacy", "shop:old_charge", "--backend", "memory", "--yes")
+    assert (told["verdict"], told["dry_run"]) == ("equal", True)
+    assert (desk.folder / "charged").read_text() == "x"
 
 
 def test_an_old_body_has_another_place_where_it_is_given_one(desk: Desk) -> None:
