@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from spine_migrate.execution.spec import WorkSpec
     from spine_migrate.parity.outputs.driving import Backend
 
+DryRun = Callable[[dict[str, Any]], dict[str, Any]]
+
 LEGACY = "legacy"
 CELERY = "celery"
 
@@ -72,19 +74,18 @@ def work(asked: Asked) -> Work:
         raise ConfigurationError(f"{asked.registry} is of the type {type(registry).__name__}, no HandlerRegistry.")
     kind = asked.kind or _kind(registry, asked.name)
     params = json_object("--params", asked.params)
-    known = registry.get_metadata(kind, asked.name) if registry.has(kind, asked.name) else {}
-    dry_run = known.get("dry_run")
+    pure, dry_run = _marks(asked, registry, kind)
     spec = WorkSpec(
         kind,
         asked.name,
-        dry_run(params) if callable(dry_run) else params,
+        params if dry_run is None else dry_run(params),
         lane=asked.lane,
         trigger_source="compare-backends",
         metadata={"compare_backends": str(uuid4())},
         max_retries=asked.max_retries,
         retry_delay_seconds=0,
     )
-    return Work(spec, registry, pure=known.get("pure") is True or callable(dry_run), dry_run=callable(dry_run))
+    return Work(spec, registry, pure=pure or dry_run is not None, dry_run=dry_run is not None)
 
 
 @contextmanager
@@ -122,6 +123,18 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ConfigurationError(f"What {option} gives is a {type(given).__name__}; it must be a JSON object.")
     return given
+
+
+def _marks(asked: Asked, registry: HandlerRegistry, kind: str) -> tuple[bool, DryRun | None]:
+    """Whether the handler is said to change nothing, and what makes params with which it does not. It is registered
+    so, or the shim that is named as the old body says so, as for the mode shadow.
+    """
+    known = registry.get_metadata(kind, asked.name) if registry.has(kind, asked.name) else {}
+    pure, dry_run = known.get("pure") is True, known.get("dry_run")
+    route = None if asked.legacy is None else getattr(named(asked.legacy), "route", None)
+    if route is not None and (route.kind, route.name) == (kind, asked.name):
+        pure, dry_run = pure or route.pure is True, dry_run or route.dry_run
+    return pure, dry_run if callable(dry_run) else None
 
 
 def _kind(registry: HandlerRegistry, name: str) -> str:

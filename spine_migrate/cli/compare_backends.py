@@ -48,6 +48,7 @@ Exit codes:
   0  equal
   1  different: the result, the end, or the events
   2  usage: no such handler, backend or rule; side effects without --yes
+  3  refused: the tables of runs are not there
   4  could not tell: a run that did not end in time, a baseline that fails; interrupted
   5  the database or the broker did not answer"""
 

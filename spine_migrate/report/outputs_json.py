@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib import resources
 from typing import Any
 
 from spine_migrate.parity.outputs.model import Measured, Outputs
@@ -14,6 +15,11 @@ FORMAT = 1
 
 def render(outputs: Outputs) -> str:
     return json.dumps(document(outputs), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema() -> str:
+    """The JSON Schema (draft 2020-12) of what ``render`` gives."""
+    return (resources.files("spine_migrate.report") / "outputs.schema.json").read_text(encoding="utf-8")
 
 
 def document(outputs: Outputs) -> dict[str, Any]:

@@ -16,11 +16,13 @@ _VALUE_WIDTH = 400
 
 
 def render(outputs: Outputs) -> str:
-    suites = ET.Element("testsuites", name="spine-migrate compare-backends")
-    for one in outputs.backends:
-        suites.append(_suite(outputs, one))
-    ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    suites = [_suite(outputs, one) for one in outputs.backends]
+    root = ET.Element("testsuites", name="spine-migrate compare-backends")
+    for total in ("tests", "failures", "errors"):
+        root.set(total, str(sum(int(suite.attrib[total]) for suite in suites)))
+    root.extend(suites)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _suite(outputs: Outputs, one: Measured) -> ET.Element:

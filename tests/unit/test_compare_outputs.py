@@ -1,62 +1,17 @@
-"""What observations of backends come to: differences, noise, what cannot be told, and what each report says of it."""
+"""What observations of backends come to: differences, noise, and what cannot be told."""
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import replace
-from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 
 from spine_migrate.parity.model import Verdict
-from spine_migrate.parity.outputs.compare import Options, compare, judged
-from spine_migrate.parity.outputs.json_path import Pattern
-from spine_migrate.parity.outputs.model import Outputs
+from spine_migrate.parity.outputs.compare import compare
 from spine_migrate.parity.outputs.observation import Observation
-from spine_migrate.parity.outputs.rules import NO_RULES, Rule, Rules
-from spine_migrate.report import outputs_json, outputs_junit, outputs_markdown, outputs_terminal
+from spine_migrate.report import outputs_markdown
 from spine_migrate.report.outputs_wording import seconds
-
-_OPTIONS = Options("pipeline", "ingest_otc", NO_RULES)
-_EVENTS = ("created", "started", "completed")
-
-
-def ran(
-    result: Any, *, took: float = 1.0, events: tuple[str, ...] = _EVENTS, status: str = "completed", **more: Any
-) -> Observation:
-    error = None if status == "completed" else "ValueError"
-    documents = {
-        "$": result,
-        "status": status,
-        "error_type": error,
-        "error": None,
-        "attempts": 1,
-        "events": [{"type": each} for each in events],
-        "children": [],
-        **more,
-    }
-    return Observation(status, documents, "00000000-0000-4000-8000-000000000000", seconds=took, waited=0.25)
-
-
-def late() -> Observation:
-    return Observation("timed out", {}, "id", gave_up="No worker has taken the run.")
-
-
-def of(options: Options = _OPTIONS, **backends: list[Observation]) -> Outputs:
-    return judged([(name, tuple(runs)) for name, runs in backends.items()], options)
-
-
-def paths(outputs: Outputs, name: str) -> list[str]:
-    (one,) = [one for one in outputs.backends if one.name == name]
-    return [found.path for found in one.differences]
-
-
-def text(outputs: Outputs) -> str:
-    shown = io.StringIO()
-    outputs_terminal.render(outputs, shown)
-    return shown.getvalue()
+from tests.outputs import OPTIONS, late, of, paths, ran, text
 
 
 def test_equal() -> None:
@@ -125,7 +80,7 @@ def test_a_baseline_that_fails_proves_nothing_unless_it_is_meant_to() -> None:
     refused = of(memory=[fails], local=[fails])
     assert (refused.verdict, [reason.code for reason in refused.reasons]) == (Verdict.UNKNOWN, ["baseline-failed"])
     assert of(memory=[fails], local=[ran(1)]).verdict is Verdict.DIFFERENT
-    meant = of(replace(_OPTIONS, accept_failure=True), memory=[fails], local=[fails])
+    meant = of(replace(OPTIONS, accept_failure=True), memory=[fails], local=[fails])
     assert meant.verdict is Verdict.EQUAL
     assert "Equal: local fail as memory does." in text(meant)
 
@@ -155,7 +110,7 @@ def test_what_did_not_end_is_not_tried_again() -> None:
         def observe(self) -> Observation:
             return next(self._ends)
 
-    options = replace(_OPTIONS, repeat=3)
+    options = replace(OPTIONS, repeat=3)
     outputs = compare([Backend("memory", ran(1), ran(1), ran(1)), Backend("celery", late())], options)
     assert [len(one.observations) for one in outputs.backends] == [3, 1]
     outputs = compare([Backend("memory", late()), Backend("celery")], options)
@@ -168,73 +123,6 @@ def test_an_old_body_has_no_events() -> None:
     outputs = of(legacy=[body], memory=[ran({"n": 1}, events=("started",))])
     assert outputs.verdict is Verdict.EQUAL
     assert "result equal; events not compared" in text(outputs)
-
-
-@pytest.fixture
-def several() -> Outputs:
-    rules = Rules(
-        None,
-        (Rule(Pattern.parse("$.at"), 2, ignore=True, because="a time"), Rule(Pattern.parse("$.x"), 5, ignore=True)),
-    )
-    return of(
-        replace(_OPTIONS, rules=rules, repeat=2),
-        memory=[ran({"at": 1, "n": 1, "z": "<|>"}), ran({"at": 2, "n": 2, "z": "<|>"})],
-        local=[ran({"at": 3, "n": 3, "z": "<|>\x1b[31m"}), ran({"at": 4, "n": 4})],
-        celery=[late()],
-    )
-
-
-def test_rules_are_counted_and_those_that_forgive_nothing_are_told(several: Outputs) -> None:
-    assert [(one.rule.pattern.text, one.forgiven) for one in several.rules] == [("$.at", 4), ("$.x", 0)]
-    shown = text(several)
-    assert "$.at: 4 differences forgiven (a time)" in shown
-    assert "$.x: not used" in shown
-    assert "\x1b" not in shown
-
-
-def test_the_json_report_has_it_all(several: Outputs) -> None:
-    document = json.loads(outputs_json.render(several))
-    assert set(document) == {
-        "format", "tool_version", "verdict", "reasons", "kind", "name", "repeat", "dry_run", "backends", "noise",
-        "rules", "not_checked",
-    }  # fmt: skip
-    assert (document["format"], document["verdict"], document["name"]) == (1, "different", "ingest_otc")
-    memory, local, celery = document["backends"]
-    assert local["differences"] == [
-        {"path": "$.z", "kind": "changed", "old": "<|>", "new": "<|>\x1b[31m", "times": 2, "unsteady": True},
-    ]
-    assert local["seconds"] == {"median": 1.0, "least": 1.0, "most": 1.0, "overhead": 0.0, "until_begun": 0.25}
-    assert memory["noisy"] == ["$.n"]
-    assert (celery["verdict"], celery["seconds"]["median"], celery["reasons"][0]["code"]) == (
-        "could not tell",
-        None,
-        "timeout",
-    )
-    assert document["noise"] == [{"path": "$.n", "paths": 1, "masked": 2}]
-
-
-def test_the_junit_report_passes_nothing_that_was_not_compared(several: Outputs) -> None:
-    suites = ET.fromstring(outputs_junit.render(several))  # noqa: S314 - our own
-    told = {(suite.get("name"), case.get("name")): [part.tag for part in case] for suite in suites for case in suite}
-    assert told == {
-        ("pipeline ingest_otc on memory", "comparable"): [],
-        ("pipeline ingest_otc on local", "comparable"): [],
-        ("pipeline ingest_otc on local", "result"): ["failure"],
-        ("pipeline ingest_otc on local", "events"): [],
-        ("pipeline ingest_otc on celery", "comparable"): ["error"],
-    }
-    assert [suite.get("failures") for suite in suites] == ["0", "1", "0"]
-    assert [suite.get("errors") for suite in suites] == ["0", "0", "1"]
-    (failure,) = suites.iter("failure")
-    assert failure.text == '$.z | "<|>" | "<|>\\u001b[31m"'
-
-
-def test_the_markdown_report_is_a_table(several: Outputs) -> None:
-    shown = outputs_markdown.render(several)
-    assert "## pipeline ingest\\_otc: different" in shown
-    assert "| Backend | Duration | Status | Notes |\n|---|---|---|---|\n| memory |" in shown
-    assert '| local | \\$.z | "\\<\\|\\>" | "\\<\\|\\>\\\\u001b\\[31m" | 2 of 2, not steady here |' in shown
-    assert "- rule None:5 \\$.x: not used" in shown
 
 
 def test_thousands_of_differences_are_listed_in_part() -> None:

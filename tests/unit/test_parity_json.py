@@ -11,21 +11,11 @@ from jsonschema import Draft202012Validator
 
 from spine_migrate.parity.model import Report
 from spine_migrate.report import parity_json
+from tests.closed_schema import closed_schema
 from tests.parity_reports import HOSTILE, reports, whole
 
-
-def _closed(schema: Any) -> Any:
-    """The schema with nothing allowed beside what it declares."""
-    if isinstance(schema, list):
-        return [_closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
-    return {"additionalProperties": False, **closed} if "properties" in schema else closed
-
-
 _SCHEMA = json.loads(parity_json.schema())
-_VALIDATOR = Draft202012Validator(_closed(_SCHEMA), format_checker=Draft202012Validator.FORMAT_CHECKER)
+_VALIDATOR = Draft202012Validator(closed_schema(_SCHEMA), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
 def test_the_schema_is_one() -> None:
