@@ -14,6 +14,7 @@ from psycopg import sql
 
 from spine_migrate.mapping.emit.chosen import parameter
 from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.mapping.emit.sides import common
 from spine_migrate.mapping.transforms.base import Sql
 
 BUCKETS = 256
@@ -59,13 +60,15 @@ class Leaves:
             )
             for name, number in links.items()
         ]
-        rows = sql.SQL("{} AS o{} WHERE o.held IS NULL").format(self.parity.old(), sql.SQL("").join(joins))
+        rows = sql.SQL("{} AS o{} WHERE {}").format(
+            self.parity.old(), sql.SQL("").join(joins), common(sql.SQL("o.held IS NULL"))
+        )
         return self._digests(columns, rows)
 
     def new(self) -> sql.Composed:
         """The target rows with the mapping's mark."""
         rows = sql.SQL("{} AS n").format(
-            self.parity.new(sql.SQL("{} IS NOT NULL").format(parameter(1, sql.SQL("bigint"))))
+            self.parity.new(sql.SQL("{} IS NOT NULL").format(parameter(1, sql.SQL("bigint"))), most=True)
         )
         return self._digests(self._columns("n"), rows)
 
@@ -73,8 +76,8 @@ class Leaves:
         return [sql.Identifier(side, f"c{number}") for number in range(len(self.parity.produced))]
 
     def _digests(self, columns: list[Sql], rows: Sql) -> sql.Composed:
-        """OFFSET 0 keeps the planner from writing an expression out wherever its value is used; it does not keep
-        workers from computing it.
+        """OFFSET keeps the planner from writing an expression out wherever its value is used. In quotes the 0 is a bigint
+        from the start, of which the planner sees that it limits nothing, so that workers hash and sort.
         """
         named = [
             sql.SQL("{} AS {}").format(column, sql.Identifier(f"c{number}")) for number, column in enumerate(columns)
@@ -83,8 +86,8 @@ class Leaves:
             "SELECT bucket, count(*) AS rows, sha256(string_agg(leaf, ''::bytea ORDER BY leaf)) AS digest FROM ("
             "SELECT get_byte(sha256(convert_to({key}::text, 'UTF8')), 0) AS bucket,"
             " sha256(convert_to({text}, 'UTF8')) AS leaf FROM ("
-            "SELECT x.*, ROW({values})::text AS line FROM (SELECT {named} FROM {rows} OFFSET 0) AS x OFFSET 0"
-            ") AS x OFFSET 0) AS leaves GROUP BY bucket ORDER BY bucket"
+            "SELECT x.*, ROW({values})::text AS line FROM (SELECT {named} FROM {rows} OFFSET '0') AS x OFFSET '0'"
+            ") AS x OFFSET '0') AS leaves GROUP BY bucket ORDER BY bucket"
         ).format(
             key=sql.Identifier("x", f"c{self.parity.key_number}"),
             text=self._text(),
