@@ -76,8 +76,8 @@ class Leaves:
         return [sql.Identifier(side, f"c{number}") for number in range(len(self.parity.produced))]
 
     def _digests(self, columns: list[Sql], rows: Sql) -> sql.Composed:
-        """OFFSET keeps the planner from writing an expression out wherever its value is used. In quotes the 0 is a bigint
-        from the start, of which the planner sees that it limits nothing, so that workers hash and sort.
+        """OFFSET keeps the planner from writing an expression out wherever its value is used. In quotes the 0 is a
+        bigint from the start, of which the planner sees that it limits nothing, so that workers hash and sort.
         """
         named = [
             sql.SQL("{} AS {}").format(column, sql.Identifier(f"c{number}")) for number, column in enumerate(columns)
