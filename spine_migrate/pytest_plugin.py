@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -44,12 +44,28 @@ class SpineParity:
 
     url: str | None = field(repr=False)
 
-    def __call__(self, names: str | Sequence[str] = (), *, url: str | None = None, **options: Any) -> Report:
+    def __call__(
+        self,
+        names: str | Sequence[str] = (),
+        *,
+        url: str | None = None,
+        method: str = "auto",
+        exact: bool = False,
+        max_differences: int = 20,
+    ) -> Report:
         """The same as ``assert_equal``."""
         __tracebackhide__ = True
-        return self.assert_equal(names, url=url, **options)
+        return self.assert_equal(names, url=url, method=method, exact=exact, max_differences=max_differences)
 
-    def assert_equal(self, names: str | Sequence[str] = (), *, url: str | None = None, **options: Any) -> Report:
+    def assert_equal(
+        self,
+        names: str | Sequence[str] = (),
+        *,
+        url: str | None = None,
+        method: str = "auto",
+        exact: bool = False,
+        max_differences: int = 20,
+    ) -> Report:
         """Compare, and fail the test unless all is equal; arguments as in ``compare``.
 
         Raises NotEqual, an AssertionError that lists the differences, CouldNotTell where there is no verdict, and what
@@ -59,32 +75,44 @@ class SpineParity:
         from spine_migrate.parity.model import Verdict
         from spine_migrate.report.assertion import message
 
-        report = self.compare(names, url=url, **options)
+        report = self.compare(names, url=url, method=method, exact=exact, max_differences=max_differences)
         if report.verdict is Verdict.EQUAL:
             return report
         failure = NotEqual if report.verdict is Verdict.DIFFERENT else CouldNotTell
         raise failure(message(report), report)
 
-    def compare(self, names: str | Sequence[str] = (), *, url: str | None = None, **options: Any) -> Report:
+    def compare(
+        self,
+        names: str | Sequence[str] = (),
+        *,
+        url: str | None = None,
+        method: str = "auto",
+        exact: bool = False,
+        max_differences: int = 20,
+    ) -> Report:
         """What ``spine-migrate compare`` finds, without a verdict on the test.
 
         ``names`` are shipped mappings or paths of mapping files, one or several; without any, all migrations of the
-        ledger are compared. ``url`` is another database than the configured one. ``options`` are the fields of
-        ``spine_migrate.parity.options.Options``. Only what was committed is seen: the connection is one of its own,
-        and reads only.
+        ledger are compared. ``url`` is another database than the configured one. ``method`` is auto, join or buckets,
+        ``exact`` asks for binary images, and ``max_differences`` limits what is listed per mapping. Only what was
+        committed is seen: the connection is one of its own, and reads only.
 
-        Raises the errors of ``spine_migrate.errors``, and psycopg.Error where the server fails.
+        Raises the errors of ``spine_migrate.errors``, ValueError for another method, and psycopg.Error where the
+        server fails.
         """
         __tracebackhide__ = True
         from spine_migrate.db.connect import connect
         from spine_migrate.errors import SpineMigrateError
         from spine_migrate.parity.compare import compare
-        from spine_migrate.parity.options import Options
+        from spine_migrate.parity.evidence import Equality
+        from spine_migrate.parity.options import Finding, Options
 
+        equality = Equality.EXACT if exact else Equality.VALUE
+        options = Options(Finding(method), equality, max_differences=max_differences)
         given = (names,) if isinstance(names, str) else tuple(names)
         try:
             with connect(url or self.url) as connection:
-                return compare(connection, given, Options(**options))
+                return compare(connection, given, options)
         except SpineMigrateError as error:
             # Its frames have the URL among their arguments; the sentence says all that there is to say.
             raise error.with_traceback(None) from None

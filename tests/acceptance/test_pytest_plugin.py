@@ -46,9 +46,13 @@ def test_an_equal_migration_passes(moved: Legacy, pytester: pytest.Pytester) -> 
 
         def test_all(spine_parity):
             assert spine_parity.assert_equal().comparisons == spine_parity.compare().comparisons
+
+        def test_how(spine_parity):
+            report = spine_parity(method="buckets", exact=True)
+            assert (report.comparisons[0].method.name, report.mode) == ("buckets", "exact")
         """
     )
-    run(pytester, "--spine-database-url", moved.url).assert_outcomes(passed=2)
+    run(pytester, "--spine-database-url", moved.url).assert_outcomes(passed=3)
 
 
 def test_a_difference_fails_with_key_field_values_and_rule(moved: Legacy, pytester: pytest.Pytester) -> None:
