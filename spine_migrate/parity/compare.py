@@ -53,7 +53,7 @@ def compare(
         try:
             ledger.require(connection)
         except Refused as refused:
-            return _report(options, taken, [], [Reason(refused.precondition, refused.sentence)])
+            return _closed(_report(options, taken, [], [Reason(refused.precondition, refused.sentence)]), closing)
         shared = export(connection)
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
         comparing = _Comparing(shared, options, progress or (lambda _done, _of: None))
@@ -66,10 +66,13 @@ def compare(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        report = _report(options, taken, comparisons, [] if comparisons else [nothing])
-        if closing is not None:
-            closing(report)
-        return report
+        return _closed(_report(options, taken, comparisons, [] if comparisons else [nothing]), closing)
+
+
+def _closed(report: Report, closing: Callable[[Report], None] | None) -> Report:
+    if closing is not None:
+        closing(report)
+    return report
 
 
 def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], reasons: list[Reason]) -> Report:

@@ -89,6 +89,14 @@ def test_a_difference_gets_no_certificate_and_leaves_an_earlier_one(moved: Legac
     assert not fresh.exists()
 
 
+def test_where_nothing_was_compared_there_is_no_certificate_either(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "certificate.json"
+    done = run(database.url, "compare", "--certificate", str(file))
+    assert done.returncode == 3
+    assert "No certificate: only an equal comparison has one, this one is: could not tell." in done.stderr
+    assert not file.exists()
+
+
 def test_a_place_that_cannot_take_it_is_said_at_once(moved: Legacy, tmp_path: Path) -> None:
     done = run(moved.url, "compare", "--certificate", str(tmp_path / "none" / "certificate.json"))
     assert (done.returncode, done.stdout) == (2, "")
