@@ -100,20 +100,25 @@ class Leaves:
         line = sql.Identifier("x", "line")
         if self.parity.exact:
             return line
+        columns = self.parity.binding.mapping.target.columns
         values = [
-            self._plain(name, column) for name, column in zip(self.parity.produced, self._columns("x"), strict=True)
+            plain(column, columns[name].type.name)
+            for name, column in zip(self.parity.produced, self._columns("x"), strict=True)
         ]
-        return sql.SQL("CASE WHEN {line} ~ {zeros} THEN ROW({values})::text ELSE {line} END").format(
-            line=line, zeros=sql.Literal(_MAY_HAVE_ZEROS), values=sql.SQL(", ").join(values)
+        return sql.SQL("CASE WHEN {} THEN ROW({})::text ELSE {} END").format(
+            may_have_zeros(line), sql.SQL(", ").join(values), line
         )
 
-    def _plain(self, name: str, column: Sql) -> Sql:
-        """A column's value with the shortest spelling of its numbers."""
-        kind = self.parity.binding.mapping.target.columns[name].type.name
-        if kind == "numeric":
-            return sql.SQL("trim_scale({})").format(column)
-        if kind == "jsonb":
-            return sql.SQL("regexp_replace({}::text, {}, {}, 'g')").format(
-                column, sql.Literal(_ZEROS), sql.Literal(r"\1\2")
-            )
-        return column
+
+def may_have_zeros(line: Sql) -> Sql:
+    """Whether ``plain`` could change one of the values of a row's text; false says that it changes none."""
+    return sql.SQL("{} ~ {}").format(line, sql.Literal(_MAY_HAVE_ZEROS))
+
+
+def plain(value: Sql, kind: str) -> Sql:
+    """A value of a logical type with one spelling for numbers that are equal; jsonb comes as its text."""
+    if kind == "numeric":
+        return sql.SQL("trim_scale({})").format(value)
+    if kind == "jsonb":
+        return sql.SQL("regexp_replace({}::text, {}, {}, 'g')").format(value, sql.Literal(_ZEROS), sql.Literal(r"\1\2"))
+    return value
