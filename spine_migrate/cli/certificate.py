@@ -21,6 +21,7 @@ Exit codes:
   1  changed: which side, how many rows, which of the 256 buckets of keys
   2  the file is no certificate, or was edited
   3  could not tell: another mapping, no such migration, tables that changed
+  5  could not tell: rules that cannot be evaluated, a server that failed
 
 \b
 Examples:
@@ -89,8 +90,8 @@ def verify(file: Path, *, mappings: tuple[str, ...], target: str | None, as_json
     Reads both tables whole, in one snapshot, and writes nothing; the privileges of compare are enough.
     """
     from spine_migrate.db.connect import connect
-    from spine_migrate.errors import Refused
-    from spine_migrate.parity.certificate_check import Outcome, check
+    from spine_migrate.errors import Refused, ServerFault
+    from spine_migrate.parity.certificate_check import VALUE_FAILS, Outcome, check
     from spine_migrate.parity.certificate_file import read
     from spine_migrate.report.certificate import check_as_json, check_as_text
 
@@ -98,8 +99,9 @@ def verify(file: Path, *, mappings: tuple[str, ...], target: str | None, as_json
     with connect(target) as connection:
         found = check(connection, given, mappings)
     click.echo(json.dumps(check_as_json(found)) if as_json else check_as_text(found))
-    codes = {Outcome.HOLDS: 0, Outcome.CHANGED: 1, Outcome.UNKNOWN: Refused.exit_code}
-    raise click.exceptions.Exit(codes[found.outcome])
+    failed = any(one.reason is not None and one.reason.code == VALUE_FAILS for one in found.migrations)
+    unknown = ServerFault.exit_code if failed else Refused.exit_code
+    raise click.exceptions.Exit({Outcome.HOLDS: 0, Outcome.CHANGED: 1}.get(found.outcome, unknown))
 
 
 @certificate.command(epilog=_SHOW_EXAMPLES)

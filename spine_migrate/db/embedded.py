@@ -55,7 +55,7 @@ class EmbeddedServer:
         port: int | None = None,
         delete_on_close: bool = False,
     ) -> None:
-        self._bundled = _bundled_binaries(version)
+        self._bundled = bundled_binaries(version)
         self._home = data_dir.absolute()
         self._cluster = self._home / "cluster"
         self._log = self._home / "server.log"
@@ -260,7 +260,11 @@ class EmbeddedServer:
         return " | ".join([*words.strip().splitlines()[-5:], *log.strip().splitlines()[-5:]])
 
 
-def _bundled_binaries(version: int) -> Path:
+def bundled_binaries(version: int) -> Path:
+    """The folder of the server's and the client's programs (psql, pg_dump, …) of a major version.
+
+    Raises ConfigurationError where the wheel is not installed or does not carry that version.
+    """
     try:
         # Where XDG_RUNTIME_DIR is not set the wheel warns about a folder that only its own get_server would use.
         with warnings.catch_warnings(action="ignore"):

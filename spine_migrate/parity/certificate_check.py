@@ -20,6 +20,8 @@ from spine_migrate.parity.model import Reason, Snapshot
 from spine_migrate.parity.roots import Side, roots
 from spine_migrate.parity.snapshot import snapshot
 
+VALUE_FAILS = "value-fails"
+
 
 class Outcome(StrEnum):
     HOLDS = "holds"
@@ -101,7 +103,7 @@ def _checked(
     except psycopg.DataError as error:
         # The message may hold a value of the row; the code does not.
         sentence = f"The rules of {one.mapping} cannot be evaluated on some legacy row (SQLSTATE {error.sqlstate})."
-        return _untold(one, "value-fails", sentence)
+        return _untold(one, VALUE_FAILS, sentence)
     old, new = _side(one.old, now.old), _side(one.new, now.new)
     outcome = Outcome.CHANGED if old.buckets or new.buckets else Outcome.HOLDS
     return Checked(one.mapping, one.migration_id, outcome, None, old, new)

@@ -58,7 +58,8 @@ def compare(
         try:
             ledger.require(connection)
         except Refused as refused:
-            return _report(options, taken, elsewhere, [], [Reason(refused.precondition, refused.sentence)])
+            refusal = _report(options, taken, elsewhere, [], [Reason(refused.precondition, refused.sentence)])
+            return _closed(refusal, closing)
         shared = export(connection)
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
         legacy = export(source) if source and elsewhere else shared
@@ -72,10 +73,14 @@ def compare(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        report = _report(options, taken, elsewhere, comparisons, [] if comparisons else [nothing])
-        if closing is not None:
-            closing(report)
-        return report
+        reasons = [] if comparisons else [nothing]
+        return _closed(_report(options, taken, elsewhere, comparisons, reasons), closing)
+
+
+def _closed(report: Report, closing: Callable[[Report], None] | None) -> Report:
+    if closing is not None:
+        closing(report)
+    return report
 
 
 def _report(

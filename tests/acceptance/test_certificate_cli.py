@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from spine_migrate.mapping.load import find
 from tests.command import run
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
@@ -69,6 +70,21 @@ def test_what_cannot_be_told_exits_3(moved: Legacy, file: Path) -> None:
     assert "Could not tell whether the certificate holds." in done.stdout
 
 
+def test_rules_that_cannot_be_evaluated_any_more_exit_5(database: Database, tmp_path: Path) -> None:
+    mapping, file = tmp_path / "our-app" / "jobs.toml", tmp_path / "certificate.json"
+    mapping.parent.mkdir()
+    zone = 'zone = "America/New_York"\nlossy = "one hour of the year is there twice"'
+    text = find("capture-spine/jobs").read_text(encoding="utf-8").replace('zone = "UTC"', zone)
+    mapping.write_text(text, encoding="utf-8")
+    legacy = build(database.url)
+    legacy.add("jobs", {"job_id": 1, "job_type": "ocr", "status": "done", "created_at": "2024-01-01"})
+    legacy.move("jobs", mapping=str(mapping))
+    assert run(legacy.url, "compare", str(mapping), "--certificate", str(file)).returncode == 0
+    legacy.execute("UPDATE jobs SET created_at = '294276-12-31 23:59:59'")
+    done = run(legacy.url, "certificate", "verify", str(file), "--mapping", str(mapping))
+    assert (done.returncode, "(SQLSTATE 22008)" in done.stdout) == (5, True)
+
+
 def test_an_edited_file_exits_2_and_no_database_is_asked(file: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8").replace('"rows": 3', '"rows": 4', 1), encoding="utf-8")
     for command in ("verify", "show"):
@@ -87,6 +103,14 @@ def test_a_difference_gets_no_certificate_and_leaves_an_earlier_one(moved: Legac
     fresh = file.with_name("another.json")
     assert run(moved.url, "compare", "--certificate", str(fresh)).returncode == 1
     assert not fresh.exists()
+
+
+def test_where_nothing_was_compared_there_is_no_certificate_either(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "certificate.json"
+    done = run(database.url, "compare", "--certificate", str(file))
+    assert done.returncode == 3
+    assert "No certificate: only an equal comparison has one, this one is: could not tell." in done.stderr
+    assert not file.exists()
 
 
 def test_a_place_that_cannot_take_it_is_said_at_once(moved: Legacy, tmp_path: Path) -> None:

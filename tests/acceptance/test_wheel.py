@@ -27,6 +27,7 @@ for part in ("db", "execution"):
 import spine_shims
 print(spine_shims.__file__)
 print(*{script.value for script in entry_points(group="console_scripts", name="spine-migrate")})
+print(*{plugin.value for plugin in entry_points(group="pytest11", name="spine_migrate")})
 """
 
 
@@ -90,13 +91,14 @@ def test_the_installed_wheel_finds_its_data_and_command(wheel: Path, tmp_path: P
         capture_output=True,
         text=True,
     )
-    mappings, revisions, queries, runtime_queries, shims, command = asked.stdout.splitlines()
+    mappings, revisions, queries, runtime_queries, shims, command, plugin = asked.stdout.splitlines()
     assert Path(mappings) == tmp_path / "spine_migrate" / "_data" / "mappings"
     assert Path(revisions) == tmp_path / "spine_migrate" / "_data" / "alembic"
     assert Path(shims) == tmp_path / "spine_shims" / "__init__.py"
     assert int(queries) > 0
     assert int(runtime_queries) > 0
     assert command == "spine_migrate.cli:main"
+    assert plugin == "spine_migrate.pytest_plugin"
 
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

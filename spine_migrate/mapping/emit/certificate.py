@@ -14,6 +14,7 @@ from psycopg import sql
 
 from spine_migrate.mapping.emit.chosen import parameter
 from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.mapping.emit.sides import common
 from spine_migrate.mapping.transforms.base import Sql
 
 BUCKETS = 256
@@ -59,13 +60,15 @@ class Leaves:
             )
             for name, number in links.items()
         ]
-        rows = sql.SQL("{} AS o{} WHERE o.held IS NULL").format(self.parity.old(), sql.SQL("").join(joins))
+        rows = sql.SQL("{} AS o{} WHERE {}").format(
+            self.parity.old(), sql.SQL("").join(joins), common(sql.SQL("o.held IS NULL"))
+        )
         return self._digests(columns, rows)
 
     def new(self) -> sql.Composed:
         """The target rows with the mapping's mark."""
         rows = sql.SQL("{} AS n").format(
-            self.parity.new(sql.SQL("{} IS NOT NULL").format(parameter(1, sql.SQL("bigint"))))
+            self.parity.new(sql.SQL("{} IS NOT NULL").format(parameter(1, sql.SQL("bigint"))), most=True)
         )
         return self._digests(self._columns("n"), rows)
 
@@ -73,8 +76,8 @@ class Leaves:
         return [sql.Identifier(side, f"c{number}") for number in range(len(self.parity.produced))]
 
     def _digests(self, columns: list[Sql], rows: Sql) -> sql.Composed:
-        """OFFSET 0 keeps the planner from writing an expression out wherever its value is used; it does not keep
-        workers from computing it.
+        """OFFSET keeps the planner from writing an expression out wherever its value is used. In quotes the 0 is a
+        bigint from the start, of which the planner sees that it limits nothing, so that workers hash and sort.
         """
         named = [
             sql.SQL("{} AS {}").format(column, sql.Identifier(f"c{number}")) for number, column in enumerate(columns)
@@ -83,8 +86,8 @@ class Leaves:
             "SELECT bucket, count(*) AS rows, sha256(string_agg(leaf, ''::bytea ORDER BY leaf)) AS digest FROM ("
             "SELECT get_byte(sha256(convert_to({key}::text, 'UTF8')), 0) AS bucket,"
             " sha256(convert_to({text}, 'UTF8')) AS leaf FROM ("
-            "SELECT x.*, ROW({values})::text AS line FROM (SELECT {named} FROM {rows} OFFSET 0) AS x OFFSET 0"
-            ") AS x OFFSET 0) AS leaves GROUP BY bucket ORDER BY bucket"
+            "SELECT x.*, ROW({values})::text AS line FROM (SELECT {named} FROM {rows} OFFSET '0') AS x OFFSET '0'"
+            ") AS x OFFSET '0') AS leaves GROUP BY bucket ORDER BY bucket"
         ).format(
             key=sql.Identifier("x", f"c{self.parity.key_number}"),
             text=self._text(),
@@ -97,20 +100,25 @@ class Leaves:
         line = sql.Identifier("x", "line")
         if self.parity.exact:
             return line
+        columns = self.parity.binding.mapping.target.columns
         values = [
-            self._plain(name, column) for name, column in zip(self.parity.produced, self._columns("x"), strict=True)
+            plain(column, columns[name].type.name)
+            for name, column in zip(self.parity.produced, self._columns("x"), strict=True)
         ]
-        return sql.SQL("CASE WHEN {line} ~ {zeros} THEN ROW({values})::text ELSE {line} END").format(
-            line=line, zeros=sql.Literal(_MAY_HAVE_ZEROS), values=sql.SQL(", ").join(values)
+        return sql.SQL("CASE WHEN {} THEN ROW({})::text ELSE {} END").format(
+            may_have_zeros(line), sql.SQL(", ").join(values), line
         )
 
-    def _plain(self, name: str, column: Sql) -> Sql:
-        """A column's value with the shortest spelling of its numbers."""
-        kind = self.parity.binding.mapping.target.columns[name].type.name
-        if kind == "numeric":
-            return sql.SQL("trim_scale({})").format(column)
-        if kind == "jsonb":
-            return sql.SQL("regexp_replace({}::text, {}, {}, 'g')").format(
-                column, sql.Literal(_ZEROS), sql.Literal(r"\1\2")
-            )
-        return column
+
+def may_have_zeros(line: Sql) -> Sql:
+    """Whether ``plain`` could change one of the values of a row's text; false says that it changes none."""
+    return sql.SQL("{} ~ {}").format(line, sql.Literal(_MAY_HAVE_ZEROS))
+
+
+def plain(value: Sql, kind: str) -> Sql:
+    """A value of a logical type with one spelling for numbers that are equal; jsonb comes as its text."""
+    if kind == "numeric":
+        return sql.SQL("trim_scale({})").format(value)
+    if kind == "jsonb":
+        return sql.SQL("regexp_replace({}::text, {}, {}, 'g')").format(value, sql.Literal(_ZEROS), sql.Literal(r"\1\2"))
+    return value
