@@ -108,7 +108,7 @@ class SpineParity:
         from spine_migrate.parity.options import Finding, Options
 
         equality = Equality.EXACT if exact else Equality.VALUE
-        options = Options(Finding(method), equality, max_differences=max_differences)
+        options = Options(method=Finding(method), equality=equality, max_differences=max_differences)
         given = (names,) if isinstance(names, str) else tuple(names)
         try:
             with connect(url or self.url) as connection:
