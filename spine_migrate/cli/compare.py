@@ -44,7 +44,8 @@ Exit codes:
   1  different: rows, fields, keys or counts
   3  could not tell: no migration, a mapping file or tables that have changed
   4  could not tell yet: a part without a difference (--sample, --since,
-     --key), an unfinished migration without one so far
+     --key), an unfinished migration without one so far, rows that were being
+     changed on two servers, an interrupt
   5  could not tell: rules that cannot be evaluated, a server that failed
 
 \b
@@ -52,6 +53,9 @@ Examples:
   spine-migrate compare
   spine-migrate compare capture-spine/executions --max-differences 1000
   spine-migrate compare --method buckets --workers 4
+  spine-migrate compare --method buckets --checkpoint parity.checkpoint
+  spine-migrate compare --source postgresql://old.example/app \\
+      --target postgresql://new.example/app
   spine-migrate compare --sample 1% --since 2026-11-01
   spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
   spine-migrate compare --format json --output parity.json
