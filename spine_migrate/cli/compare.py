@@ -108,6 +108,10 @@ def compare(
     from spine_migrate.parity.compare import compare as compare_migrations
     from spine_migrate.report.progress import blocks_shown
 
+    if certificate and source and source != target:
+        raise click.UsageError(
+            "--certificate is of two tables in one database; leave --source out, or the certificate."
+        )
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)

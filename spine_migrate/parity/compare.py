@@ -150,7 +150,11 @@ class _Comparing:
             with self.source.connection.transaction(), self.target.connection.transaction():
                 tables = self._tables(migration, mapping)
                 found = Comparer(tables, self.options, self.progress).run()
-                return drawn(tables.connection, tables.parity, found) if self.options.picture else found
+                return (
+                    drawn(tables.connection, tables.parity, found)
+                    if self.options.picture and not tables.apart
+                    else found
+                )
         except Refused as refused:
             return _untold(migration, mapping, refused.precondition, refused.sentence)
         except MappingError as error:

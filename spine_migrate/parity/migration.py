@@ -123,6 +123,7 @@ class Comparer:
             path=str(mapping.file.resolve()),
             method=method,
             scope=self.options.scope,
+            forgiven=[] if partial else rows.forgiven(self.tables.source.connection, self.tables.legacy_side, legacy),
         )
 
     def _duplicates(self, legacy: Any) -> tuple[int, list[Difference]]:
