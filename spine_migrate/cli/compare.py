@@ -46,7 +46,8 @@ Exit codes:
   1  different: rows, fields, keys or counts
   3  could not tell: no migration, a mapping file or tables that have changed
   4  could not tell yet: a part without a difference (--sample, --since,
-     --key), an unfinished migration without one so far
+     --key), an unfinished migration without one so far, rows that were being
+     changed on two servers, an interrupt
   5  could not tell: rules that cannot be evaluated, a server that failed,
      a self-test that was not passed
 
@@ -56,6 +57,9 @@ Examples:
   spine-migrate compare capture-spine/executions --max-differences 1000
   spine-migrate compare --method buckets --workers 4
   spine-migrate compare --self-test
+  spine-migrate compare --method buckets --checkpoint parity.checkpoint
+  spine-migrate compare --source postgresql://old.example/app \\
+      --target postgresql://new.example/app
   spine-migrate compare --sample 1% --since 2026-11-01
   spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
   spine-migrate compare --format json --output parity.json
@@ -115,6 +119,10 @@ def compare(
     from spine_migrate.parity.compare import compare as compare_migrations
     from spine_migrate.report.progress import blocks_shown
 
+    if certificate and source and source != target:
+        raise click.UsageError(
+            "--certificate is of two tables in one database; leave --source out, or the certificate."
+        )
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)

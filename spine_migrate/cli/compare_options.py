@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -75,6 +76,12 @@ def how_options(command: Command) -> Command:
                 metavar="SECONDS",
                 help="How long a difference between two servers must have stood before it is told.",
             ),
+            click.option(
+                "--checkpoint",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="FILE",
+                help="Keep the digests of buckets here; the same command goes on from there.",
+            ),
             click.option("--exact", is_flag=True, help="Binary images, not values: in JSON 1.0 is not 1.00."),
             click.option("--sample", type=Share(), help="Compare this share of the keys, always the same ones."),
             click.option("--since", type=Moment(), help="Compare rows of this time and later."),
@@ -90,6 +97,7 @@ def options(
     method: str,
     workers: int,
     settle: float,
+    checkpoint: Path | None,
     exact: bool,
     sample: float | None,
     since: datetime | None,
@@ -103,6 +111,8 @@ def options(
 
     if keys and (sample is not None or since is not None):
         raise click.UsageError("--key names rows one by one; --sample and --since do not go with it.")
+    if checkpoint is not None and (method == "join" or keys):
+        raise click.UsageError("A checkpoint keeps digests; --method join and --key have none.")
     return Options(
         method=Finding(method),
         equality=Equality.EXACT if exact else Equality.VALUE,
@@ -111,4 +121,5 @@ def options(
         picture=picture,
         workers=workers,
         settle_seconds=settle,
+        checkpoint=checkpoint,
     )

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from spine_migrate.mapping.emit.digest import BUCKETS
 
 _LANES = struct.Struct(f">{BUCKETS}Q")
+SIZE = _LANES.size
+"""Bytes of a number with all lanes."""
 
 
 def lanes(number: int) -> tuple[int, ...]:
     """The first bucket stands in the highest bits."""
-    return _LANES.unpack(number.to_bytes(_LANES.size, "big"))
+    return _LANES.unpack(number.to_bytes(SIZE, "big"))
 
 
 @dataclass

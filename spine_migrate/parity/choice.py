@@ -7,19 +7,19 @@ from spine_migrate.db.catalog import Relation
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
-from spine_migrate.parity.evidence import Method, Scope
-from spine_migrate.parity.options import Finding
+from spine_migrate.parity.evidence import Method
+from spine_migrate.parity.options import Finding, Options
 from spine_migrate.parity.tables import Tables
 
 _BLOCK = 8192
 _MB = 1 << 20
 
 
-def choose(tables: Tables, asked: Finding, scope: Scope) -> Method:
+def choose(tables: Tables, options: Options) -> Method:
     """A join on the server where its hash fits into memory, digests where it would not, or where no server has both
     sides. Raises Refused (``method``) for a method that cannot be.
     """
-    mapping = tables.parity.binding.mapping
+    mapping, asked, scope = tables.parity.binding.mapping, options.method, options.scope
     nullable = not tables.parity.target_columns[mapping.target.key].not_null
     # Rows without a key have nothing that two streams could be merged by.
     unmergeable = f"{mapping.target.name}.{mapping.target.key} may be NULL" if nullable else None
@@ -31,13 +31,15 @@ def choose(tables: Tables, asked: Finding, scope: Scope) -> Method:
     reasons = (
         (asked is Finding.JOIN, "it was asked for"),
         (scope.keys is not None, "rows were asked for by key"),
-        (asked is Finding.AUTO and scope.partial, "a part of the rows is compared"),
+        (asked is Finding.AUTO and scope.partial and not options.checkpoint, "a part of the rows is compared"),
         (nullable, unmergeable or ""),
     )
     why = next((words for holds, words in reasons if holds), None)
     if why is not None:
         return Method("join", why)
-    return Method("buckets", "it was asked for") if asked is Finding.BUCKETS else _by_size(tables)
+    if asked is Finding.BUCKETS:
+        return Method("buckets", "it was asked for")
+    return Method("buckets", "it is to be kept in a checkpoint") if options.checkpoint else _by_size(tables)
 
 
 def _by_size(tables: Tables) -> Method:

@@ -161,7 +161,9 @@ class _Comparing:
                 found = Comparer(tables, self.options, self.progress).run()
                 if self.scratch is not None:
                     found = with_self_test(found, self._tested(self.scratch, tables, migration))
-                return drawn(tables.connection, tables.parity, found) if self.options.picture else found
+                if self.options.picture and not tables.apart:
+                    found = drawn(tables.connection, tables.parity, found)
+                return found
         except Refused as refused:
             return _untold(migration, mapping, refused.precondition, refused.sentence)
         except MappingError as error:

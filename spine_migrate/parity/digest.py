@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from psycopg import RawCursor, sql
 from psycopg.rows import class_row
 
+from spine_migrate import __version__
 from spine_migrate.db import catalog
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.digest import Digest, Range, of_note
 from spine_migrate.mapping.emit.sides import EVERY
 from spine_migrate.mapping.transforms.base import Sql
-from spine_migrate.parity.buckets import Buckets
+from spine_migrate.parity.checkpoint import Checkpoint, Portion, Reading
 from spine_migrate.parity.drill import Row, unlike
 from spine_migrate.parity.readers import Readers
 from spine_migrate.parity.rows import Keys
@@ -35,27 +39,7 @@ from spine_migrate.parity.tables import Tables
 _MOST_ASIDE = 50_000
 # Blocks of 8 kB in a portion. Each costs some milliseconds of its own; what is left when one worker has nothing more
 # to do is at most one of them.
-_LARGEST, _SMALLEST, _PER_WORKER = 32_768, 2_048, 4
-
-
-@dataclass(frozen=True)
-class Portion:
-    """Blocks of one side that one statement reads."""
-
-    source: bool
-    ranges: tuple[Range, ...]
-    blocks: int
-
-
-@dataclass
-class Reading:
-    """How far both sides have been read."""
-
-    source: Buckets = field(default_factory=Buckets)
-    target: Buckets = field(default_factory=Buckets)
-
-    def add(self, portion: Portion, counts: bytes, hashes: bytes) -> None:
-        (self.source if portion.source else self.target).add(counts, hashes)
+_LARGEST, SMALLEST, _PER_WORKER = 32_768, 2_048, 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,7 @@ class Seen:
 @dataclass(frozen=True)
 class Digests:
     """``condition`` is that of a ``Selection``, ``legacy`` is ``$1`` of the legacy side; ``progress(done, of)`` is told
-    of blocks.
+    of blocks. What was read is kept in ``file``, and gone on from.
     """
 
     tables: Tables
@@ -87,6 +71,7 @@ class Digests:
     legacy: Any
     progress: Callable[[int, int], None]
     seen: Seen
+    file: Path | None = None
 
     def suspects(self) -> Iterator[Keys]:
         self.tables.lock()
@@ -137,22 +122,50 @@ class Digests:
         return Aside([key for one in keys for key in one.source], [key for one in keys for key in one.target], keys)
 
     def _read(self, pool: ThreadPoolExecutor, sides: dict[bool, Digest], parameters: dict[bool, list[Any]]) -> Reading:
-        reading, done = Reading(), 0
-        portions = self._portions()
-        total = sum(portion.blocks for portion in portions)
+        checkpoint = self.checkpoint()
+        reading = (checkpoint.load() if checkpoint else None) or Reading(self._portions())
+        reading.snapshots += 1
+        total = sum(portion.blocks for portion in reading.portions)
+        done = sum(reading.portions[place].blocks for place in reading.done)
 
-        def read(portion: Portion) -> tuple[bytes, bytes]:
+        def read(place: int) -> tuple[bytes, bytes]:
+            portion = reading.portions[place]
             cursor = RawCursor(self.readers.connection(source=portion.source))
             cursor.execute(sides[portion.source].buckets(portion.ranges), parameters[portion.source], binary=True)
             ((counts, hashes),) = cursor.fetchall()
             return counts, hashes
 
-        self.progress(0, total)
-        for portion, (counts, hashes) in self.readers.each(pool, portions, read):
-            reading.add(portion, counts, hashes)
-            done += portion.blocks
+        self.progress(done, total)
+        for place, (counts, hashes) in self.readers.each(pool, reading.left, read):
+            reading.add(place, counts, hashes)
+            if checkpoint is not None:
+                checkpoint.save(reading)
+            done += reading.portions[place].blocks
             self.progress(done, total)
         return reading
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What was read counts for the same rules, tables, rows and equality only."""
+        if self.file is None:
+            return None
+        mapping, tables = self.tables.parity.binding.mapping, self.tables
+        places = [
+            shared.connection.execute(query("parity", "place")).fetchall() for shared in (tables.source, tables.target)
+        ]
+        identity = {
+            "the tool's version": __version__,
+            "the mapping": mapping.digest,
+            "the migration": str(tables.migration_id),
+            "the databases": repr([(system, database) for ((system, database, _),) in places]),
+            "the legacy tables' files": self._files(tables.source.connection, tables.source_oid),
+            "the target tables' files": self._files(tables.connection, tables.target_oid),
+            "the equality": "exact" if tables.parity.exact else "value",
+            "the part of the rows": self.condition.as_string(None) if self.condition else "all",
+        }
+        return Checkpoint(self.file, mapping.name, identity)
+
+    def _files(self, connection: Connection, oid: int) -> str:
+        return repr([(str(leaf.name), leaf.filenode) for leaf in catalog.leaves(connection, oid)])
 
     def _portions(self) -> list[Portion]:
         """Of both sides in turns, so that both servers have something to do."""
@@ -161,7 +174,7 @@ class Digests:
             False: catalog.leaves(self.tables.connection, self.tables.target_oid),
         }
         blocks = sum(leaf.blocks for leaves in sides.values() for leaf in leaves)
-        size = min(max(blocks // (_PER_WORKER * self.readers.workers), _SMALLEST), _LARGEST)
+        size = min(max(blocks // (_PER_WORKER * self.readers.workers), SMALLEST), _LARGEST)
         cut = [list(portions(leaves, size, source=source)) for source, leaves in sides.items()]
         even = [(number / len(one), portion) for one in cut for number, portion in enumerate(one)]
         return [portion for _, portion in sorted(even, key=lambda pair: pair[0])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from spine_migrate.db.raw import execute
@@ -31,6 +32,7 @@ class Finder:
     legacy: Any
     workers: int
     progress: Callable[[int, int], None]
+    file: Path | None = None
     seen: Seen = field(default_factory=Seen)
 
     def parts(self, method: Method) -> Iterator[Part]:
@@ -44,10 +46,17 @@ class Finder:
 
     def suspects(self) -> Iterator[Keys]:
         """The keys of rows that may differ, by digests."""
+        return map(self._completed, chunks(self._digests().suspects(), _CHUNK))
+
+    def _digests(self) -> Digests:
         readers = Readers(self.tables.source, self.tables.target, self.workers)
         condition = self.selection.condition
-        digests = Digests(self.tables, readers, condition, self.legacy, self.progress, self.seen)
-        return map(self._completed, chunks(digests.suspects(), _CHUNK))
+        return Digests(self.tables, readers, condition, self.legacy, self.progress, self.seen, self.file)
+
+    def close(self) -> None:
+        """All that was found has been told: there is nothing to go on with."""
+        if (checkpoint := self._digests().checkpoint()) is not None:
+            checkpoint.clear()
 
     def _completed(self, chunk: Keys) -> Keys:
         """With the legacy rows that a loose condition has left out; the target's are found by their keys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spine_migrate.db.connect import Connection
@@ -66,11 +66,11 @@ class Comparer:
         migration_id = self.migration.migration_id
         partial = self.options.scope.partial
         unfinished = self.migration.step != "done"
-        method = choose(self.tables, self.options.method, self.options.scope)
+        method = choose(self.tables, self.options)
         legacy = self.tables.legacy()
         selection = select(self.tables, self.options.scope, legacy)
         duplicate_keys, differences = (0, []) if partial else self._duplicates(legacy)
-        finder = Finder(self.tables, selection, legacy, self.options.workers, self.progress)
+        finder = Finder(self.tables, selection, legacy, self.options.workers, self.progress, self.options.checkpoint)
         if self.tables.apart:
             looked = apart(self.tables, finder, self.options, legacy, finished=not unfinished)
         else:
@@ -95,6 +95,12 @@ class Comparer:
             reasons.append(_unsettled(looked.unsettled))
         if unfinished:
             reasons.append(_unfinished(self.migration, counts))
+        finder.close()
+        snapshots = finder.seen.reading.snapshots
+        if snapshots > 1:
+            method = replace(
+                method, why=f"{method.why}; it was gone on with, so its digests are of {snapshots} snapshots"
+            )
         mapping = self.parity.binding.mapping
         return Comparison(
             mapping=mapping.name,
@@ -117,6 +123,7 @@ class Comparer:
             path=str(mapping.file.resolve()),
             method=method,
             scope=self.options.scope,
+            forgiven=[] if partial else rows.forgiven(self.tables.source.connection, self.tables.legacy_side, legacy),
         )
 
     def _duplicates(self, legacy: Any) -> tuple[int, list[Difference]]:

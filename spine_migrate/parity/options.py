@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from spine_migrate.parity.evidence import Equality, Scope
 
@@ -21,6 +22,7 @@ class Options:
     """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
     where along time or keys the rows agree, which reads the legacy tables once more. ``workers`` read buckets.
     A difference between two servers must have stood for ``settle_seconds``.
+    ``checkpoint`` is a file that digests are kept in, so that a comparison that was stopped can be gone on with.
     """
 
     equality: Equality = Equality.VALUE
@@ -30,3 +32,4 @@ class Options:
     method: Finding = Finding.AUTO
     workers: int = 2
     settle_seconds: float = 2.0
+    checkpoint: Path | None = None

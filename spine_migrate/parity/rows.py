@@ -11,7 +11,10 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute, rows
 from spine_migrate.mapping.emit.checks import Check
 from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed
+from spine_migrate.mapping.emit.forgiven import counted, losses
 from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.mapping.model import Field
+from spine_migrate.parity.evidence import Forgiven
 from spine_migrate.parity.model import Difference, FieldCount, Rule
 
 GONE = "the entry in quarantine is all that is left of it; discard it, or bring the row back"
@@ -173,17 +176,26 @@ def sizes(connection: Connection, parity: Parity) -> tuple[int, int, int]:
     return source, ours, others
 
 
-def rule(check: Check) -> Rule | None:
-    if check.rule is None:
+def rule(field: Field | None) -> Rule | None:
+    if field is None:
         return None
-    place = check.rule.place
-    return Rule(check.rule.name, f"{place.file.parent.name}/{place.file.name}", place.line, check.rule.column)
+    place = field.place
+    return Rule(field.name, f"{place.file.parent.name}/{place.file.name}", place.line, field.column)
+
+
+def forgiven(connection: Connection, parity: Parity, first: Any) -> list[Forgiven]:
+    """What the rules were allowed to lose; ``first`` is ``$1`` of the legacy side."""
+    found = list(losses(parity))
+    if not found:
+        return []
+    (counts,) = execute(connection, counted(parity, found), first).fetchall()
+    return [Forgiven(loss.what, rule(loss.rule), number) for loss, number in zip(found, counts, strict=True)]
 
 
 def field_counts(parity: Parity, found: Found) -> list[FieldCount]:
     """Fields that differ, the most frequent first."""
     return [
-        FieldCount(_name(parity.checks[number]), rule(parity.checks[number]), count)
+        FieldCount(_name(parity.checks[number]), rule(parity.checks[number].rule), count)
         for number, count in sorted(found.fields.items(), key=lambda one: (-one[1], one[0]))
     ]
 
@@ -265,7 +277,7 @@ def _field_difference(check: Check, pair: Pair, row: dict[str, Any], *, stale: b
         type=check.kind,
         old=row["old"],
         new=row["new"],
-        rule=rule(check),
+        rule=rule(check.rule),
         note=note,
         explained=bool(row["refused"]),
     )

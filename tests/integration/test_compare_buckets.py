@@ -115,7 +115,7 @@ def test_partitions_and_tables_that_inherit_are_read_each_by_itself(database: Da
 @pytest.mark.parametrize("workers", [1, 5])
 def test_any_number_of_workers(legacy: Legacy, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """With portions of one block there is something to do for all of them."""
-    monkeypatch.setattr(digest, "_SMALLEST", 1)
+    monkeypatch.setattr(digest, "SMALLEST", 1)
     assert only(compared(legacy.url, workers=workers)).verdict is Verdict.EQUAL
     legacy.execute("DELETE FROM runs WHERE run_id IN (%s, %s)", uuid(1), uuid(298))
     assert {one.key for one in only(compared(legacy.url, workers=workers)).differences} == {uuid(1), uuid(298)}
@@ -132,7 +132,7 @@ def test_all_sessions_see_the_one_snapshot(legacy: Legacy) -> None:
 
 
 def test_progress_goes_up_to_all_blocks(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_SMALLEST", 1)
+    monkeypatch.setattr(digest, "SMALLEST", 1)
     told: list[tuple[int, int]] = []
     with connect(legacy.url) as connection:
         compare(

@@ -69,7 +69,7 @@ def forward(binding: Binding, alias: str) -> dict[str, Sql]:
         else:
             bases[field.target] = field
         if field.keep and field.column in binding.live:
-            condition, value = _kept(binding, field, alias)
+            condition, value = kept(binding, field, alias)
             trees.setdefault(field.keep.column, Node()).put(field.keep.keys, condition, value)
     columns: dict[str, Sql] = {}
     for name in binding.mapping.target.columns:
@@ -103,7 +103,7 @@ def _present(binding: Binding, field: Field, alias: str) -> Sql | None:
     return sql.SQL("{} IS NOT NULL").format(binding.column(str(field.when_present), alias))
 
 
-def _kept(binding: Binding, field: Field, alias: str) -> tuple[Sql | None, Sql]:
+def kept(binding: Binding, field: Field, alias: str) -> tuple[Sql | None, Sql]:
     """When and what a field keeps: the source value, wherever the field alone would not bring it back."""
     value = binding.column(field.source, alias)
     if not field.invertible:
