@@ -28,6 +28,7 @@ from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Ver
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import drawn
 from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
+from spine_migrate.parity.self_test import self_test, with_self_test
 from spine_migrate.parity.snapshot import Shared, export, same, snapshot
 from spine_migrate.parity.tables import Tables
 
@@ -41,13 +42,15 @@ def compare(
     started: Callable[[str, int, int], None] | None = None,
     closing: Callable[[Report], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    scratch: Connection | None = None,
 ) -> Report:
     """Compare the migrations of these mappings, or all that are not undone.
 
     ``names`` are shipped mappings or paths that end in .toml. ``connection`` leads to the target tables and the ledger,
     ``source`` to the legacy tables where they are elsewhere. ``started(name, number, of)`` is called before each,
     ``closing(report)`` at the end with the snapshot still open, ``progress(done, of)`` with the blocks read of a
-    mapping, where its method counts them. Reads only; connections must be idle and in autocommit. Raises
+    mapping, where its method counts them. Reads only; connections must be idle and in autocommit. ``scratch`` is one
+    more, to the target's server, for the self-test of each comparison. Raises
     MappingError for a name that is no mapping, and psycopg.Error where the server fails.
     """
     options = options or Options()
@@ -63,7 +66,7 @@ def compare(
         shared = export(connection)
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
         legacy = export(source) if source and elsewhere else shared
-        comparing = _Comparing(legacy, shared, options, progress or (lambda _done, _of: None))
+        comparing = _Comparing(legacy, shared, options, progress or (lambda _done, _of: None), scratch)
         comparisons: list[Comparison] = []
         for number, migration in enumerate(found, start=1):
             if started is not None:
@@ -140,6 +143,7 @@ class _Comparing:
     target: Shared
     options: Options
     progress: Callable[[int, int], None]
+    scratch: Connection | None = None
 
     def one(self, migration: Migration, given: Mapping | None) -> Comparison:
         mapping = given
@@ -150,6 +154,8 @@ class _Comparing:
             with self.source.connection.transaction(), self.target.connection.transaction():
                 tables = self._tables(migration, mapping)
                 found = Comparer(tables, self.options, self.progress).run()
+                if self.scratch is not None:
+                    found = with_self_test(found, self_test(self.scratch, tables.parity, migration.migration_id))
                 return drawn(tables.connection, tables.parity, found) if self.options.picture else found
         except Refused as refused:
             return _untold(migration, mapping, refused.precondition, refused.sentence)

@@ -20,7 +20,7 @@ from spine_migrate.mapping.transforms.zone import Zone
 from spine_migrate.mapping.types import typename
 
 # Target limits, which the value itself shows: a NULL or a text too long never equals what is on the target.
-_SHOWN_BY_VALUE = frozenset({"null_value", "too_long"})
+SHOWN_BY_VALUE = frozenset({"null_value", "too_long"})
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def guards(binding: Binding, not_null: frozenset[str]) -> Guards:
     """``not_null``: the target columns that cannot be NULL, on which a NULL hides nothing."""
     found: dict[str, list[tuple[str, Sql]]] = {}
     for one in judgements(binding, "s"):
-        if one.refusal.reason not in _SHOWN_BY_VALUE:
+        if one.refusal.reason not in SHOWN_BY_VALUE:
             found.setdefault(one.field.name, []).append((one.refusal.reason, one.refusal.condition))
     raising: dict[str, Sql] = {}
     hidden: dict[str, Sql] = {}

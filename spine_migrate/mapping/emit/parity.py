@@ -106,7 +106,7 @@ class Parity(Sides):
             return sql.SQL("")
         return sql.SQL(
             "link AS MATERIALIZED (SELECT target_key, field, wanted, wanted::{type} AS key, state"
-            " FROM spine_migrate.link AS l WHERE migration_id = $1 AND {chosen}),"
+            " FROM {link} AS l WHERE migration_id = $1 AND {chosen}),"
             " here AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {target} AS t ON t.{key} = l.key),"
             " come AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {old} AS o ON {old_key} = l.key"
             " WHERE l.state = 'broken'),"
@@ -114,6 +114,7 @@ class Parity(Sides):
             " {finished} AND (h.key IS NOT NULL OR (c.key IS NOT NULL AND l.state = 'broken')) AS stale"
             " FROM link AS l LEFT JOIN here AS h ON h.key = l.key LEFT JOIN come AS c ON c.key = l.key), "
         ).format(
+            link=self.link.identifier,
             type=self.target_key_type,
             target=self.binding.target.identifier,
             key=sql.Identifier(self.binding.mapping.target.key),
@@ -184,13 +185,14 @@ class Parity(Sides):
         name. Rows: ``source_key, entries, discarded``, of which discarded ones are not named; the last two count.
         """
         return sql.SQL(
-            "WITH gone AS MATERIALIZED (SELECT q.source_key, q.discarded_at FROM spine_migrate.quarantine AS q"
+            "WITH gone AS MATERIALIZED (SELECT q.source_key, q.discarded_at FROM {quarantine} AS q"
             " WHERE q.migration_id = $1"
             " AND NOT EXISTS (SELECT FROM {source} AS s WHERE s.{key} = q.source_key::{type}))"
             " SELECT NULL AS source_key, count(*) AS entries, count(discarded_at) AS discarded FROM gone"
             " UNION ALL (SELECT source_key, NULL, NULL FROM gone WHERE discarded_at IS NULL"
             " ORDER BY source_key LIMIT $2::bigint)"
         ).format(
+            quarantine=self.quarantine.identifier,
             source=self.binding.source.identifier,
             key=sql.Identifier(self.binding.mapping.key),
             type=self.source_key_type,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from spine_migrate.db.catalog import Column
+from spine_migrate.db.catalog import Column, Name
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.checks import Guards, cell, distinct
 from spine_migrate.mapping.emit.sql import forward, is_ours
@@ -19,7 +19,7 @@ from spine_migrate.mapping.transforms.uuid_from import UuidFrom
 from spine_migrate.mapping.types import read, typename
 
 EVERY = sql.SQL("true")
-_LEDGER = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
+_QUARANTINE, _LINK = Name("spine_migrate", "quarantine"), Name("spine_migrate", "link")
 _GIVEN = sql.SQL("SELECT source_key FROM unnest($1::text[]) AS given (source_key)")
 
 
@@ -35,6 +35,7 @@ class Sides:
     ``produced`` are the target columns that the mapping writes, in the target's order; ``target_columns`` is the live
     catalog's side. ``exact`` asks for binary images instead of values. In every statement ``$1`` is the migration; of
     the legacy side, where the ledger is on another server (``apart``), ``$1`` are the keys in quarantine instead.
+    ``quarantine`` and ``link`` are the ledger's tables; the self-test has scratch tables in their places.
     """
 
     binding: Binding
@@ -43,6 +44,8 @@ class Sides:
     guards: Guards
     exact: bool = False
     apart: bool = False
+    quarantine: Name = _QUARANTINE
+    link: Name = _LINK
 
     @property
     def one_to_one(self) -> bool:
@@ -69,9 +72,11 @@ class Sides:
         return range(len(self.guards.hidden))
 
     @property
-    def quarantined(self) -> sql.SQL:
+    def quarantined(self) -> Sql:
         """The legacy keys in quarantine, ``source_key``, as text."""
-        return _GIVEN if self.apart else _LEDGER
+        if self.apart:
+            return _GIVEN
+        return sql.SQL("SELECT source_key FROM {} WHERE migration_id = $1").format(self.quarantine.identifier)
 
     def type_of(self, number: int) -> sql.SQL:
         """The declared type of a column, in which both sides have it."""
