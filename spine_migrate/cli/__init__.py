@@ -36,6 +36,7 @@ _COMMANDS = {
         "spine_migrate.cli.compare_backends:compare_backends",
         "Execute a pipeline on several backends and compare what it gives.",
     ),
+    "repair": ("spine_migrate.cli.repair:repair", "Make right on the target what compare has found wrong."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
     "worker-relay": (
         "spine_migrate.cli.worker_relay:worker_relay",

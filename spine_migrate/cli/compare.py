@@ -47,7 +47,8 @@ Exit codes:
   3  could not tell: no migration, a mapping file or tables that have changed
   4  could not tell yet: a part without a difference (--sample, --since,
      --key), an unfinished migration without one so far
-  5  could not tell: rules that cannot be evaluated, a server that failed
+  5  could not tell: rules that cannot be evaluated, a server that failed,
+     a self-test that was not passed
 
 \b
 Examples:

@@ -22,9 +22,10 @@ LEDGER = "spine_migrate"
 
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
+REPAIR = "repair"
 
 _READ = ("SELECT",)
-_SOURCE = {DRY_RUN: _READ, MOVE: _READ, OFFLINE: _READ, COMPARE: _READ, QUARANTINE: _READ, UNDO: _READ}
+_SOURCE = dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ)
 _TARGET = {
     DRY_RUN: _READ,
     MOVE: ("SELECT", "INSERT"),
@@ -32,8 +33,10 @@ _TARGET = {
     COMPARE: _READ,
     QUARANTINE: ("SELECT", "INSERT"),
     UNDO: ("SELECT", "DELETE"),
+    REPAIR: ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
-_INSERTS = (MOVE, OFFLINE, QUARANTINE)
+_INSERTS = (MOVE, OFFLINE, QUARANTINE, REPAIR)
+_LINKS = (MOVE, OFFLINE, QUARANTINE, UNDO)
 _MOVED = {
     "migration": ("SELECT", "INSERT", "UPDATE"),
     "checkpoint": ("SELECT", "INSERT", "UPDATE"),
@@ -63,6 +66,15 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": ("SELECT", "DELETE"),
         "audit": ("INSERT",),
+    },
+    REPAIR: {
+        "migration": _READ,
+        "checkpoint": ("SELECT", "UPDATE"),
+        "quarantine": ("SELECT", "INSERT"),
+        "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "deferred_ddl": _READ,
+        "audit": ("INSERT",),
+        "repair": ("INSERT",),
     },
 }
 COMMANDS = (UPGRADE, *_LEDGER_TABLES)
@@ -196,26 +208,32 @@ def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
 
 def _further(command: str, move: Tables) -> Iterator[Grant]:
     """What some commands need on the target beside its rows."""
-    if command in (*_INSERTS, UNDO) and move.links:
+    if command in _LINKS and move.links:
         yield Grant("TABLE", (move.target.schema, move.target.table), ("UPDATE",), move.links)
     if command in _INSERTS:
         for sequence in move.sequences:
             yield Grant("SCHEMA", (sequence.schema,), ("USAGE",))
             yield Grant("SEQUENCE", (sequence.schema, sequence.table), ("USAGE",))
     if command == UNDO:
-        # What must stay is worked out in a temporary table, and a row that others point to is among it.
+        # What must stay is worked out in a temporary table.
         yield Grant("DATABASE", (move.database,), ("TEMPORARY",))
+    if command in (UNDO, REPAIR):
+        # A row that others point to is looked for.
         for name, _ in move.pointing:
             yield from _on_table(name, _READ)
     if command == OFFLINE:
-        # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table. A foreign key
-        # is taken away and built again by the owner of the table that has it.
-        yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
-        for owner in (move.target_owner, *(owner for _, owner in move.pointing)):
-            if owner is not None:
-                yield Grant("ROLE", (owner.name,), superuser=owner.superuser)
-        for name, _ in move.pointing:
-            yield Grant("SCHEMA", (name.schema,), ("USAGE",))
+        yield from _for_offline(move)
+
+
+def _for_offline(move: Tables) -> Iterator[Grant]:
+    # CREATE INDEX asks the one who runs it for CREATE on the schema, and for ownership of the table. A foreign key
+    # is taken away and built again by the owner of the table that has it.
+    yield Grant("SCHEMA", (move.target.schema,), ("CREATE",))
+    for owner in (move.target_owner, *(owner for _, owner in move.pointing)):
+        if owner is not None:
+            yield Grant("ROLE", (owner.name,), superuser=owner.superuser)
+    for name, _ in move.pointing:
+        yield Grant("SCHEMA", (name.schema,), ("USAGE",))
 
 
 def _on_table(name: Name, privileges: tuple[str, ...]) -> Iterator[Grant]:

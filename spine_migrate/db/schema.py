@@ -39,6 +39,7 @@ _TABLES: dict[str, tuple[tuple[str | None, str], ...]] = {
         for table in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
     ),
     "spine_0004": ((None, "run_handoff"), (None, "run_guard")),
+    "spine_0006": ((version_table.SCHEMA, "repair"),),
 }
 _SEQUENCES: dict[str, tuple[tuple[str | None, str], ...]] = {"spine_0004": ((None, "run_fence"),)}
 

@@ -101,3 +101,19 @@ CREATE TABLE spine_migrate.audit (
     action text NOT NULL,
     detail jsonb NOT NULL DEFAULT '{}'
 );
+
+-- Target rows that a repair has made, changed or removed; before is the row as it was. No foreign key, as for audit
+CREATE TABLE spine_migrate.repair (
+    repair_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    who text NOT NULL DEFAULT session_user,
+    tool_version text NOT NULL,
+    migration_id bigint NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('missing', 'quarantined', 'differing', 'extra')),
+    source_key text,
+    target_key text,
+    fields text[] NOT NULL DEFAULT '{}',
+    before json
+);
+
+CREATE INDEX ix_repair_migration ON spine_migrate.repair (migration_id, target_key);
