@@ -70,7 +70,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     REPAIR: {
         "migration": _READ,
         "checkpoint": ("SELECT", "UPDATE"),
-        "quarantine": ("SELECT", "INSERT"),
+        "quarantine": ("SELECT", "INSERT", "UPDATE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": _READ,
         "audit": ("INSERT",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from spine_migrate.backfill.repair import Repaired
@@ -36,7 +36,13 @@ _WHY = {
 
 def as_json(results: Sequence[Repaired]) -> dict[str, Any]:
     """``{"format": 1, "migrations": [...]}``; a migration has the fields of ``Repaired``."""
-    return {"format": FORMAT, "migrations": [asdict(one) for one in results]}
+    return {"format": FORMAT, "migrations": [_fields(one) for one in results]}
+
+
+def _fields(one: Repaired) -> dict[str, Any]:
+    """Not asdict: it would count the pairs of a Counter anew."""
+    found = {name: getattr(one, name) for name in [field.name for field in fields(one)]}
+    return {**found, "examples": [asdict(kept) for kept in one.examples]}
 
 
 def planned(results: Sequence[Repaired], kinds: Sequence[str]) -> str:

@@ -166,7 +166,8 @@ def test_an_empty_target_schema(database: Database) -> None:
 def test_an_unknown_revision(act: object, database: Database) -> None:
     assert callable(act)
     with pytest.raises(
-        ConfigurationError, match="known are base, spine_0001, spine_0002, spine_0003, spine_0004, spine_0005 and head"
+        ConfigurationError,
+        match="known are base, spine_0001, spine_0002, spine_0003, spine_0004, spine_0005, spine_0006 and head",
     ):
         act(database.url, revision="spine_9999")
     with pytest.raises(ConfigurationError, match="no revision"):

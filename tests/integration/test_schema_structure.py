@@ -139,7 +139,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
         *(("target", name) for name in ("shim_mode", "shim_call", "shim_worker")),
         *(
             ("spine_migrate", name)
-            for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit")
+            for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit", "repair")
         ),
     }
     named = {fact[2] for fact in reference if fact[0] in {"constraint", "index"}}
@@ -223,7 +223,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0004")
     fourth = everything(database.url)
     schema.upgrade(database.url, revision="spine_0005")
+    fifth = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0006")
 
+    schema.downgrade(database.url, revision="spine_0005")
+    assert everything(database.url) == fifth
     schema.downgrade(database.url, revision="spine_0004")
     assert everything(database.url) == fourth
     schema.downgrade(database.url, revision="spine_0003")
