@@ -13,7 +13,9 @@ from typing import LiteralString
 from psycopg import sql
 
 from spine_migrate.mapping.emit.checks import Check, checks
+from spine_migrate.mapping.emit.chosen import Chosen
 from spine_migrate.mapping.emit.parity import Parity
+from spine_migrate.mapping.emit.sides import EVERY
 from spine_migrate.mapping.transforms.base import Sql
 
 EXECUTIONS, EVENTS, JOBS = "capture-spine/executions", "capture-spine/execution_events", "capture-spine/jobs"
@@ -36,17 +38,20 @@ class Rewritten(Parity):
     before: LiteralString = ""
     after: LiteralString = ""
 
-    def suspects(self, *, finished: bool = True) -> sql.Composed:
-        return self._rewrite("suspects", super().suspects(finished=finished))
+    def suspects(self, chosen: Chosen | None = None, *, finished: bool = True) -> sql.Composed:
+        return self._rewrite("suspects", super().suspects(chosen, finished=finished))
 
-    def values(self) -> sql.Composed:
-        return self._rewrite("values", super().values())
+    def values(self, chosen: Chosen) -> sql.Composed:
+        return self._rewrite("values", super().values(chosen))
 
     def gone(self) -> sql.Composed:
         return self._rewrite("gone", super().gone())
 
-    def counts(self) -> sql.Composed:
-        return self._rewrite("counts", super().counts())
+    def source_count(self, rows: Sql = EVERY) -> sql.Composed:
+        return self._rewrite("source_count", super().source_count(rows))
+
+    def target_counts(self, rows: Sql = EVERY) -> sql.Composed:
+        return self._rewrite("target_counts", super().target_counts(rows))
 
     def duplicates(self, *, source: bool) -> sql.Composed:
         return self._rewrite("duplicates", super().duplicates(source=source))
@@ -75,14 +80,14 @@ class Seen(Parity):
 
 @dataclass(frozen=True)
 class WithoutQuarantine(Parity):
-    def _held(self) -> Sql:
-        return sql.SQL("LEFT JOIN (SELECT NULL::{} AS key) AS q ON false").format(self._key_type)
+    def held(self) -> Sql:
+        return sql.SQL("LEFT JOIN (SELECT NULL::{} AS key) AS q ON false").format(self.source_key_type)
 
 
 @dataclass(frozen=True)
 class AllOurs(Parity):
-    def _new(self, rows: Sql) -> Sql:
-        text = super()._new(rows).as_string(None)
+    def new(self, rows: Sql = EVERY, *, table: Sql | None = None) -> Sql:
+        text = super().new(rows, table=table).as_string(None)
         head, _, conditions = text.partition(" WHERE ")
         _, _, chosen = conditions.partition(" AND ")
         assert chosen
@@ -102,7 +107,7 @@ def seen(kind: str, through: LiteralString) -> Callable[[Parity], Parity]:
 
 
 def without_check(parity: Parity, number: int) -> Parity:
-    return replace(parity, checks=[check for at, check in enumerate(parity.checks) if at != number])
+    return replace(parity, checks=tuple(check for at, check in enumerate(parity.checks) if at != number))
 
 
 def with_inequality(parity: Parity, number: int) -> Parity:
@@ -111,8 +116,8 @@ def with_inequality(parity: Parity, number: int) -> Parity:
 
 
 def _with(parity: Parity, number: int, differs: Callable[[Check], Sql]) -> Parity:
-    every = [replace(one, differs=differs(one)) if at == number else one for at, one in enumerate(parity.checks)]
-    return replace(parity, checks=every)
+    every = (replace(one, differs=differs(one)) if at == number else one for at, one in enumerate(parity.checks))
+    return replace(parity, checks=tuple(every))
 
 
 def _json_as_text(parity: Parity) -> Parity:
@@ -125,12 +130,12 @@ def _json_as_text(parity: Parity) -> Parity:
 
 
 def _without_rest(parity: Parity) -> Parity:
-    return replace(parity, checks=[check for check in parity.checks if not check.keys])
+    return replace(parity, checks=tuple(check for check in parity.checks if not check.keys))
 
 
 def _without_flags(parity: Parity) -> Parity:
     guards = replace(parity.guards, hidden={})
-    return replace(parity, guards=guards, checks=checks(parity.binding, parity.produced, guards))
+    return replace(parity, guards=guards, checks=tuple(checks(parity.binding, parity.produced, guards)))
 
 
 _TOP: LiteralString = (
@@ -174,7 +179,8 @@ MUTANTS = [
     Mutant("no duplicates", rewritten("duplicates", "count(*) > 1", "count(*) > 3")),
     Mutant("pairs of duplicates only", rewritten("duplicates", "count(*) > 1", "count(*) > 2")),
     Mutant("quarantine without legacy rows passed over", rewritten("gone", "NOT EXISTS", "EXISTS")),
-    Mutant("rows not counted", rewritten("counts", "(SELECT count(*) FROM", "(SELECT count(*) - 1 FROM")),
+    Mutant("rows not counted", rewritten("source_count", "count(*)", "count(*) - 1")),
+    Mutant("the mark not counted", rewritten("target_counts", "IS NOT TRUE", "IS TRUE")),
     Mutant("links excused although their row is there", rewritten("suspects", " IS NOT false", " IS NULL")),
     Mutant("links never excused", rewritten("suspects", " IS NOT false", " IS NOT NULL IS NOT NULL")),
     Mutant("links recorded for another row", rewritten("suspects", ".wanted = x.", ".wanted <> x.")),

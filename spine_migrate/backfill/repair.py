@@ -236,7 +236,7 @@ class _Repairing:
         migration_id = self.result.migration_id
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
-            ((_, ours, _),) = execute(connection, self.repairs.counts()).fetchall()
+            ((ours, _),) = execute(connection, self.repairs.target_counts()).fetchall()
             values = {"migration_id": migration_id}
             ((moved, adopted, _),) = connection.execute(query("backfill", "counts"), values).fetchall()
             off = int(ours - moved - adopted)

@@ -38,7 +38,7 @@ def proven(url: str) -> Comparison:
 
 
 def break_statements(monkeypatch: pytest.MonkeyPatch, breaks: Callable[[Parity], Parity]) -> None:
-    monkeypatch.setattr(comparing, "compiled", lambda *arguments: breaks(parity(*arguments)))
+    monkeypatch.setattr(comparing, "compiled", lambda *arguments, **options: breaks(parity(*arguments, **options)))
 
 
 def test_an_equal_history_is_equal_with_a_self_test_that_passed(moved: Legacy) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import LiteralString
 
 from psycopg import sql
 
 from spine_migrate.db.catalog import Column
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.checks import cell
+from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed, of_source_keys, of_target_keys
 from spine_migrate.mapping.emit.moved import Moved
 from spine_migrate.mapping.emit.parity import parity
 from spine_migrate.mapping.emit.sql import judgements, verdict
@@ -30,7 +30,7 @@ class Repairs(Moved):
 
         ``kind`` is missing, extra, doubled or differing; links that the ledger explains are no difference.
         """
-        return self._rows(sql.SQL("true"), sql.SQL("true"))
+        return self._rows(everything(self))
 
     def again(self) -> sql.Composed:
         """The same for some rows, as they are now; ``$2`` legacy keys, ``$3`` target keys, as text.
@@ -48,9 +48,9 @@ class Repairs(Moved):
             sql.Identifier(self.binding.mapping.key),
         )
         fields = sql.SQL("array_remove(ARRAY[{}]::text[], NULL) AS fields, {} AS reason").format(differing, reason)
-        return self._rows(self.of_source, self._of_target("$3"), fields)
+        return self._rows(keyed(self, 2), fields)
 
-    def _rows(self, old_rows: Sql, new_rows: Sql, *further: Sql) -> sql.Composed:
+    def _rows(self, chosen: Chosen, *further: Sql) -> sql.Composed:
         wrong = [
             sql.SQL("(n.there IS NULL AND o.held IS NULL)"),
             sql.SQL("o.key IS NULL"),
@@ -65,13 +65,13 @@ class Repairs(Moved):
             " WHEN o.held IS NOT NULL THEN 'doubled' ELSE 'differing' END AS kind"
         )
         keys = sql.SQL("o.key::text AS source_key, coalesce({}, {})::text AS target_key").format(
-            cell("n", self._key), cell("o", self._key)
+            cell("n", self.key_number), cell("o", self.key_number)
         )
         seen = sql.SQL("hash_record_extended(ROW({}), 0) AS seen").format(sql.SQL(", ").join(cells))
         # The comparison with 1, for the planner: see Parity.suspects.
         return sql.SQL("SELECT {columns} FROM {pairs} WHERE CASE WHEN {wrong} THEN 1 ELSE 0 END = 1").format(
             columns=sql.SQL(", ").join([kind, keys, seen, *further]),
-            pairs=self._pairs(old_rows, new_rows),
+            pairs=chosen.pairs(self.key_number),
             wrong=sql.SQL(" OR ").join([*wrong, pair]),
         )
 
@@ -92,19 +92,6 @@ class Repairs(Moved):
                 )
         return found
 
-    @property
-    def of_source(self) -> Sql:
-        """Legacy rows ``s`` whose keys are ``$2``."""
-        return sql.SQL("s.{} = ANY($2::text[]::{}[])").format(sql.Identifier(self.binding.mapping.key), self._key_type)
-
-    def _of_target(self, parameter: LiteralString) -> Sql:
-        """Target rows ``t`` whose keys are a parameter."""
-        return sql.SQL("t.{} = ANY({}::text[]::{}[])").format(
-            sql.Identifier(self.binding.mapping.target.key),
-            sql.SQL(parameter),
-            self._target_key_type,
-        )
-
     def note(self) -> sql.Composed:
         """Record rows before they are changed: ``$2`` kind, ``$3`` target keys, ``$4`` their legacy keys, ``$5`` the
         columns, ``$6`` the tool's version.
@@ -118,7 +105,7 @@ class Repairs(Moved):
         ).format(
             target=self.binding.target.identifier,
             key=sql.Identifier(self.binding.mapping.target.key),
-            type=self._target_key_type,
+            type=self.target_key_type,
             ours=self.ours("t"),
         )
 
@@ -134,10 +121,10 @@ class Repairs(Moved):
             sets=sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(name), self.carried(name, "o")) for name in columns
             ),
-            old=self._old(self.of_source),
+            old=self.old(of_source_keys(self, 2)),
             key=sql.Identifier(self.binding.mapping.target.key),
-            old_key=cell("o", self._key),
-            chosen=self._of_target("$3"),
+            old_key=cell("o", self.key_number),
+            chosen=of_target_keys(self, 3),
             ours=self.ours("t"),
         )
 
@@ -164,10 +151,10 @@ class Repairs(Moved):
             " SELECT $1::bigint, {own}::text, {name}, {value}::text FROM {old} AS o"
             " WHERE {value} IS NOT NULL AND {carried} IS NULL"
         ).format(
-            own=cell("o", self._key),
+            own=cell("o", self.key_number),
             name=sql.Literal(name),
             value=value,
-            old=self._old(self.of_source),
+            old=self.old(of_source_keys(self, 2)),
             carried=self.carried(name, "o"),
         )
 
@@ -177,7 +164,7 @@ class Repairs(Moved):
             "DELETE FROM {target} AS t WHERE $1::bigint IS NOT NULL AND {chosen} AND {ours} RETURNING t.{key}::text"
         ).format(
             target=self.binding.target.identifier,
-            chosen=self._of_target("$2"),
+            chosen=of_target_keys(self, 2),
             ours=self.ours("t"),
             key=sql.Identifier(self.binding.mapping.target.key),
         )
@@ -186,4 +173,4 @@ class Repairs(Moved):
 def repairs(binding: Binding, target_columns: dict[str, Column]) -> Repairs:
     """``target_columns``: the live target's columns by name."""
     made = parity(binding, target_columns)
-    return Repairs(made.binding, made.target_columns, made.produced, made.checks, made.guards)
+    return Repairs(made.binding, made.target_columns, made.produced, made.guards, checks=made.checks)
