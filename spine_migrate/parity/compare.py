@@ -155,7 +155,9 @@ class _Comparing:
                 tables = self._tables(migration, mapping)
                 found = Comparer(tables, self.options, self.progress).run()
                 if self.scratch is not None:
-                    found = with_self_test(found, self_test(self.scratch, tables.parity, migration.migration_id))
+                    method = found.method.name if found.method else "join"
+                    test = self_test(self.scratch, tables.parity, migration.migration_id, method=method)
+                    found = with_self_test(found, test)
                 return drawn(tables.connection, tables.parity, found) if self.options.picture else found
         except Refused as refused:
             return _untold(migration, mapping, refused.precondition, refused.sentence)

@@ -24,7 +24,7 @@ from spine_migrate.mapping.types import literal, read
 # What the made-up JSON values hold, so that there is always something deep to change; see parity.candidates.
 DEEP: LiteralString = (
     '{"self-test": {"list": [1, 2, {"deep": "Value"}], "number": 12345678901234567890.125, "count": 7,'
-    ' "digits": "8", "flag": true, "none": null}}'
+    ' "digits": "8", "flag": true, "none": null, "nest": {"a": [1, {"b": 2}]}}}'
 )
 
 
@@ -98,8 +98,9 @@ _UUID = (
 _TIME = (
     NULL,
     Kind("a time for NULL", "'epoch'", "{v} IS NULL"),
-    Kind("one microsecond", "{v} + interval '1 microsecond'", "isfinite({v})"),
-    Kind("one hour", "{v} + interval '1 hour'", "isfinite({v})"),
+    # Beyond it there is no later time.
+    Kind("one microsecond", "{v} + interval '1 microsecond'", "isfinite({v}) AND {v} < '294276-01-01'"),
+    Kind("one hour", "{v} + interval '1 hour'", "isfinite({v}) AND {v} < '294276-01-01'"),
     Kind("infinity for a time", "'infinity'", "isfinite({v})"),
 )
 _JSON_TEXT: LiteralString = "jsonb_typeof({v}) = 'string' AND {v} #>> '{{}}' <> ''"
@@ -123,7 +124,8 @@ _JSON = (
         "to_jsonb(CASE jsonb_typeof({v}) WHEN 'boolean' THEN NOT ({v} #>> '{{}}')::boolean END)",
         "jsonb_typeof({v}) = 'boolean'",
     ),
-    Kind("a list around a JSON value", "jsonb_build_array({v})", "{v} IS NOT NULL"),
+    Kind("a list around a JSON value", "jsonb_build_array({v})", "jsonb_typeof({v}) IN ('object', 'array')"),
+    Kind("a list around a single JSON value", "jsonb_build_array({v})", "jsonb_typeof({v}) NOT IN ('object', 'array')"),
 )
 # These hold for an object, whether it is a value of its own or what is left of one.
 _OBJECT = (
@@ -149,6 +151,7 @@ _DEEP = (
     _deep("a trailing space deep in JSON", "list,2,deep", '"Value "'),
     _deep("order of a list in JSON", "list", '[2, 1, {{"deep": "Value"}}]'),
     _deep("a list in JSON cut short", "list", "[1, 2]"),
+    _deep("a key moved out of a list deep in JSON", "nest", '{{"a": [1, {{}}], "b": 2}}'),
     _deep("the last digit of a long number in JSON", "number", "12345678901234567890.126"),
     _deep("a number as text deep in JSON", "count", '"7"'),
     _deep("a text as number deep in JSON", "digits", "8"),

@@ -124,7 +124,8 @@ class Scratch:
         self._add(full)
         self._add(bare)
         for name, found in passing.items():
-            if any(field.keep or field.steps or field.link for field in binding.mapping.carriers(name)):
+            json = binding.live[name].type in ("json", "jsonb")
+            if json or any(field.keep or field.steps or field.link for field in binding.mapping.carriers(name)):
                 for one in found[1:]:
                     self._add({**full, name: one})
         self._drop_refused()
@@ -218,6 +219,11 @@ class Scratch:
     def numbers(self) -> list[int]:
         query = sql.SQL("SELECT {n} FROM {} ORDER BY {n}").format(_PATTERN.identifier, n=sql.Identifier(_NUMBER))
         return [number for (number,) in execute(self.connection, query)]
+
+    def clear(self) -> None:
+        """Take all pairs out again, and what the ledger says of them."""
+        for table in (SOURCE, TARGET, QUARANTINE, LINK):
+            execute(self.connection, sql.SQL("TRUNCATE {}").format(table.identifier))
 
     def copy(self, numbers: Sequence[int]) -> list[Pair]:
         """A pair under fresh keys for each of these patterns, in their order."""
