@@ -71,8 +71,8 @@ class Seen(Parity):
     type: str = ""
     through: LiteralString = ""
 
-    def _comparable(self, name: str, value: Sql) -> Sql:
-        found = super()._comparable(name, value)
+    def comparable(self, name: str, value: Sql) -> Sql:
+        found = super().comparable(name, value)
         if self.binding.mapping.target.columns[name].type.name != self.type or name == self.binding.mapping.target.key:
             return found
         return sql.SQL(self.through).format(v=found)
@@ -86,7 +86,7 @@ class WithoutQuarantine(Parity):
 
 @dataclass(frozen=True)
 class AllOurs(Parity):
-    def new(self, rows: Sql = EVERY, *, table: Sql | None = None) -> Sql:
+    def new(self, rows: Sql = EVERY, *, table: Sql | None = None, most: bool = False) -> Sql:  # noqa: ARG002 - a hint
         text = super().new(rows, table=table).as_string(None)
         head, _, conditions = text.partition(" WHERE ")
         _, _, chosen = conditions.partition(" AND ")

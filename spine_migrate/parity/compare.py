@@ -156,7 +156,9 @@ class _Comparing:
                 found = Comparer(tables, self.options, self.progress).run()
                 if self.scratch is not None:
                     method = found.method.name if found.method else "join"
-                    test = self_test(self.scratch, tables.parity, migration.migration_id, method=method)
+                    test = self_test(
+                        self.scratch, tables.parity, migration.migration_id, method=method, apart=tables.apart
+                    )
                     found = with_self_test(found, test)
                 return drawn(tables.connection, tables.parity, found) if self.options.picture else found
         except Refused as refused:

@@ -79,6 +79,9 @@ _INTEGER = (
     Kind("a number for NULL", "0", "{v} IS NULL"),
     Kind("a number one higher", "{v} + 1", "{v} < 2147483647 OR {v} BETWEEN 4294967296 AND 9223372036854775806"),
 )
+_SIGN = Kind("the sign of a number", "-{v}", "{v} > 0")
+# A hash of 64 bits that are folded to 32 is the same for both, see emit.digest.
+_FOLDED = Kind("two bits of a number", "{v} # 4294967297", "{v} >= 4294967296")
 _NUMERIC = (
     NULL,
     Kind("a number for NULL", "0", "{v} IS NULL"),
@@ -95,12 +98,18 @@ _UUID = (
         "{v} IS NOT NULL",
     ),
 )
+_MICROSECONDS: LiteralString = "((extract(epoch FROM {v}) - 946684800) * 1000000)::bigint"
 _TIME = (
     NULL,
     Kind("a time for NULL", "'epoch'", "{v} IS NULL"),
     # Beyond it there is no later time.
     Kind("one microsecond", "{v} + interval '1 microsecond'", "isfinite({v}) AND {v} < '294276-01-01'"),
     Kind("one hour", "{v} + interval '1 hour'", "isfinite({v}) AND {v} < '294276-01-01'"),
+    Kind(
+        "two bits of a time",
+        f"{{v}} + (({_MICROSECONDS} # 4294967297) - {_MICROSECONDS}) * interval '1 microsecond'",
+        "{v} BETWEEN '2001-01-01' AND '9999-01-01'",
+    ),
     Kind("infinity for a time", "'infinity'", "isfinite({v})"),
 )
 _JSON_TEXT: LiteralString = "jsonb_typeof({v}) = 'string' AND {v} #>> '{{}}' <> ''"
@@ -166,9 +175,9 @@ _DEEP = (
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "text": _TEXT,
-    "integer": _INTEGER,
-    "bigint": _INTEGER,
-    "numeric": _NUMERIC,
+    "integer": (*_INTEGER, _SIGN),
+    "bigint": (*_INTEGER, _SIGN, _FOLDED),
+    "numeric": (*_NUMERIC, _SIGN),
     "boolean": _BOOLEAN,
     "uuid": _UUID,
     "timestamptz": _TIME,

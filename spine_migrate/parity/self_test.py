@@ -34,6 +34,10 @@ _HINDRANCES: dict[type[psycopg.Error], tuple[str, str]] = {
         "self-test-read-only",
         "The self-test can make no temporary tables on a standby; compare on the primary, or use --no-self-test.",
     ),
+    psycopg.errors.UndefinedObject: (
+        "self-test-types",
+        "The self-test cannot make the legacy table's columns on the target's server, for want of a type.",
+    ),
     psycopg.errors.LockNotAvailable: (
         "self-test-locked",
         "The self-test waited in vain for a lock on one of the tables; try again later, or use --no-self-test.",
@@ -41,8 +45,12 @@ _HINDRANCES: dict[type[psycopg.Error], tuple[str, str]] = {
 }
 
 
-def self_test(connection: Connection, parity: Parity, migration_id: int, *, method: str = "join") -> SelfTest:
+def self_test(
+    connection: Connection, parity: Parity, migration_id: int, *, method: str = "join", apart: bool = False
+) -> SelfTest:
     """Test the statements of one migration, by the method that its comparison went by.
+
+    ``apart`` says that the legacy table is on another server, so that all rows are made up.
 
     The connection must be another than the comparison's, idle, in autocommit and able to write; what is made there is
     temporary, and rolled back. Of the application's tables a few rows are read. Raises psycopg.Error where the server
@@ -51,7 +59,7 @@ def self_test(connection: Connection, parity: Parity, migration_id: int, *, meth
     try:
         with connection.transaction(force_rollback=True):
             connection.execute("SET LOCAL jit = off")
-            return _test(Scratch(connection, parity), migration_id, method)
+            return _test(Scratch(connection, parity, apart=apart), migration_id, method)
     except tuple(_HINDRANCES) as error:
         hindrance = next(reason for kind, reason in _HINDRANCES.items() if isinstance(error, kind))
         return SelfTest(0, skipped=Reason(*hindrance))

@@ -44,7 +44,7 @@ def by_buckets(connection: Connection, parity: Parity, migration_id: int) -> Loo
         return Looked(rows.Found(), frozenset())
     old, new = (_rows(connection, side, migration_id, bits) for side in sides)
     suspects = list(chunks(unlike(iter(old), iter(new)), _CHUNK))
-    parts = rows.suspects(parity, suspects)
+    parts = (rows.Beside(parity).part(chunk, 3) for chunk in suspects)
     found = rows.look(connection, parity, migration_id, _ALL, finished=True, parts=parts)
     keys = {key for chunk in suspects for key in chunk.target}
     return Looked(found, frozenset(keys))

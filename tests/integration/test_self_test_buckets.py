@@ -71,6 +71,15 @@ def test_sound_digests_find_everything_and_invent_nothing(connection: Connection
     assert {"two rows exchanged, alone", "a row three times, alone"} < {one.kind for one in test.injections}
 
 
+@pytest.mark.parametrize("method", ["join", "buckets"])
+@pytest.mark.parametrize("name", [EXECUTIONS, EVENTS, JOBS])
+def test_rows_are_made_up_where_the_legacy_table_is_elsewhere(connection: Connection, name: str, method: str) -> None:
+    compiled, migration_id = sound(connection, name)
+    test = self_test(connection, compiled, migration_id, method=method, apart=True)
+    assert (test.skipped, test.failed) == (None, [])
+    assert sum(one.injected for one in test.injections) > 50
+
+
 def test_a_comparison_by_buckets_is_tested_by_buckets(history: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _ignoring_counts(monkeypatch)
     with connect(history.url) as opened, connect(history.url) as scratch:
