@@ -86,8 +86,8 @@ class WithoutQuarantine(Parity):
 
 @dataclass(frozen=True)
 class AllOurs(Parity):
-    def new(self, rows: Sql = EVERY, *, table: Sql | None = None, most: bool = False) -> Sql:
-        text = super().new(rows, table=table, most=most).as_string(None)
+    def new(self, rows: Sql = EVERY, *, table: Sql | None = None, most: bool = False) -> Sql:  # noqa: ARG002 - a hint
+        text = super().new(rows, table=table).as_string(None)
         head, _, conditions = text.partition(" WHERE ")
         _, _, chosen = conditions.partition(" AND ")
         assert chosen

@@ -56,12 +56,12 @@ Examples:
   spine-migrate compare
   spine-migrate compare capture-spine/executions --max-differences 1000
   spine-migrate compare --method buckets --workers 4
-  spine-migrate compare --self-test
   spine-migrate compare --method buckets --checkpoint parity.checkpoint
   spine-migrate compare --source postgresql://old.example/app \\
       --target postgresql://new.example/app
   spine-migrate compare --sample 1% --since 2026-11-01
   spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
+  spine-migrate compare --self-test
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
   spine-migrate compare --report html=parity.html --report junit=junit.xml

@@ -22,13 +22,13 @@ from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.parity import parity as compiled
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
-from spine_migrate.parity.evidence import Equality, SelfTest
+from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import drawn
 from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
-from spine_migrate.parity.self_test import ELSEWHERE, self_test, with_self_test
+from spine_migrate.parity.self_test import self_test, with_self_test
 from spine_migrate.parity.snapshot import Shared, export, same, snapshot
 from spine_migrate.parity.tables import Tables
 
@@ -47,9 +47,9 @@ def compare(
     """Compare the migrations of these mappings, or all that are not undone.
 
     ``names`` are shipped mappings or paths that end in .toml. ``connection`` leads to the target tables and the ledger,
-    ``source`` to the legacy tables where they are elsewhere. ``scratch`` is another one, on the target's server, for
-    the self-test of each comparison. ``started(name, number, of)`` is called before each, ``closing(report)`` at the
-    end with the snapshot still open, ``progress(done, of)`` with the blocks read of a mapping, where its method counts
+    ``source`` to the legacy tables where they are elsewhere. ``scratch`` is one more, to the target's server, for the
+    self-test of each comparison. ``started(name, number, of)`` is called before each, ``closing(report)`` at the end
+    with the snapshot still open, ``progress(done, of)`` with the blocks read of a mapping, where its method counts
     them. Reads only; connections must be idle and in autocommit. Raises MappingError for a name that is no mapping, and
     psycopg.Error where the server fails.
     """
@@ -145,11 +145,6 @@ class _Comparing:
     progress: Callable[[int, int], None]
     scratch: Connection | None = None
 
-    def _tested(self, scratch: Connection, tables: Tables, migration: Migration) -> SelfTest:
-        if self.source.connection is not self.target.connection:
-            return SelfTest(0, skipped=ELSEWHERE)
-        return self_test(scratch, tables.parity, migration.migration_id)
-
     def one(self, migration: Migration, given: Mapping | None) -> Comparison:
         mapping = given
         try:
@@ -160,7 +155,11 @@ class _Comparing:
                 tables = self._tables(migration, mapping)
                 found = Comparer(tables, self.options, self.progress).run()
                 if self.scratch is not None:
-                    found = with_self_test(found, self._tested(self.scratch, tables, migration))
+                    method = found.method.name if found.method else "join"
+                    test = self_test(
+                        self.scratch, tables.parity, migration.migration_id, method=method, apart=tables.apart
+                    )
+                    found = with_self_test(found, test)
                 if self.options.picture and not tables.apart:
                     found = drawn(tables.connection, tables.parity, found)
                 return found

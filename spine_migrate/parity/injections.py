@@ -24,7 +24,7 @@ from spine_migrate.mapping.types import literal, read
 # What the made-up JSON values hold, so that there is always something deep to change; see parity.candidates.
 DEEP: LiteralString = (
     '{"self-test": {"list": [1, 2, {"deep": "Value"}], "number": 12345678901234567890.125, "count": 7,'
-    ' "digits": "8", "flag": true, "none": null}}'
+    ' "digits": "8", "flag": true, "none": null, "nest": {"a": [1, {"b": 2}]}}}'
 )
 
 
@@ -79,6 +79,9 @@ _INTEGER = (
     Kind("a number for NULL", "0", "{v} IS NULL"),
     Kind("a number one higher", "{v} + 1", "{v} < 2147483647 OR {v} BETWEEN 4294967296 AND 9223372036854775806"),
 )
+_SIGN = Kind("the sign of a number", "-{v}", "{v} > 0")
+# A hash of 64 bits that are folded to 32 is the same for both, see emit.digest.
+_FOLDED = Kind("two bits of a number", "{v} # 4294967297", "{v} >= 4294967296")
 _NUMERIC = (
     NULL,
     Kind("a number for NULL", "0", "{v} IS NULL"),
@@ -95,11 +98,18 @@ _UUID = (
         "{v} IS NOT NULL",
     ),
 )
+_MICROSECONDS: LiteralString = "((extract(epoch FROM {v}) - 946684800) * 1000000)::bigint"
 _TIME = (
     NULL,
     Kind("a time for NULL", "'epoch'", "{v} IS NULL"),
-    Kind("one microsecond", "{v} + interval '1 microsecond'", "isfinite({v})"),
-    Kind("one hour", "{v} + interval '1 hour'", "isfinite({v})"),
+    # Beyond it there is no later time.
+    Kind("one microsecond", "{v} + interval '1 microsecond'", "isfinite({v}) AND {v} < '294276-01-01'"),
+    Kind("one hour", "{v} + interval '1 hour'", "isfinite({v}) AND {v} < '294276-01-01'"),
+    Kind(
+        "two bits of a time",
+        f"{{v}} + (({_MICROSECONDS} # 4294967297) - {_MICROSECONDS}) * interval '1 microsecond'",
+        "{v} BETWEEN '2001-01-01' AND '9999-01-01'",
+    ),
     Kind("infinity for a time", "'infinity'", "isfinite({v})"),
 )
 _JSON_TEXT: LiteralString = "jsonb_typeof({v}) = 'string' AND {v} #>> '{{}}' <> ''"
@@ -123,7 +133,8 @@ _JSON = (
         "to_jsonb(CASE jsonb_typeof({v}) WHEN 'boolean' THEN NOT ({v} #>> '{{}}')::boolean END)",
         "jsonb_typeof({v}) = 'boolean'",
     ),
-    Kind("a list around a JSON value", "jsonb_build_array({v})", "{v} IS NOT NULL"),
+    Kind("a list around a JSON value", "jsonb_build_array({v})", "jsonb_typeof({v}) IN ('object', 'array')"),
+    Kind("a list around a single JSON value", "jsonb_build_array({v})", "jsonb_typeof({v}) NOT IN ('object', 'array')"),
 )
 # These hold for an object, whether it is a value of its own or what is left of one.
 _OBJECT = (
@@ -149,6 +160,7 @@ _DEEP = (
     _deep("a trailing space deep in JSON", "list,2,deep", '"Value "'),
     _deep("order of a list in JSON", "list", '[2, 1, {{"deep": "Value"}}]'),
     _deep("a list in JSON cut short", "list", "[1, 2]"),
+    _deep("a key moved out of a list deep in JSON", "nest", '{{"a": [1, {{}}], "b": 2}}'),
     _deep("the last digit of a long number in JSON", "number", "12345678901234567890.126"),
     _deep("a number as text deep in JSON", "count", '"7"'),
     _deep("a text as number deep in JSON", "digits", "8"),
@@ -163,9 +175,9 @@ _DEEP = (
 
 KINDS: dict[str, tuple[Kind, ...]] = {
     "text": _TEXT,
-    "integer": _INTEGER,
-    "bigint": _INTEGER,
-    "numeric": _NUMERIC,
+    "integer": (*_INTEGER, _SIGN),
+    "bigint": (*_INTEGER, _SIGN, _FOLDED),
+    "numeric": (*_NUMERIC, _SIGN),
     "boolean": _BOOLEAN,
     "uuid": _UUID,
     "timestamptz": _TIME,

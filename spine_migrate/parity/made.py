@@ -15,6 +15,10 @@ from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.injections import Change, Place, changes, places
 from spine_migrate.parity.scratch import LINK, MIGRATION, QUARANTINE, SOURCE, TARGET, Pair, Scratch
 
+AGREEING = "nothing, in rows that agree"
+_EXCHANGED, _THRICE = "two rows exchanged", "a row three times"
+CANCELLING = frozenset({_EXCHANGED, _THRICE, "a row twice"})
+"""Kinds of which the hashes of all rows, or their XOR, may be the same on both sides."""
 _PLAIN = 2
 """How many rows of each kind that concerns whole rows."""
 
@@ -45,7 +49,7 @@ def planned(scratch: Scratch) -> Iterator[Made]:
     yield from _refused(scratch)
     yield from _whole_rows(scratch)
     yield from _links(scratch, [place for place in found if place.link])
-    yield Made("nothing, in rows that agree", None, "nothing", scratch.numbers(), lambda _: None)
+    yield Made(AGREEING, None, "nothing", scratch.numbers(), lambda _: None)
 
 
 def _fields(scratch: Scratch, found: list[Place]) -> Iterator[Made]:
@@ -88,7 +92,7 @@ def _swapped(scratch: Scratch, found: list[Place]) -> Iterator[Made]:
                 "values of two rows exchanged", place.name, "field", numbers, partial(_swap, scratch, place.column)
             )
     if two:
-        yield Made("two rows exchanged", None, "differing", two, partial(_swap, scratch, key))
+        yield Made(_EXCHANGED, None, "differing", two, partial(_swap, scratch, key))
 
 
 def _swap(scratch: Scratch, column: str, pairs: Sequence[Pair]) -> None:
@@ -135,7 +139,7 @@ def _whole_rows(scratch: Scratch) -> Iterator[Made]:
         ("a missing row", "missing", [_without_target]),
         ("an extra row", "extra", [_without_source]),
         ("a row twice", "duplicate", [_again_on_target]),
-        ("a row three times", "duplicate", [_again_on_target, _again_on_target]),
+        (_THRICE, "duplicate", [_again_on_target, _again_on_target]),
         ("two legacy rows with one key", "duplicate", [_again_in_source]),
         ("a row on the target that is in quarantine", "doubled", [_in_quarantine]),
         ("nothing, in rows in quarantine", "nothing", [_in_quarantine, _without_target]),

@@ -47,7 +47,8 @@ class Pair:
 class Scratch:
     """The tables, over a connection that is in a transaction. ``parity`` is the very same, over the scratch tables."""
 
-    def __init__(self, connection: Connection, real: Parity) -> None:
+    def __init__(self, connection: Connection, real: Parity, *, apart: bool = False) -> None:
+        """``apart``: the source is on another server; the tables are made from what its columns are known to be."""
         self.connection = connection
         self.real = real
         binding = replace(real.binding, source=SOURCE, target=TARGET)
@@ -55,11 +56,13 @@ class Scratch:
         self._key = real.binding.mapping.key
         self._columns = list(real.binding.live)
         self._made = 0
+        self._apart = apart
 
     def create(self) -> None:
         number = sql.SQL("SELECT 0 AS {}, x.* FROM {} AS x")
         plain = sql.SQL("SELECT x.* FROM {} AS x")
-        source, target = self.real.binding.source.identifier, self.real.binding.target.identifier
+        target = self.real.binding.target.identifier
+        source: Sql = self._as_known() if self._apart else self.real.binding.source.identifier
         for name, query in (
             (SOURCE, plain.format(source)),
             (TARGET, plain.format(target)),
@@ -71,8 +74,20 @@ class Scratch:
             create = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {} WITH NO DATA")
             execute(self.connection, create.format(sql.Identifier(name.table), query))
 
+    def _as_known(self) -> Sql:
+        """A relation with the source's columns, and no rows."""
+        columns = [
+            sql.SQL("NULL::{} AS {}").format(sql.SQL(column.sql_type), sql.Identifier(name))
+            for name, column in self.real.binding.live.items()
+        ]
+        return sql.SQL("(SELECT {})").format(sql.SQL(", ").join(columns))
+
     def sample(self, migration_id: int) -> int:
         """Take patterns from the source, none that is in quarantine or would be; gives their number."""
+        if self._apart:
+            # A blank to make others up from; it goes again, see ``make_up``.
+            blank = sql.SQL("INSERT INTO {} ({}) VALUES (1)").format(_PATTERN.identifier, sql.Identifier(_NUMBER))
+            return execute(self.connection, blank).rowcount
         blocks = sum(leaf.blocks for leaf in leaves(self.connection, self._source_oid()))
         share = min(100.0, 100.0 * _BLOCKS / max(blocks, 1))
         some = sql.SQL("TABLESAMPLE SYSTEM ({}) REPEATABLE (0)").format(sql.Literal(share))
@@ -121,12 +136,21 @@ class Scratch:
         passing = {name: self._passing(name) for name in self._columns if name != self._key}
         full = {name: found[0] for name, found in passing.items() if found}
         bare = {name: found[-1] for name, found in passing.items() if found}
+        if self._apart:
+            live = self.real.binding.live[self._key]
+            full[self._key] = bare[self._key] = candidates.cast(self._fresh(0), live)
         self._add(full)
         self._add(bare)
         for name, found in passing.items():
-            if any(field.keep or field.steps or field.link for field in binding.mapping.carriers(name)):
+            json = binding.live[name].type in ("json", "jsonb")
+            if json or any(field.keep or field.steps or field.link for field in binding.mapping.carriers(name)):
                 for one in found[1:]:
                     self._add({**full, name: one})
+        if self._apart:
+            execute(
+                self.connection,
+                sql.SQL("DELETE FROM {} WHERE {} IS NULL").format(_PATTERN.identifier, sql.Identifier(self._key)),
+            )
         self._drop_refused()
 
     def _passing(self, name: str) -> list[Sql]:
@@ -218,6 +242,11 @@ class Scratch:
     def numbers(self) -> list[int]:
         query = sql.SQL("SELECT {n} FROM {} ORDER BY {n}").format(_PATTERN.identifier, n=sql.Identifier(_NUMBER))
         return [number for (number,) in execute(self.connection, query)]
+
+    def clear(self) -> None:
+        """Take all pairs out again, and what the ledger says of them."""
+        for table in (SOURCE, TARGET, QUARANTINE, LINK):
+            execute(self.connection, sql.SQL("TRUNCATE {}").format(table.identifier))
 
     def copy(self, numbers: Sequence[int]) -> list[Pair]:
         """A pair under fresh keys for each of these patterns, in their order."""

@@ -6,7 +6,7 @@ that finds nothing in the real tables has then been seen to find what there woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -15,21 +15,15 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.parity import rows
 from spine_migrate.parity.evidence import Injection, SelfTest
-from spine_migrate.parity.made import Made, planned
+from spine_migrate.parity.made import AGREEING, CANCELLING, Made, planned
 from spine_migrate.parity.model import Comparison, Difference, Reason, Verdict
 from spine_migrate.parity.scratch import MIGRATION, Pair, Scratch
+from spine_migrate.parity.self_test_methods import METHODS, Finder, by_join
 
 NO_ROWS = "self-test-no-rows"
 FAILED = "self-test-failed"
 
-Finder = Callable[[Connection, Parity, int, int], rows.Found]
-"""How the rows that differ are found: connection, statements, migration, how many to name."""
-
 _NO_ROWS = Reason(NO_ROWS, "The self-test had no rows to work on: the legacy table has none that could be moved.")
-ELSEWHERE = Reason(
-    "self-test-two-servers",
-    "The self-test needs both tables on one server, to copy rows of them; here, use --no-self-test.",
-)
 _ALL = 1_000_000
 _HINDRANCES: dict[type[psycopg.Error], tuple[str, str]] = {
     psycopg.errors.InsufficientPrivilege: (
@@ -40,6 +34,10 @@ _HINDRANCES: dict[type[psycopg.Error], tuple[str, str]] = {
         "self-test-read-only",
         "The self-test can make no temporary tables on a standby; compare on the primary, or use --no-self-test.",
     ),
+    psycopg.errors.UndefinedObject: (
+        "self-test-types",
+        "The self-test cannot make the legacy table's columns on the target's server, for want of a type.",
+    ),
     psycopg.errors.LockNotAvailable: (
         "self-test-locked",
         "The self-test waited in vain for a lock on one of the tables; try again later, or use --no-self-test.",
@@ -47,13 +45,12 @@ _HINDRANCES: dict[type[psycopg.Error], tuple[str, str]] = {
 }
 
 
-def look(connection: Connection, parity: Parity, migration_id: int, named: int) -> rows.Found:
-    """The finder of the method ``join``."""
-    return rows.look(connection, parity, migration_id, named, finished=True)
+def self_test(
+    connection: Connection, parity: Parity, migration_id: int, *, method: str = "join", apart: bool = False
+) -> SelfTest:
+    """Test the statements of one migration, by the method that its comparison went by.
 
-
-def self_test(connection: Connection, parity: Parity, migration_id: int, *, find: Finder = look) -> SelfTest:
-    """Test the statements of one migration.
+    ``apart`` says that the legacy table is on another server, so that all rows are made up.
 
     The connection must be another than the comparison's, idle, in autocommit and able to write; what is made there is
     temporary, and rolled back. Of the application's tables a few rows are read. Raises psycopg.Error where the server
@@ -62,8 +59,7 @@ def self_test(connection: Connection, parity: Parity, migration_id: int, *, find
     try:
         with connection.transaction(force_rollback=True):
             connection.execute("SET LOCAL jit = off")
-            prepared = prepare(Scratch(connection, parity), migration_id)
-            return SelfTest(0, skipped=_NO_ROWS) if prepared is None else judge(prepared, find)
+            return _test(Scratch(connection, parity, apart=apart), migration_id, method)
     except tuple(_HINDRANCES) as error:
         hindrance = next(reason for kind, reason in _HINDRANCES.items() if isinstance(error, kind))
         return SelfTest(0, skipped=Reason(*hindrance))
@@ -91,6 +87,18 @@ def with_self_test(comparison: Comparison, test: SelfTest) -> Comparison:
     return replace(tested, verdict=verdict, reasons=[*comparison.reasons, reason])
 
 
+def _test(scratch: Scratch, migration_id: int, method: str) -> SelfTest:
+    find = METHODS[method]
+    prepared = prepare(scratch, migration_id)
+    if prepared is None:
+        return SelfTest(0, skipped=_NO_ROWS)
+    test = judge(prepared, find)
+    # In a bucket beside another difference they would be found for its sake.
+    alone = [judge(one, find) for one in apart(scratch, prepared)] if method == "buckets" else []
+    further = [replace(one, kind=f"{one.kind}, alone") for other in alone for one in other.injections[:1]]
+    return replace(test, injections=[*test.injections, *further])
+
+
 def _named(one: Injection) -> str:
     return f"{one.kind} in {one.field}" if one.field else one.kind
 
@@ -114,7 +122,19 @@ def prepare(scratch: Scratch, migration_id: int) -> Prepared | None:
     scratch.make_up()
     if not scratch.carry():
         return None
-    found = list(planned(scratch))
+    return _fill(scratch, list(planned(scratch)))
+
+
+def apart(scratch: Scratch, whole: Prepared) -> Iterator[Prepared]:
+    """The scratch tables with one difference in them at a time, for those that sums over rows might not show."""
+    for made in whole.made:
+        if made.kind in CANCELLING:
+            scratch.clear()
+            agreeing = next(one for one in whole.made if one.expected == "nothing" and one.kind == AGREEING)
+            yield _fill(scratch, [replace(made), replace(agreeing)])
+
+
+def _fill(scratch: Scratch, found: list[Made]) -> Prepared:
     pairs = scratch.copy([number for made in found for number in made.numbers])
     rest = iter(pairs)
     for made in found:
@@ -124,7 +144,7 @@ def prepare(scratch: Scratch, migration_id: int) -> Prepared | None:
     return Prepared(scratch.connection, scratch.parity, found, len(pairs), scratch.counted())
 
 
-def judge(prepared: Prepared, find: Finder = look) -> SelfTest:
+def judge(prepared: Prepared, find: Finder = by_join) -> SelfTest:
     """Compare the scratch tables; each injection with what was found of it."""
     seen = _see(prepared, find)
     injections = [seen.injection(made) for made in prepared.made]
@@ -140,6 +160,7 @@ class _Seen:
     fields: dict[str, list[str]] = field(default_factory=dict)
     duplicates: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    suspects: frozenset[str] | None = None
 
     def injection(self, made: Made) -> Injection:
         found = sum(self._found(made, pair) for pair in made.pairs)
@@ -153,7 +174,8 @@ class _Seen:
             case "nothing":
                 return False
             case "duplicate":
-                return pair.target_key in self.duplicates
+                looked_at = self.suspects is None or pair.target_key in self.suspects
+                return pair.target_key in self.duplicates and looked_at
             case "gone":
                 return pair.source_key in self.gone
             case "field":
@@ -187,8 +209,9 @@ class _Seen:
 
 def _see(prepared: Prepared, find: Finder) -> _Seen:
     connection, parity = prepared.connection, prepared.parity
-    found = find(connection, parity, MIGRATION, _ALL)
-    seen = _Seen(parity)
+    looked = find(connection, parity, MIGRATION)
+    found = looked.found
+    seen = _Seen(parity, suspects=looked.suspects)
     # A key that several pairs have is among the duplicates; each of them counts.
     seen.pairs = {pair.target_key: pair for pair in found.pairs if pair.target_key is not None}
     for difference in _listed(connection, parity, found):

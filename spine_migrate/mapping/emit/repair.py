@@ -67,7 +67,8 @@ class Repairs(Moved):
         keys = sql.SQL("o.key::text AS source_key, coalesce({}, {})::text AS target_key").format(
             cell("n", self.key_number), cell("o", self.key_number)
         )
-        seen = sql.SQL("hash_record_extended(ROW({}), 0) AS seen").format(sql.SQL(", ").join(cells))
+        # As text: the hash of jsonb is the same for values that only stand at another depth.
+        seen = sql.SQL('hashtextextended(ROW({})::text COLLATE "C", 0) AS seen').format(sql.SQL(", ").join(cells))
         # The comparison with 1, for the planner: see Parity.suspects.
         return sql.SQL("SELECT {columns} FROM {pairs} WHERE CASE WHEN {wrong} THEN 1 ELSE 0 END = 1").format(
             columns=sql.SQL(", ").join([kind, keys, seen, *further]),
