@@ -20,10 +20,11 @@ class Finding(StrEnum):
 class Options:
     """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
     where along time or keys the rows agree, which reads the legacy tables once more. ``workers`` read buckets.
-    A difference between two servers must have stood for ``settle_seconds``.
+    ``events`` asks for the histories of runs as well. A difference between two servers must have stood for ``settle_seconds``.
     """
 
     equality: Equality = Equality.VALUE
+    events: bool = True
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
     picture: bool = False
