@@ -132,7 +132,8 @@ def _exit_code(report: Report) -> int:
 
     if report.verdict is not Verdict.UNKNOWN:
         return 0 if report.verdict is Verdict.EQUAL else 1
-    unknown = [one.reasons for one in (*report.comparisons, *report.histories) if one.verdict is Verdict.UNKNOWN]
+    unknown = [one.reasons for one in report.comparisons if one.verdict is Verdict.UNKNOWN]
+    unknown += [one.reasons for one in report.histories if one.verdict is Verdict.UNKNOWN]
     codes = {reason.code for reasons in [report.reasons, *unknown] for reason in reasons}
     if codes & _FAILED:
         return ServerFault.exit_code
