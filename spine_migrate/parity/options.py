@@ -19,8 +19,9 @@ class Finding(StrEnum):
 @dataclass(frozen=True)
 class Options:
     """``max_differences`` limits what is listed per mapping, never what is counted. ``events`` asks for the histories
-    of runs as well, ``picture`` for the picture of where along time or keys the rows agree, which reads the legacy tables
-    once more. ``workers`` read buckets. A difference between two servers must have stood for ``settle_seconds``.
+    of runs as well, ``picture`` for the picture of where along time or keys the rows agree, which reads the legacy
+    tables once more. ``workers`` read buckets. A difference between two servers must have stood for
+    ``settle_seconds``.
     """
 
     equality: Equality = Equality.VALUE
