@@ -83,6 +83,12 @@ def how_options(command: Command) -> Command:
                 help="Keep the digests of buckets here; the same command goes on from there.",
             ),
             click.option("--exact", is_flag=True, help="Binary images, not values: in JSON 1.0 is not 1.00."),
+            click.option(
+                "--events/--no-events",
+                default=True,
+                show_default=True,
+                help="Compare the history of every run, and hold it against the laws of histories.",
+            ),
             click.option("--sample", type=Share(), help="Compare this share of the keys, always the same ones."),
             click.option("--since", type=Moment(), help="Compare rows of this time and later."),
             click.option("--key", "keys", multiple=True, metavar="K", help="Compare this legacy key; repeatable."),
@@ -99,6 +105,7 @@ def options(
     settle: float,
     checkpoint: Path | None,
     exact: bool,
+    events: bool,
     sample: float | None,
     since: datetime | None,
     keys: tuple[str, ...],
@@ -116,6 +123,7 @@ def options(
     return Options(
         method=Finding(method),
         equality=Equality.EXACT if exact else Equality.VALUE,
+        events=events,
         scope=Scope(sample=sample, since=since, keys=keys or None),
         max_differences=max_differences,
         picture=picture,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -23,11 +23,12 @@ from spine_migrate.mapping.emit.parity import parity as compiled
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity.evidence import Equality
+from spine_migrate.parity.histories import histories
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import drawn
-from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
+from spine_migrate.parity.scope import APART, EQUALITY, EVENTS, EXACT, NOT_CHECKED, WITHOUT_EVENTS
 from spine_migrate.parity.self_test import self_test, with_self_test
 from spine_migrate.parity.snapshot import Shared, export, same, snapshot
 from spine_migrate.parity.tables import Tables
@@ -76,8 +77,18 @@ def compare(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        reasons = [] if comparisons else [nothing]
-        return _closed(_report(options, taken, elsewhere, comparisons, reasons), closing)
+        report = _report(options, taken, elsewhere, comparisons, [] if comparisons else [nothing])
+        return _closed(_with_histories(report, connection, files, options), closing)
+
+
+def _with_histories(report: Report, connection: Connection, files: dict[str, Mapping], options: Options) -> Report:
+    """Both sides of a history are put together on one server."""
+    if not options.events or report.source_snapshot is not None:
+        unseen = WITHOUT_EVENTS if not options.events else APART
+        return replace(report, not_checked=[*NOT_CHECKED, unseen], events=unseen)
+    lives = histories(connection, report.comparisons, files, options.max_differences)
+    verdicts = [*(one.verdict for one in report.comparisons), *(one.verdict for one in lives)]
+    return replace(report, histories=lives, verdict=overall(verdicts))
 
 
 def _closed(report: Report, closing: Callable[[Report], None] | None) -> Report:

@@ -19,13 +19,15 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """``max_differences`` limits what is listed per mapping, never what is counted. ``picture`` asks for the picture of
-    where along time or keys the rows agree, which reads the legacy tables once more. ``workers`` read buckets.
-    A difference between two servers must have stood for ``settle_seconds``.
-    ``checkpoint`` is a file that digests are kept in, so that a comparison that was stopped can be gone on with.
+    """``max_differences`` limits what is listed per mapping, never what is counted. ``events`` asks for the histories
+    of runs as well, ``picture`` for the picture of where along time or keys the rows agree, which reads the legacy
+    tables once more. ``workers`` read buckets. A difference between two servers must have stood for
+    ``settle_seconds``. ``checkpoint`` is a file that digests are kept in, so that a comparison that was stopped can be
+    gone on with.
     """
 
     equality: Equality = Equality.VALUE
+    events: bool = True
     scope: Scope = field(default_factory=Scope)
     max_differences: int = 100
     picture: bool = False

@@ -184,6 +184,20 @@ def test_the_method_changes_nothing_in_the_verdict(moved: Legacy, method: str, e
     assert ("the binary image" in ended.stdout) == bool(exactly)
 
 
+def test_an_unlawful_history_exits_1_unless_histories_are_left_out(moved: Legacy) -> None:
+    moved.execute("UPDATE runs SET parent_run_id = run_id WHERE run_id = %s", uuid(3))
+    moved.execute("UPDATE executions SET parent_execution_id = execution_id WHERE execution_id = %s", uuid(3))
+    assert compare(moved.url).returncode == 0
+    moved.execute("ALTER TABLE runs DROP CONSTRAINT uq_idempotency")
+    moved.execute("UPDATE executions SET idempotency_key = 'k' WHERE execution_id = %s", uuid(3))
+    moved.execute("UPDATE runs SET idempotency_key = 'k' WHERE run_id = %s", uuid(3))
+    moved.execute("INSERT INTO runs (kind, name, idempotency_key) VALUES ('task', 'theirs', 'k')")
+    assert compare(moved.url).returncode == 1
+    ended = compare(moved.url, "--no-events", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)["verdict"]) == (0, "equal")
+    assert "--no-events" in json.loads(ended.stdout)["not_checked"][-1]
+
+
 def test_two_formats_at_once_are_a_usage_error(moved: Legacy) -> None:
     assert compare(moved.url, "--json", "--format", "junit").returncode == 2
 
@@ -205,7 +219,7 @@ def test_the_runbook_is_what_the_tool_says_and_its_commands_run(moved: Legacy, t
     for line in NOT_CHECKED:
         assert f"\n- {line}\n" in runbook
     commands = "".join(re.findall(r"^```sh\n(.*?)^```", runbook, re.MULTILINE | re.DOTALL)).splitlines()
-    assert len(commands) == 9
+    assert len(commands) == 10
     for command in commands:
         tool, name, *arguments = shlex.split(command)
         assert (tool, name) == ("spine-migrate", "compare")

@@ -25,6 +25,8 @@ from tests.carrier import Carrier
 from tests.comparing import using
 from tests.database import Database, Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
+from tests.legacy import build
+from tests.lives import Moved, compared, fill
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place
 from tests.shims_tasks import MODES
 
@@ -117,3 +119,13 @@ def site(request: pytest.FixtureRequest, shimmed: Producer, monkeypatch: pytest.
 def method(request: pytest.FixtureRequest) -> Iterator[None]:
     with using(request.param):
         yield
+
+
+@pytest.fixture(scope="module")
+def moved_lives(server_url: str, owner: Role) -> Iterator[Moved]:
+    with fresh_database(server_url, f"{owner.name}_lives", owner) as database:
+        legacy = build(database.url)
+        fill(legacy)
+        for entity in ("executions", "execution_events"):
+            legacy.move(entity)
+        yield Moved(legacy, compared(database.url).comparisons)

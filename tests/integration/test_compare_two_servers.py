@@ -19,6 +19,7 @@ from spine_migrate.parity.compare import compare
 from spine_migrate.parity.evidence import Scope
 from spine_migrate.parity.model import Comparison, Report, Verdict
 from spine_migrate.parity.options import Finding, Options
+from spine_migrate.parity.scope import APART
 from tests.conftest import StartServer
 from tests.legacy import Legacy, build, uuid
 
@@ -210,3 +211,8 @@ def test_a_join_is_refused_and_one_database_is_known_by_two_urls(place: Place) -
     with connect(place.whole.url) as connection, connect(place.whole.url) as source:
         report = compare(connection, options=Options(method=Finding.JOIN), source=source)
     assert (report.verdict, report.source_snapshot) == (Verdict.EQUAL, None)
+
+
+def test_that_histories_are_not_put_together_over_two_servers_is_said(place: Place) -> None:
+    report = place.compared()
+    assert (report.histories, report.not_checked[-1], report.events) == ([], APART, APART)
