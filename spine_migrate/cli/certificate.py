@@ -38,17 +38,26 @@ Example:
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 
-def closing(file: Path | None, names: tuple[str, ...], connection: Connection) -> Callable[[Report], None] | None:
+def closing(
+    file: Path | None, names: tuple[str, ...], connection: Connection, source: Connection | None
+) -> Callable[[Report], None] | None:
     """What ``compare`` calls with its report while the snapshot is open; None without a file.
 
-    A report that is not equal gets no certificate, only a sentence; what ``file`` held before stays.
+    A report that is not equal gets no certificate, only a sentence; what ``file`` held before stays. Raises
+    ConfigurationError where the file cannot be written, or the tables are in two databases.
     """
     if file is None:
         return None
+    from spine_migrate.errors import ConfigurationError
     from spine_migrate.parity.certificate import seal
     from spine_migrate.parity.certificate_file import check_place, write
     from spine_migrate.parity.model import Verdict
+    from spine_migrate.parity.snapshot import same
 
+    if source is not None and not same(source, connection):
+        raise ConfigurationError(
+            "A certificate is of tables in one database, and of one snapshot; leave out --certificate or --source."
+        )
     check_place(file)
 
     def issue(report: Report) -> None:

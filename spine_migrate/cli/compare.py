@@ -139,7 +139,7 @@ def compare(
             source=legacy,
             scratch=scratch,
             started=started,
-            closing=closing(certificate, every, connection),
+            closing=closing(certificate, every, connection, legacy),
             progress=progress,
         )
     write(report, places)

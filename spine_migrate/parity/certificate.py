@@ -69,6 +69,8 @@ def seal(connection: Connection, report: Report, names: Sequence[str] = ()) -> C
     if report.verdict is not Verdict.EQUAL:
         sentence = f"Only an equal comparison has a certificate; the verdict of this one is: {report.verdict.value}."
         raise Refused("not-equal", sentence)
+    if report.source_snapshot is not None:
+        raise Refused("two-databases", "The tables are in two databases; a certificate is of one snapshot.")
     files = {mapping.name: mapping for mapping in map(load, names)}
     live = {migration.migration_id: migration for migration in ledger.migrations(connection)}
     sealed = [

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from spine_migrate.mapping.load import find
 from tests.command import run
-from tests.database import Database
+from tests.database import Database, fresh_database
 from tests.legacy import Legacy, build, uuid
 
 
@@ -111,6 +112,18 @@ def test_where_nothing_was_compared_there_is_no_certificate_either(database: Dat
     assert done.returncode == 3
     assert "No certificate: only an equal comparison has one, this one is: could not tell." in done.stderr
     assert not file.exists()
+
+
+def test_tables_in_two_databases_get_none_and_that_is_said_at_once(
+    moved: Legacy, database: Database, server_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "certificate.json"
+    with fresh_database(server_url, f"{database.name}_legacy", database.owner) as elsewhere:
+        done = run(moved.url, "compare", "--source", elsewhere.url, "--certificate", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "leave out --certificate or --source" in done.stderr
+    here = make_conninfo(moved.url, connect_timeout=5)
+    assert run(moved.url, "compare", "--source", here, "--certificate", str(file)).returncode == 0
 
 
 def test_a_place_that_cannot_take_it_is_said_at_once(moved: Legacy, tmp_path: Path) -> None:

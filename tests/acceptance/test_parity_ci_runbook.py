@@ -61,7 +61,7 @@ def runner(database: Database, tmp_path: Path) -> Runner:
     (data / "legacy.sql").write_text(f"{statement('legacy')}\n{rows}", encoding="utf-8")
     (suite,) = _blocks("python")
     (data.parent / "test_parity.py").write_text(suite, encoding="utf-8")
-    made = environment(database.url, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
+    made = environment(database.url, CI="true", GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
     return Runner(tmp_path, {**made, "PATH": f"{made['PATH']}:{bundled_binaries(18)}"})
 
 
@@ -78,7 +78,9 @@ def test_the_github_job_is_green_and_leaves_its_reports(runner: Runner) -> None:
         if name == "Compare":
             assert done.stdout.startswith("::notice ")
     assert json.loads(runner.read("parity/parity.json"))["verdict"] == "equal"
-    assert json.loads(runner.read("parity/certificate.json"))["verdict"] == "equal"
+    certificate = json.loads(runner.read("parity/certificate.json"))
+    assert certificate["verdict"] == "equal"
+    assert certificate["migrations"][0]["self_test"] > 0
     assert "equal" in runner.read("summary.md")
     assert runner.read("parity/parity.html").startswith("<!doctype html>")
     assert ET.fromstring(runner.read("parity/junit.xml")).findall(".//failure") == []  # noqa: S314 - our own
