@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spine_migrate.parity import scope
@@ -139,6 +141,13 @@ _snapshots = st.builds(
 
 reports = st.builds(
     Report, _verdicts, _reasons, _snapshots, st.lists(_compared, max_size=2), _texts, st.lists(_texts, max_size=2),
-    _texts, _texts, st.sampled_from(Equality), st.lists(_histories, max_size=2),
+    _texts, _texts, mode=st.sampled_from(Equality), source_snapshot=st.none() | _snapshots,
+    histories=st.lists(_histories, max_size=2),
 )  # fmt: skip
 """Any report, also such as no comparison would give: a rendering must come through whatever the values are."""
+
+
+def for_any_report(test: Callable[[Report], None]) -> Callable[[], None]:
+    """``test`` with whatever hypothesis makes; a slow machine is no failure."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(deadline=None, max_examples=60, suppress_health_check=slow)(given(reports)(test))

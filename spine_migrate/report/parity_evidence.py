@@ -18,19 +18,23 @@ EXAMPLE_HEADINGS = ("run", "law", "legacy key", "what", "legacy", "target")
 
 def basis(report: Report) -> dict[str, str]:
     """What the whole report rests on, by name."""
+    legacy = _read(report.source_snapshot, " of the legacy tables") if report.source_snapshot else {}
     return {
         f"Equality ({report.mode.value})": report.equality,
         "Events": report.events,
-        "Snapshot": snapshot(report.snapshot),
-        "Database": f"{report.snapshot.database}, PostgreSQL {report.snapshot.server_version}",
-        "Taken at": report.snapshot.taken_at.isoformat(timespec="seconds"),
+        **_read(report.snapshot, ""),
+        **legacy,
         "Tool": f"spine-migrate {report.tool_version}",
     }
 
 
-def snapshot(taken: Snapshot) -> str:
+def _read(taken: Snapshot, whose: str) -> dict[str, str]:
     where = f", {'replayed up to' if taken.standby else 'at'} {taken.lsn}" if taken.lsn else ""
-    return f"{taken.snapshot}{where}"
+    return {
+        f"Snapshot{whose}": f"{taken.snapshot}{where}",
+        f"Database{whose}": f"{taken.database}, PostgreSQL {taken.server_version}",
+        f"Snapshot{whose} taken at": taken.taken_at.isoformat(timespec="seconds"),
+    }
 
 
 def ways(one: Comparison) -> list[str]:

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from spine_migrate.parity.evidence import Histories, Scope, SelfTest
-from spine_migrate.parity.model import Comparison, Difference, Report, Rule
+from spine_migrate.parity.model import Comparison, Difference, Report, Rule, Snapshot
 
 FORMAT = 1
 
@@ -29,7 +29,8 @@ def document(report: Report) -> dict[str, Any]:
         "tool_version": report.tool_version,
         "verdict": report.verdict.value,
         "reasons": [asdict(reason) for reason in report.reasons],
-        "snapshot": {**asdict(report.snapshot), "taken_at": report.snapshot.taken_at.isoformat()},
+        "snapshot": _snapshot(report.snapshot),
+        "source_snapshot": _snapshot(report.source_snapshot) if report.source_snapshot else None,
         "mode": report.mode.value,
         "equality": report.equality,
         "events": report.events,
@@ -37,6 +38,10 @@ def document(report: Report) -> dict[str, Any]:
         "comparisons": [_comparison(one) for one in report.comparisons],
         "histories": [_histories(one) for one in report.histories],
     }
+
+
+def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    return {**asdict(snapshot), "taken_at": snapshot.taken_at.isoformat()}
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:

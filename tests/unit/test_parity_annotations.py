@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from spine_migrate.parity.evidence import SelfTest
 from spine_migrate.parity.model import FieldCount, Reason, Report, Verdict
 from spine_migrate.report import parity_github, parity_sarif
 from spine_migrate.report.parity_place import in_repository
-from tests.parity_reports import HOSTILE, RULE, reports, whole
+from tests.parity_reports import HOSTILE, RULE, for_any_report, whole
 
 _SARIF = Path(__file__).parents[1] / "schemas" / "sarif.schema.json"
 _VALIDATOR = Draft202012Validator(json.loads(_SARIF.read_text(encoding="utf-8")))
@@ -74,7 +73,7 @@ def test_there_are_at_most_ten_and_they_are_escaped(mapping: Path) -> None:
 _COMMAND = re.compile(r"::(error|notice) ((file|line|title)=[^,:\r\n]*(,(?!:)|(?=::)))+::[^\r\n]*")
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_each_line_is_one_command(report: Report) -> None:
     lines = parity_github.render(report).split("\n")
     assert lines.pop() == ""
@@ -93,7 +92,7 @@ def test_only_equal_is_a_notice() -> None:
     assert parity_github.render(replace(equal, verdict=Verdict.UNKNOWN)).startswith("::error ")
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_its_sarif_is_as_the_standard_says(report: Report) -> None:
     text = parity_sarif.render(report)
     _VALIDATOR.validate(document := json.loads(text))

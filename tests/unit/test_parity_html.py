@@ -9,12 +9,11 @@ from importlib import resources
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
 
 from spine_migrate.parity.evidence import Picture, Slice
 from spine_migrate.parity.model import Report
 from spine_migrate.report import parity_evidence, parity_html, parity_svg
-from tests.parity_reports import HOSTILE, reports, whole
+from tests.parity_reports import HOSTILE, for_any_report, whole
 
 _VOID = {"meta", "link", "rect"}
 _TAGS = {
@@ -62,7 +61,7 @@ def parsed(report: Report) -> Page:
     return page
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_its_values_stay_text(report: Report) -> None:
     page = parsed(report)
     assert set(page.tags) <= _TAGS
@@ -75,7 +74,7 @@ def test_whatever_the_report_its_values_stay_text(report: Report) -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in page.text)
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_no_heading_is_skipped(report: Report) -> None:
     levels = [int(tag[1]) for tag in parsed(report).tags if tag in ("h1", "h2", "h3")]
     assert levels[0] == 1

@@ -6,13 +6,12 @@ import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from spine_migrate.parity.model import Report
 from spine_migrate.report import parity_json
 from tests.closed_schema import closed_schema
-from tests.parity_reports import HOSTILE, reports, whole
+from tests.parity_reports import HOSTILE, for_any_report, whole
 
 _SCHEMA = json.loads(parity_json.schema())
 _VALIDATOR = Draft202012Validator(closed_schema(_SCHEMA), format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -23,7 +22,7 @@ def test_the_schema_is_one() -> None:
     assert _SCHEMA["properties"]["format"] == {"const": parity_json.FORMAT}
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_it_keeps_the_schema_and_every_key_is_declared(report: Report) -> None:
     text = parity_json.render(report)
     _VALIDATOR.validate(json.loads(text))
@@ -50,7 +49,7 @@ def _texts(value: Any) -> set[str]:
     return set() if value is None else {value.isoformat() if hasattr(value, "isoformat") else str(value)}
 
 
-@given(reports)
+@for_any_report
 def test_nothing_of_the_report_is_left_out(report: Report) -> None:
     missing = _texts(report) - _texts(json.loads(parity_json.render(report)))
     assert missing == set()

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from hypothesis import given
 from xmlschema import XMLSchema10
 
 from spine_migrate.parity.evidence import SelfTest
 from spine_migrate.parity.model import Counts, Reason, Report, Verdict
 from spine_migrate.report import parity_junit
-from tests.parity_reports import reports, whole
+from tests.parity_reports import for_any_report, whole
 
 _SCHEMA = XMLSchema10(str(Path(__file__).parents[1] / "schemas" / "junit.xsd"))
 
@@ -25,14 +24,14 @@ def _ended(root: ET.Element, outcome: str) -> list[str]:
     return [case.attrib["name"] for case in root.iter("testcase") if case.find(outcome) is not None]
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_report_its_xml_keeps_the_schema(report: Report) -> None:
     text = parity_junit.render(report)
     _SCHEMA.validate(text)
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
-@given(reports)
+@for_any_report
 def test_the_counts_are_those_of_the_cases(report: Report) -> None:
     root = _parsed(report)
     for suite in root:
@@ -41,7 +40,7 @@ def test_the_counts_are_those_of_the_cases(report: Report) -> None:
         assert root.attrib[total] == str(len(_ended(root, outcome)))
 
 
-@given(reports)
+@for_any_report
 def test_what_is_different_or_could_not_be_told_is_never_green(report: Report) -> None:
     root = _parsed(report)
     if report.verdict is Verdict.UNKNOWN:

@@ -6,11 +6,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
 
 from spine_migrate.parity.model import Difference, FieldCount, Report
 from spine_migrate.report import parity_markdown
-from tests.parity_reports import RULE, reports, whole
+from tests.parity_reports import RULE, for_any_report, whole
 
 _STEP_SUMMARY_BYTES = 1_048_576
 
@@ -20,7 +19,7 @@ def _cells(line: str) -> list[str]:
     return re.split(r"(?<!\\)\|", line)[1:-1]
 
 
-@given(reports)
+@for_any_report
 def test_whatever_the_values_every_row_has_the_cells_of_its_table(report: Report) -> None:
     text = parity_markdown.render(report)
     assert all(letter.isprintable() or letter == "\n" for letter in text)

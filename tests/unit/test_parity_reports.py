@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import click
 import pytest
-from hypothesis import given
 
 from spine_migrate.cli import compare as command
 from spine_migrate.parity import scope
@@ -27,7 +26,7 @@ from spine_migrate.parity.model import (
 )
 from spine_migrate.report import parity_json, parity_terminal
 from spine_migrate.report.value import MARK, excerpts, shown
-from tests.parity_reports import reports, whole
+from tests.parity_reports import for_any_report, whole
 
 _RULE = Rule("error", "app/runs.toml", 12, "error")
 _HOSTILE = "a|b`c`\x1b[31m\r\n::error::100%<&>\u202e\x00é"
@@ -120,7 +119,7 @@ def test_the_plain_table_shows_what_the_comparison_rests_on() -> None:
     assert "Different: 9 found, laws that histories break: 2." in lines
 
 
-@given(reports)
+@for_any_report
 def test_the_plain_table_is_harmless_whatever_the_report(report: Report) -> None:
     out = io.StringIO()
     parity_terminal.render(report, out)
