@@ -113,8 +113,15 @@ class Workplace:
         self.place = place
         self.worker = worker
 
-    def compares(self, name: str, params: dict[str, Any], *words: str, code: int = 0) -> Any:
-        app = ("--app", "tests.celery_app:executor", "--registry", "tests.celery_app:registry")
+    def compares(
+        self,
+        name: str,
+        params: dict[str, Any],
+        *words: str,
+        registry: str = "tests.celery_app:registry",
+        code: int = 0,
+    ) -> Any:
+        app = ("--app", "tests.celery_app:executor", "--registry", registry)
         ended = run(
             None, "compare-backends", name, "--params", json.dumps(params), *app, "--json", "--yes", *words,
             env=self.place.environment(), cwd=REPOSITORY,
@@ -141,6 +148,20 @@ def test_attempts_are_the_same_without_a_relay(workplace: Workplace) -> None:
     assert [one["runs"][0]["status"] for one in told["backends"]] == ["completed"] * 3
     attempts = workplace.place.rows("SELECT count(DISTINCT run_id), array_agg(attempt ORDER BY attempt) FROM executed")
     assert attempts == [(3, [1, 1, 1, 2, 2, 2])]
+
+
+def test_what_the_workers_do_otherwise_is_a_difference(workplace: Workplace, tmp_path: Path) -> None:
+    """As where their image is older: the same name, another handler."""
+    told = workplace.compares(
+        "quick", {"folder": str(tmp_path), "value": 1}, *_WITH_CELERY, registry="tests.handlers:registry", code=1
+    )
+    memory, local, celery = told["backends"]
+    assert [one["verdict"] for one in (memory, local, celery)] == ["equal", "equal", "different"]
+    assert [(found["path"], found["kind"]) for found in celery["differences"]] == [
+        ("$.attempt", "missing"),
+        ("$.given", "missing"),
+        ("$.got", "extra"),
+    ]
 
 
 def test_a_run_that_takes_too_long_on_a_worker_is_asked_to_stop(workplace: Workplace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from spine_migrate.execution import HandlerRegistry, SyncDispatcher, TaskContext, WorkSpec
+from spine_migrate.execution.errors import RunCancelled
 from spine_migrate.execution.events import RunEvent
 from spine_migrate.execution.executors.local import LocalExecutor
 from spine_migrate.execution.runs import RunRecord
@@ -194,3 +195,15 @@ def test_a_run_that_nobody_takes_is_cancelled() -> None:
     assert observed.gave_up == (
         f"No worker has taken the run {run.run_id} of unheard within 0.05 seconds; it was cancelled. Start one."
     )
+
+
+@pytest.mark.parametrize(("heeds", "became"), [(False, "it ended after that"), (True, "it was cancelled")])
+def test_what_a_handler_does_that_is_asked_to_stop(heeds: bool, became: str) -> None:  # noqa: FBT001 - a parameter
+    def wait(_: dict[str, Any], context: TaskContext) -> None:
+        if context.cancelled.wait(60) and heeds:
+            raise RunCancelled("asked to")
+
+    registry = HandlerRegistry()
+    registry.register("task", "work", wait)
+    observed = Dispatched("memory", in_process.dispatcher("memory", registry), WorkSpec("task", "work"), 0.5).observe()
+    assert observed.gave_up == f"The run {observed.run_id} of memory did not end within 0.5 seconds; {became}."

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from spine_migrate.db.connect import connect
+from spine_migrate.db.shadows import shadowed
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.runs import FINAL
 from spine_shims import Route
@@ -30,6 +32,10 @@ def compared(site: Site, task_id: str | None = None) -> tuple[Any, Any]:
     return run, event.data
 
 
+def ended(site: Site) -> int:
+    return sum(run.status in FINAL for run in site.runs_of("judged"))
+
+
 @dispatch
 @pytest.mark.parametrize(
     ("n", "status", "data"),
@@ -49,6 +55,17 @@ def test_a_message(site: Site, n: int, status: str, data: dict[str, Any]) -> Non
     assert run.status == status
     assert sorted(body for body, _ in site.noted("judged")) == ["handler", "legacy"]
     assert (run.spec.trigger_source, run.spec.max_retries, "entity_id" in run.spec.metadata) == ("shadow", 0, False)
+
+
+@dispatch
+def test_what_was_compared_is_summed_up(site: Site) -> None:
+    for number, n in enumerate((1, 10, 20), start=1):
+        site.get(site.tasks.judged.delay(n))
+        until(lambda: ended(site) == number, "No comparison", site.worker)  # noqa: B023 - called at once
+    with connect(site.place.url) as connection:
+        (summed,) = shadowed(connection, "public")
+    assert (summed.task, summed.matches, summed.mismatches, summed.unknown) == (site.tasks.judged.name, 1, 2, 0)
+    assert [(place.path, place.count) for place in summed.places] == [("$.parts[*]", 1), ("error: Flaky, was none", 1)]
 
 
 @dispatch

@@ -8,7 +8,9 @@ import pytest
 
 from spine_migrate.parity.model import Verdict
 from spine_migrate.parity.outputs.compare import compare
+from spine_migrate.parity.outputs.json_path import Pattern
 from spine_migrate.parity.outputs.observation import Observation
+from spine_migrate.parity.outputs.rules import Rule, Rules
 from spine_migrate.report import outputs_markdown
 from spine_migrate.report.outputs_wording import seconds
 from tests.outputs import OPTIONS, late, of, paths, ran, text
@@ -89,6 +91,14 @@ def test_a_baseline_that_ends_differently_is_no_reference() -> None:
     outputs = of(memory=[ran(1), ran(None, status="failed")], local=[ran(1), ran(2)])
     assert (outputs.verdict, [reason.code for reason in outputs.reasons]) == (Verdict.UNKNOWN, ["baseline-unsteady"])
     assert paths(outputs, "local") == []
+
+
+def test_results_that_have_nothing_in_common_are_no_reference() -> None:
+    """Every difference of the others would be noise; a rule says that it is meant."""
+    outputs = of(memory=[ran("a"), ran("b")], local=[ran("c"), ran("d")])
+    assert (outputs.verdict, [reason.code for reason in outputs.reasons]) == (Verdict.UNKNOWN, ["result-noise"])
+    ignored = Rules(None, (Rule(Pattern.parse("$"), ignore=True),))
+    assert of(replace(OPTIONS, rules=ignored), memory=[ran("a"), ran("b")], local=[ran("c")]).verdict is Verdict.EQUAL
 
 
 def test_a_run_that_does_not_end() -> None:

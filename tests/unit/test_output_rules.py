@@ -94,6 +94,7 @@ def test_events_have_paths_of_their_own(tmp_path: Path) -> None:
         ('["$.."]\nignore = true\n', "makes no sense from '..' on"),
         ('["Rows"]\nignore = true\n', "begins neither with $ nor with the name"),
         ('["event[0]"]\nignore = true\n', "nothing is compared that is called 'event'; did you mean 'events'?"),
+        ('["status"]\nignore = true\n', "how a run ends is not forgiven"),
         ("x = 1\n", ":1: x: must be a table, not 1"),
         ("[", "is not TOML"),
     ],

@@ -15,7 +15,7 @@ from spine_migrate import __version__
 from spine_migrate.parity.model import Reason, Verdict, overall
 from spine_migrate.parity.outputs.driving import Backend
 from spine_migrate.parity.outputs.json_diff import Compared, Difference, compared
-from spine_migrate.parity.outputs.json_path import Path, covered, of_every_item, written
+from spine_migrate.parity.outputs.json_path import RESULT, Path, covered, of_every_item, written
 from spine_migrate.parity.outputs.model import Applied, Found, Measured, Noise, Outputs
 from spine_migrate.parity.outputs.observation import HISTORY, OUTCOME, Observation
 from spine_migrate.parity.outputs.rules import Rule, Rules
@@ -89,7 +89,7 @@ def judged(observed: Sequence[tuple[str, tuple[Observation, ...]]], options: Opt
     (first_name, first_runs), *others = observed
     ended = _ended(first_runs)
     noise = frozenset(path for path in comparing.unsteady(ended) if path[0] != _ENDING)
-    reasons = tuple(_about_baseline(first_name, first_runs, options))
+    reasons = tuple(_about_baseline(first_name, first_runs, noise, options))
     baseline = Measured(
         first_name,
         first_runs,
@@ -120,7 +120,9 @@ def judged(observed: Sequence[tuple[str, tuple[Observation, ...]]], options: Opt
     )  # fmt: skip
 
 
-def _about_baseline(name: str, runs: Sequence[Observation], options: Options) -> Iterator[Reason]:
+def _about_baseline(
+    name: str, runs: Sequence[Observation], noise: frozenset[Path], options: Options
+) -> Iterator[Reason]:
     """Why nothing can be said by it."""
     yield from _given_up(runs)
     ended = _ended(runs)
@@ -133,6 +135,12 @@ def _about_baseline(name: str, runs: Sequence[Observation], options: Options) ->
             "baseline-failed",
             f"The baseline {name} did not complete ({error}), so that being like it proves nothing; give"
             f" --accept-failure where it is meant to fail.",
+        )
+    elif (RESULT,) in noise:
+        yield Reason(
+            "result-noise",
+            f"The results of the baseline {name} have nothing in common, so that there is nothing to compare; ignore $"
+            f" by a rule where that is as it should be.",
         )
 
 

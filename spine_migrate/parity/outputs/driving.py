@@ -98,9 +98,11 @@ class Dispatched:
         within = f"within {self.timeout:g} seconds"
         if run.started_at is None:
             return f"No worker has taken the run {run.run_id} of {self.name} {within}; it was cancelled.{self._todo}"
-        if run.status in FINAL:
-            return f"The run {run.run_id} of {self.name} did not end {within}; it was cancelled."
-        return f"The run {run.run_id} of {self.name} did not end {within}; it is asked to stop, and has not yet."
+        if run.status is RunStatus.CANCELLED:
+            became = "was cancelled"
+        else:
+            became = "ended after that" if run.status in FINAL else "is asked to stop, and has not yet"
+        return f"The run {run.run_id} of {self.name} did not end {within}; it {became}."
 
     def _not_ours(self, run: RunRecord) -> str:
         return (

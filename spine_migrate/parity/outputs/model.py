@@ -8,7 +8,7 @@ from typing import Any
 
 from spine_migrate.parity.model import Reason, Verdict
 from spine_migrate.parity.outputs.json_diff import Kind
-from spine_migrate.parity.outputs.observation import Observation
+from spine_migrate.parity.outputs.observation import HISTORY, Observation
 from spine_migrate.parity.outputs.rules import Rule
 
 
@@ -81,11 +81,11 @@ class Measured:
 
     def of_result(self) -> tuple[Found, ...]:
         """How it ended, too."""
-        return tuple(found for found in self.differences if not found.path.startswith(_HISTORY))
+        return tuple(found for found in self.differences if not found.path.startswith(HISTORY))
 
     def of_events(self) -> tuple[Found, ...]:
         """Attempts and children are told by them."""
-        return tuple(found for found in self.differences if found.path.startswith(_HISTORY))
+        return tuple(found for found in self.differences if found.path.startswith(HISTORY))
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,3 @@ class Outputs:
         if one.median_seconds is None or self.baseline.median_seconds is None:
             return None
         return one.median_seconds - self.baseline.median_seconds
-
-
-_HISTORY = ("attempts", "events", "children")

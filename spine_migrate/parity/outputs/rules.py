@@ -38,8 +38,9 @@ _KEYS = ("ignore", "tolerance", "time_tolerance", "unordered", "by", "because")
 _SECONDS = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-#: What can be compared: the result, and what the ledger has beside it.
-ROOTS = (RESULT, "status", "error", "error_type", "attempts", "events", "children")
+#: What rules can be about: the result, and what the ledger has beside it, but for how a run ends.
+ROOTS = (RESULT, "error", "error_type", "attempts", "events", "children")
+_ENDING = "status"
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def _rule(text: str, table: Table) -> Rule:
         pattern = Pattern.parse(text)
     except ValueError as error:
         table.fail(str(error))
+    if pattern.root == _ENDING:
+        table.fail("how a run ends is not forgiven")
     if pattern.root not in ROOTS:
         table.fail(f"nothing is compared that is called{nearest(pattern.root, ROOTS)}")
     tolerance = table.table("tolerance")
