@@ -27,8 +27,8 @@ _RELAY = ("--poll", "0.1", "--claim-within", "1", "--retry-lost-after", "0.1")
 _GAVE_UP = "Unrecoverable error"
 #: Seconds that the claim of a killed worker outlives it.
 LEASE = 1.0
-#: Seconds. Twice what the relay waits at most before it publishes a run once more.
-_LONGEST = 2 * 64.0
+#: Seconds. Longer than the relay waits at most before it publishes a run once more.
+_LONGEST = 90.0
 
 
 @dataclass
@@ -130,19 +130,22 @@ class Parts:
             producer.terminate()
             # It may not have come so far as to heed it.
             assert producer.wait(_LONGEST) in {0, -signal.SIGTERM}
-        while (left := self.waiting()) > 0:
-            until(lambda: self.waiting() < left, f"{left} runs or calls do not end.", self.worker, seconds=_LONGEST)
+        while left := self.waiting():
+            told = f"{len(left)} do not end: {left[:5]}."
+            until(lambda: len(self.waiting()) < len(left), told, self.worker, seconds=_LONGEST)
 
-    def waiting(self) -> int:
+    def waiting(self) -> list[tuple[Any, ...]]:
         """Runs that have not ended, and accepted calls that nobody has executed and that have no run."""
         self.supervise()
-        ((runs,),) = self.place.rows("SELECT count(*) FROM runs WHERE status IN ('pending', 'queued', 'running')")
-        known = {task_id for (task_id,) in self.place.rows(
-            "SELECT coalesce(metadata ->> 'celery_task_id', run_id::text) FROM runs"
-        )}  # fmt: skip
-        executed = {task_id for (task_id,) in self.noted("SELECT task_id FROM body WHERE ended IS NOT NULL")}
-        accepted = {task_id for (task_id,) in self.noted("SELECT task_id FROM accepted")}
-        return int(runs) + len(accepted - known - executed)
+        runs = self.place.rows(
+            "SELECT run_id::text, metadata ->> 'celery_task', status, attempt FROM runs"
+            " WHERE status IN ('pending', 'queued', 'running')"
+        )
+        known = self.place.rows("SELECT coalesce(metadata ->> 'celery_task_id', run_id::text) FROM runs")
+        executed = self.noted("SELECT task_id FROM body WHERE ended IS NOT NULL")
+        settled = {task_id for (task_id,) in (*known, *executed)}
+        calls = self.noted("SELECT task_id, kind FROM accepted")
+        return [*runs, *(call for call in calls if call[0] not in settled)]
 
     def noted(self, query: LiteralString) -> list[tuple[Any, ...]]:
         with self.notes.connect() as connection:
