@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.executors.celery_message import RUN_HEADER
 from spine_migrate.execution.executors.protocol import KnowsOutcomes
+from spine_migrate.execution.jsonable import plain_or_none
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.runs import RunStatus
 from spine_migrate.execution.storable import describe
 from spine_shims.configuration import configuration
-from spine_shims.jsonable import plain_or_none
 from spine_shims.modes import Side
 from spine_shims.producing import run_id_of
 
