@@ -26,7 +26,7 @@ from tests.redis_server import RedisServer
 _RELAY = ("--poll", "0.1", "--claim-within", "1", "--retry-lost-after", "0.1")
 _GAVE_UP = "Unrecoverable error"
 #: Seconds that the claim of a killed worker outlives it.
-LEASE = 1.0
+LEASE = 2.0
 #: Seconds. Longer than the relay waits at most before it publishes a run once more.
 _LONGEST = 90.0
 
