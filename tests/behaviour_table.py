@@ -49,7 +49,14 @@ In the mode `dispatch`:
   published when they are gone. Cancel its run.
 - A message that is delivered twice is executed once: the second delivery finds the run claimed.
 - A task whose worker was killed is executed again, where it is (`acks_late`), when its lease is over and not at once:
-  `configure(..., lease_seconds=)`.
+  `configure(..., lease_seconds=)`. That is so where its body had ended and its run was not marked yet, too; its links,
+  chain and chord are not called again. Where a task acknowledges early, its run has the result that Celery had stored
+  by then, or is a dead letter.
+- A run is marked when what comes next is sent. While the database is away that is an old message, whatever `fallback`
+  says, since nobody could call again; the worker that gets it makes a run of it when the database is back. Where it
+  cannot be sent at all, the run has failed, as Celery's result has.
+- While a worker that has the task without its shim answers remote control, nothing is dispatched (`configure` by URL):
+  calls and messages are the old ones, and have no run. See section 3 of `runbooks/adopt-shims.md`.
 - What a route asks for: two calls with one `idempotency_key` are one task and have one AsyncResult, and a call for an
   entity that has an active run raises ConcurrencyError.
 """

@@ -14,9 +14,11 @@ from spine_migrate.execution.ledgers.protocol import Delivery, Ledger
 from spine_migrate.execution.publishing import PUBLISH_GRACE
 from spine_migrate.execution.runs import FINAL, RunRecord
 from spine_shims.message import stored
-from spine_shims.producing import another, run_id_of
+from spine_shims.producing import PARENT_HEADER, another, run_id_of
 
 if TYPE_CHECKING:
+    from celery.app.task import Context
+
     from spine_shims.executing import Execution
     from spine_shims.task import RerouteTask
 
@@ -27,8 +29,9 @@ def adopted(
     """The run's id, stored now or before, and whether its handler can be given its params: they may be none that JSON
     can hold, or the arguments may not fit the task, which is for the old body to say.
 
-    A message that is delivered again finds the run that is there. Another message under the id of a run that has ended
-    is another call. Raises BackendError, and ConcurrencyError where the run's entity is busy.
+    A message that is delivered again finds the run that is there, as one does that comes next to a parent which was
+    executed again. Another message under the id of a run that has ended is another call. Raises BackendError, and
+    ConcurrencyError where the run's entity is busy.
     """
     request = task.request
     run, fits = _run(task, args, kwargs, by)
@@ -43,7 +46,7 @@ def adopted(
         if error.field != "run_id":
             raise
     found = ledger.get(run.run_id)
-    again = bool((request.delivery_info or {}).get("redelivered"))
+    again = bool((request.delivery_info or {}).get("redelivered")) or _comes_again(request, found)
     if found is None or found.status not in FINAL or again:
         return run.run_id, fits
     return ledger.create(another(run, request.id), delivery).run_id, fits
@@ -61,7 +64,7 @@ def _run(
         metadata["celery_task_id"] = request.id
     fields = {
         "correlation_id": None if direct else request.root_id or request.id,
-        "parent_run_id": None if by is None else by.run_id,
+        "parent_run_id": getattr(request, PARENT_HEADER, None) if by is None else by.run_id,
         "trigger_source": "call" if called else "message",
         "metadata": metadata,
         # Whoever calls directly sees how it ended, and is the one to call again.
@@ -79,6 +82,11 @@ def _run(
     # A key is looked at where a call is sent; this one was sent already.
     retries = request.retries or 0
     return RunRecord(replace(spec, idempotency_key=None), run_id=run_id, attempt=retries + 1), fits
+
+
+def _comes_again(request: Context, found: RunRecord | None) -> bool:
+    parent = getattr(request, PARENT_HEADER, None)
+    return found is not None and parent is not None and found.spec.parent_run_id == parent
 
 
 def _why(error: Exception) -> str:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.executors.celery_message import RUN_HEADER
+from spine_migrate.execution.executors.protocol import KnowsOutcomes
+from spine_migrate.execution.jsonable import plain_or_none
 from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.runs import RunStatus
 from spine_migrate.execution.storable import describe
 from spine_shims.configuration import configuration
 from spine_shims.modes import Side
@@ -28,9 +31,20 @@ def failed(task: RerouteTask, request: Mapping[str, Any], error: Exception) -> N
 
 
 def dead(task: RerouteTask, request: Mapping[str, Any], error: Exception) -> None:
-    """The process that executed it is gone, and it is not known how far it came: a person has to look."""
+    """The process that executed it is gone. Where it had stored a result before, the body has returned, and what comes
+    next was sent; else it is not known how far it came, and a person has to look.
+    """
     text, kind = describe(error)
-    _aside(task, request, lambda ledger, run_id: ledger.fail(run_id, text, kind, dead=True))
+
+    def mark(ledger: Ledger, run_id: str) -> None:
+        run, executor = ledger.get(run_id), configuration().dispatcher(task.app).executor
+        found = executor.outcome(run) if run is not None and isinstance(executor, KnowsOutcomes) else None
+        if found is not None and found.status is RunStatus.COMPLETED:
+            ledger.complete(run_id, plain_or_none(found.result))
+        else:
+            ledger.fail(run_id, text, kind, dead=True)
+
+    _aside(task, request, mark)
 
 
 def cancelled(task: RerouteTask, request: Mapping[str, Any], reason: str) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from spine_shims.task import RerouteTask
 
+#: The header of an old message that comes next to a run, and was sent while the database was away: the run's id.
+PARENT_HEADER = "spine_parent"
 #: Of task ids that are no uuids.
 _NAMESPACE = uuid5(NAMESPACE_URL, "https://spine-migrate/shims/task-id")
 
@@ -59,6 +61,15 @@ def submit(
         run = another(run, task_id)
         found = dispatcher.submit_run(run, delivery, connection=connection)
     return task.AsyncResult(task_id if found.run_id == run.run_id else _task_id_of(found))
+
+
+def sent_after(by: Execution | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an old message that is sent in place of a run. What comes next is sent again where its parent is
+    executed again, and whoever makes a run of it has to know it by then.
+    """
+    if by is None or not by.ended:
+        return options
+    return {**options, "headers": {**(options.get("headers") or {}), PARENT_HEADER: by.run_id}}
 
 
 def _task_id_of(run: RunRecord) -> str:

@@ -27,7 +27,7 @@ from spine_shims.configuration import configuration
 from spine_shims.executing import Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
 from spine_shims.modes import Side
-from spine_shims.producing import beat_entry, submit
+from spine_shims.producing import beat_entry, sent_after, submit
 from spine_shims.route import Route
 from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
 from spine_shims.shadowing import Shadow
@@ -104,7 +104,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             if connection is not None or not (config.falls_back or comes_next):
                 raise
         config.count(self.name, "fallback: no database", mode, Side.LEGACY)
-        return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
+        return super().apply_async(args, kwargs, task_id=task_id, **sent_after(by, of_celery))
 
     def apply(  # noqa: PLR0917 - as in Celery
         self,

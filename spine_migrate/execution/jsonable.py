@@ -27,6 +27,14 @@ def plain(value: Any) -> Any:
     return as_json(json.loads(written))
 
 
+def plain_or_none(value: Any) -> Any:
+    """None for what cannot be stored; its caller has it, by way of Celery, whose serializer may be another one."""
+    try:
+        return plain(value)
+    except ValueError:
+        return None
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()

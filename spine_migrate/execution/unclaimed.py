@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.executors.protocol import Executor, KnowsOutcomes, Outcome
+from spine_migrate.execution.jsonable import plain_or_none
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.runs import RunRecord, RunStatus
-from spine_migrate.execution.storable import as_json, describe
+from spine_migrate.execution.storable import describe
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _mark(ledger: Ledger, run: RunRecord, found: Outcome) -> None:
         why = f"the task ended at {found.at.isoformat()}, executed by a worker that did not claim its run"
         ledger.record(RunEvent(run.run_id, EventType.ALERT_TRIGGERED, {"executing": why}))
         if found.status is RunStatus.COMPLETED:
-            ledger.complete(run.run_id, _storable(found.result), fence=claim.fence)
+            ledger.complete(run.run_id, plain_or_none(found.result), fence=claim.fence)
         elif found.status is RunStatus.CANCELLED:
             ledger.cancel(run.run_id, "revoked", fence=claim.fence)
         else:
@@ -64,11 +65,3 @@ def _mark(ledger: Ledger, run: RunRecord, found: Outcome) -> None:
     except (TransitionError, ExecutionNotFoundError):
         # Somebody else was faster, whose it is now.
         return
-
-
-def _storable(result: object) -> object:
-    """The caller has it in any case, by way of the executor."""
-    try:
-        return as_json(result)
-    except ValueError:
-        return None

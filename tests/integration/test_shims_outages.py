@@ -156,6 +156,25 @@ def test_what_comes_next_cannot_be_sent(site: Site) -> None:
 
 
 @dispatch
+def test_what_comes_next_is_sent_again(site: Site) -> None:
+    """As an old message, by a parent that is executed again while the database is away: it is known by its parent."""
+    result = site.tasks.add.apply_async((1,), link=site.tasks.echo.s("next"))
+    parent = site.run(result)
+    until(lambda: site.runs_of("echo") and site.runs_of("echo")[0].status == "completed", "No link", site.worker)
+    (link,) = site.runs_of("echo")
+    assert parent is not None
+    assert link.spec.parent_run_id == parent.run_id
+    headers = {"spine_parent": parent.run_id}
+    site.app.send_task(site.tasks.echo.name, (2, "next"), task_id=link.run_id, headers=headers)
+    other = site.app.send_task(site.tasks.echo.name, (3, "other"), task_id=f"{link.run_id[:-4]}beef", headers=headers)
+    run = site.run(other)
+    assert run is not None
+    assert run.spec.parent_run_id == parent.run_id
+    assert len(site.runs_of("echo")) == 2
+    assert len(site.noted("echo")) == 2
+
+
+@dispatch
 def test_sessions_that_the_server_has_ended(site: Site) -> None:
     """As when it was restarted, or a pooler was: a call finds out before it is made, and does not fail."""
     with _pool(site.place.url) as pool:
