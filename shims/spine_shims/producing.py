@@ -12,7 +12,7 @@ from spine_migrate.execution.errors import InvalidSpecError
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.runs import RunRecord, run_uuid
 from spine_shims.configuration import configuration
-from spine_shims.executing import Execution, running
+from spine_shims.executing import Execution
 from spine_shims.message import Outgoing, outgoing, stored
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ def submit(
     task_id: str,
     options: dict[str, Any],
     *,
+    by: Execution | None,
     connection: Any = None,
 ) -> AsyncResult:
-    """Raises BackendError where the ledger is away, InvalidSpecError for what cannot be carried, and as the dispatcher.
+    """``by`` is the execution that the call comes from. With ``connection``, psycopg's, the run is part of the caller's
+    transaction.
 
-    With ``connection``, psycopg's, the run is part of the caller's transaction.
+    Raises BackendError where the ledger is away, InvalidSpecError for what cannot be carried, and as the dispatcher.
     """
-    by = running(task.app)
     made = outgoing(task, args, kwargs, task_id, _in_its_place(task, by, task_id, options))
     replaces = by is not None and by.task_id == task_id
     run = _run(task, made, by, replaces=replaces)

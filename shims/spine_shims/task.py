@@ -97,7 +97,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if side is not Side.DISPATCH:
             return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
         try:
-            return self._dispatched(args, kwargs, task_id, of_celery, connection)
+            return self._dispatched(args, kwargs, task_id, of_celery, by, connection)
         except BackendError:
             # What comes next has nobody who could call again; the worker that gets the message makes it a run.
             comes_next = by is not None and by.ended
@@ -186,9 +186,12 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             raise TypeError(f"The task {self.name} has no route.")
         return self.route
 
-    def _dispatched(self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], connection: Any) -> Any:
+    def _dispatched(  # noqa: PLR0917 - as in apply_async
+        self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], by: Execution | None, connection: Any
+    ) -> Any:
         args, kwargs, options = self._prepared(args, kwargs, options)
-        result = submit(self, tuple(args or ()), dict(kwargs or {}), task_id, dict(options), connection=connection)
+        given = tuple(args or ()), dict(kwargs or {})
+        result = submit(self, *given, task_id, dict(options), by=by, connection=connection)
         result.ignored = options["ignore_result"]
         parent = self.app.current_worker_task
         if parent is not None and options.get("add_to_parent", True):

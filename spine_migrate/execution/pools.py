@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import selectors
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -22,8 +23,17 @@ class ForkedPool:
         self._given = pool
         self._by_process = {os.getpid(): pool}
 
-    def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        return self._own().connection()
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """One of the pool's for a while. Unlike the pool's own ``connection`` it neither commits nor rolls back at the
+        end, which takes its time also where there is nothing to end: what is left open the pool rolls back.
+        """
+        pool = self._own()
+        lent = pool.getconn()
+        try:
+            yield lent
+        finally:
+            pool.putconn(lent)
 
     def _own(self) -> ConnectionPool[Any]:
         found = self._by_process.get(os.getpid())

@@ -17,7 +17,7 @@ WITH made AS (
     )
     SELECT run_id, %(lane)s, greatest(coalesce(%(due_at)s, created_at), created_at),
            greatest(coalesce(%(due_at)s, created_at), created_at) + make_interval(secs => %(publish_in)s),
-           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, %(max_retries)s, %(message)s
+           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, %(max_retries)s, %(message)s::jsonb
       FROM made
 ), noted AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
