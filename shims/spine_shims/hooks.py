@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import signals
 
+from spine_migrate.execution.marking import flush_all
 from spine_shims.aftermath import cancelled
 from spine_shims.configuration import configuration, is_configured
 from spine_shims.executing import ON_REQUEST
@@ -67,6 +68,7 @@ def _announce(sender: Any, **_: object) -> None:
 
 def _close(**_: object) -> None:
     """A child of the pool ends without ``atexit``."""
+    flush_all()
     telemetry = configuration().telemetry if is_configured() else None
     if telemetry is not None:
         telemetry.close()

@@ -1,5 +1,6 @@
 -- name: create
--- A pending run, its handoff and its first event; no row where its idempotency key is taken.
+-- A pending run, its handoff and its first event; no row where its idempotency key is taken. Who does not wait for the
+-- disk loses, by a crash of the server, the runs of its last moment, whole.
 WITH made AS (
     INSERT INTO {runs} (
         run_id, kind, name, params, priority, lane, idempotency_key, correlation_id, parent_run_id, status, attempt,
@@ -23,7 +24,7 @@ WITH made AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'created', created_at, '{{}}', 'ledger' FROM made
 )
-SELECT created_at FROM made;
+SELECT created_at, CASE WHEN NOT %(wait_for_disk)s THEN set_config('synchronous_commit', 'off', true) END FROM made;
 
 -- name: of_key
 -- The run that has an idempotency key.
