@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.core import SyncDispatcher
-from spine_migrate.execution.dispatcher import Dispatcher
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
 from spine_migrate.execution.worker import Worker
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from celery.app.task import Context
     from psycopg_pool import ConnectionPool
 
+    from spine_migrate.execution.dispatcher import Dispatcher
     from spine_shims.fleet import Fleet
     from spine_shims.route import Route
     from spine_shims.telemetry import Telemetry
@@ -172,7 +172,7 @@ def configure(
     else:
         if any(option is not None for option in (publish, schema, wait_for_disk)):
             raise ConfigurationError("publish, schema and wait_for_disk go with a URL; a dispatcher has its own.")
-        made = dispatcher.sync if isinstance(dispatcher, Dispatcher) else dispatcher
+        made = dispatcher if isinstance(dispatcher, SyncDispatcher) else dispatcher.sync
 
         def dispatcher_of(_: Celery) -> SyncDispatcher:
             return made

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 #: The name under which an execution is kept on Celery's request.
 ON_REQUEST = "spine_execution"
+#: And that of a comparison with the handler (see shadowing.py).
+SHADOW_ON_REQUEST = "spine_shadow"
 
 _SOURCE = "spine_shims"
 

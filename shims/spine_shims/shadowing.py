@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: The name under which it is kept on Celery's request.
-ON_REQUEST = "spine_shadow"
 #: Paths that are told of one comparison.
 _MOST = 20
 

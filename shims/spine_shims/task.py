@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.app.task import Context
@@ -24,13 +24,14 @@ from spine_migrate.execution.spec import WorkSpec
 from spine_shims.beginning import begun, of_message, of_run
 from spine_shims.caller import CallSite, call_site
 from spine_shims.configuration import configuration
-from spine_shims.executing import Again, Execution, aside, entering, running
+from spine_shims.executing import SHADOW_ON_REQUEST, Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
 from spine_shims.modes import Side
 from spine_shims.producing import beat_entry, submit
 from spine_shims.route import Route
-from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
-from spine_shims.shadowing import Shadow
+
+if TYPE_CHECKING:
+    from spine_shims.shadowing import Shadow
 
 _log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         config.called(self.name, self.routed, _caller(by), mode, side)
         body = super().__call__
         if side is Side.SHADOW:
-            shadow = Shadow(self, None, args, kwargs)
+            shadow = self._shadow(None, args, kwargs)
             try:
                 with aside():
                     return shadow.watch(lambda: body(*args, **kwargs))
@@ -264,14 +265,20 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             if side is Side.DISPATCH:
                 execution = of_message(self, request, args, kwargs, mode)
             elif side is Side.SHADOW:
-                shadow = Shadow(self, request.id, args, kwargs)
-                setattr(request, ON_SHADOWED_REQUEST, shadow)
+                shadow = self._shadow(request.id, args, kwargs)
+                setattr(request, SHADOW_ON_REQUEST, shadow)
                 with aside():
                     return shadow.watch(lambda: self._through(args, kwargs))
         if execution is None:
             with aside():
                 return self._through(args, kwargs)
         return execution.call(lambda: self._through(args, kwargs))
+
+    def _shadow(self, task_id: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow:
+        # Few tasks are compared, and a worker starts sooner without.
+        from spine_shims.shadowing import Shadow
+
+        return Shadow(self, task_id, args, kwargs)
 
     def _through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As the tracer would: by ``__call__`` where the application's own base class has one, else ``run``."""

@@ -22,7 +22,6 @@ from spine_migrate.execution.errors import (
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.executors.protocol import ExecutesItself, Executor
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
-from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, RunFilter
 from spine_migrate.execution.publishing import CLAIM_WITHIN, Publishing
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
@@ -341,4 +340,9 @@ _SUBMIT_OPTIONS: Sequence[str] = ("due_at", "expires_at", "timeout_seconds", "ta
 def _ledger_of(executor: Executor) -> Ledger:
     """Those that execute what they are given have one; the others only hand over."""
     found: Ledger | None = getattr(executor, "ledger", None)
-    return MemoryLedger() if found is None else found
+    if found is None:
+        # Few need it, and it brings tables of its own.
+        from spine_migrate.execution.ledgers.memory import MemoryLedger
+
+        found = MemoryLedger()
+    return found
