@@ -94,9 +94,10 @@ class Site:
         return self.dispatcher.get_runs([run_id for (run_id,) in found])
 
     def events(self, result: AsyncResult | str) -> list[str]:
-        """Of the one run of a task; none in legacy mode."""
+        """Of the one run of a task, but for ``queued``, which a fast worker is ahead of; none in legacy mode."""
         task_id = str(getattr(result, "id", result))
-        return [str(event.event_type) for run in self.runs(task_id) for event in self.dispatcher.get_events(run.run_id)]
+        told = [str(event.event_type) for run in self.runs(task_id) for event in self.dispatcher.get_events(run.run_id)]
+        return [event for event in told if event != "queued"]
 
     def noted(self, name: str, task_id: str | None = None) -> list[tuple[Any, ...]]:
         """(body, said) of every execution of a body, a handler or a hook."""

@@ -97,6 +97,7 @@ class Execution:
         try:
             result = self.attempt.through(body)
         except BaseException as error:
+            # All that can end a body is its outcome, what ends the process too; it goes on to Celery as it is.
             self._outcome = _state(error), error
             if isinstance(error, Exception):
                 self._raised(error)

@@ -72,6 +72,7 @@ class Shadow:
         except (Retry, Ignore, Reject):
             raise
         except Exception as error:
+            # Whatever a body raises is its outcome, which goes on to Celery as it is.
             self._old = Outcome.of(None, error)
             raise
         self._old = Outcome.of(result, None)

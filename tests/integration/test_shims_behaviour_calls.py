@@ -34,7 +34,7 @@ def test_delay(site: Site) -> None:
         assert (run.spec.kind, run.spec.name, run.spec.params) == ("pipeline", "add", {"x": 2, "y": 3})
         assert (run.result, run.attempt, run.spec.trigger_source) == (5, 1, "celery")
         assert (run.external_ref, run.executor_name, run.spec.correlation_id) == (result.id, "celery", result.id)
-        assert site.events(result) == ["created", "queued", "started", "completed"]
+        assert site.events(result) == ["created", "started", "completed"]
     body = "handler" if site.dispatches else "legacy"
     assert [noted for noted, _ in site.noted("add", result.id)] == [body]
 
@@ -267,7 +267,7 @@ def test_link_error(site: Site) -> None:
     run = site.run(result, "failed")
     if run is not None:
         assert (run.error, run.error_type) == ("bad", "ValueError")
-        assert site.events(result) == ["created", "queued", "started", "failed"]
+        assert site.events(result) == ["created", "started", "failed"]
 
 
 def test_ignore_result(site: Site) -> None:
