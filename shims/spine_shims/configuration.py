@@ -163,12 +163,11 @@ def configure(
     ``lease_seconds`` is how long a dead worker goes unnoticed. Raises ConfigurationError.
     """
     global _configured  # noqa: PLW0603 - the one piece of global state
-    fleet = None
+    fleet: Fleet | None = None
     if isinstance(dispatcher, str):
         dispatcher_of = _at(dispatcher, schema, _publisher(publish), wait_for_disk=wait_for_disk is not False)
-        modes, telemetry = _of_database(dispatcher, schema, modes, telemetry)
+        modes, telemetry, fleet = _of_database(dispatcher, schema, modes, telemetry)
         workers_first = True if workers_first is None else workers_first
-        fleet = _fleet(dispatcher, schema) if workers_first else None
     else:
         if any(option is not None for option in (publish, schema, wait_for_disk)):
             raise ConfigurationError("publish, schema and wait_for_disk go with a URL; a dispatcher has its own.")
@@ -185,7 +184,7 @@ def configure(
         telemetry=telemetry,
         lease_seconds=lease_seconds,
         workers_first=bool(workers_first),
-        fleet=fleet,
+        fleet=fleet if workers_first else None,
     )
 
 
@@ -265,15 +264,11 @@ def _pool(url: str) -> ConnectionPool:
 
 def _of_database(
     url: str, schema: str | None, modes: Modes | None, telemetry: Telemetry | None
-) -> tuple[Modes, Telemetry]:
+) -> tuple[Modes, Telemetry, Fleet]:
+    """With one session for all of them."""
+    from spine_shims.fleet import Fleet
     from spine_shims.tables import Tables
     from spine_shims.telemetry import Telemetry
 
-    return modes or Modes(Tables.at(url, schema)), telemetry or Telemetry(Tables.at(url, schema))
-
-
-def _fleet(url: str, schema: str | None) -> Fleet:
-    from spine_shims.fleet import Fleet
-    from spine_shims.tables import Tables
-
-    return Fleet(Tables.at(url, schema))
+    tables = Tables.at(url, schema)
+    return modes or Modes(tables), telemetry or Telemetry(tables), Fleet(tables)

@@ -37,8 +37,10 @@ _OF_PUBLISHING = frozenset({
 #: Live objects. Celery's own code, beat and the canvas, passes the first for speed, and needs no more than a message.
 _LIVE = ("producer", "publisher", "connection")
 _PASSING = frozenset({"celery.beat", "celery.canvas", "celery.app.builtins", "celery.backends.base"})
-#: Headers that are given when a message is published.
-_OURS = (RUN_HEADER, ATTEMPT_HEADER)
+#: The header of a message whose call was counted where it was made.
+COUNTED_HEADER = "spine_counted"
+#: Headers that are not the caller's.
+_OURS = (RUN_HEADER, ATTEMPT_HEADER, COUNTED_HEADER)
 _KNOWN = OUTSIDE | INSIDE.keys()
 #: Frames between them and here.
 _NEAR = 15

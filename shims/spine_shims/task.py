@@ -22,12 +22,12 @@ from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.runs import RunRecord
 from spine_migrate.execution.spec import WorkSpec
 from spine_shims.beginning import begun, of_message, of_run
-from spine_shims.caller import CallSite, call_site
 from spine_shims.configuration import configuration
+from spine_shims.counting import caller, counted, sender
 from spine_shims.executing import SHADOW_ON_REQUEST, Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
 from spine_shims.modes import Side
-from spine_shims.producing import beat_entry, submit
+from spine_shims.producing import submit
 from spine_shims.route import Route
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             return self._retried(by, args, kwargs, task_id, of_celery)
         config = configuration()
         mode, side = config.side_of_call(self.name, self.route, task_id)
-        config.called(self.name, self.route, _caller(by), mode, side)
+        if not options.get("retries"):
+            config.called(self.name, self.route, caller(by), mode, side)
+            if config.telemetry is not None and side is not Side.DISPATCH:
+                of_celery["headers"] = counted(options.get("headers"))
         connection = _of_database(options)
         if connection is not None:
             del of_celery["connection"]
@@ -105,6 +108,8 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             if connection is not None or not (config.falls_back or comes_next):
                 raise
         config.count(self.name, "fallback: no database", mode, Side.LEGACY)
+        if config.telemetry is not None:
+            of_celery["headers"] = counted(options.get("headers"))
         return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
 
     def apply(  # noqa: PLR0917 - as in Celery
@@ -121,7 +126,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if self.route is not None and not retries:
             config = configuration()
             mode, side = config.side_of_message(self.name, self.route, task_id)
-            config.called(self.name, self.route, _caller(running(self.app)), mode, side)
+            config.called(self.name, self.route, caller(running(self.app)), mode, side)
         return super().apply(args, kwargs, link, link_error, task_id, retries, **options)
 
     def replace(self, sig: Any) -> Any:
@@ -224,7 +229,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         config = configuration()
         task_id, by = uuid(), running(self.app)
         mode, side = config.side_of_message(self.name, self.routed, task_id)
-        config.called(self.name, self.routed, _caller(by), mode, side)
+        config.called(self.name, self.routed, caller(by), mode, side)
         body = super().__call__
         if side is Side.SHADOW:
             shadow = self._shadow(None, args, kwargs)
@@ -260,8 +265,8 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if execution is None:
             config = configuration()
             mode, side = config.side_of_delivery(self.name, self.routed, request)
-            if not request.is_eager:
-                config.count(self.name, _sender(request), mode, side)
+            if not request.is_eager and not request.retries:
+                config.count(self.name, sender(request), mode, side)
             if side is Side.DISPATCH:
                 execution = of_message(self, request, args, kwargs, mode)
             elif side is Side.SHADOW:
@@ -300,20 +305,6 @@ def _run_of(function: Callable[..., Any], signature: inspect.Signature) -> Calla
     run.__doc__ = function.__doc__
     run.__signature__ = signature.replace(parameters=[itself, *signature.parameters.values()])  # type: ignore[attr-defined]  # Celery looks at it for arguments of a retry
     return run
-
-
-def _caller(by: Execution | None) -> CallSite | str | None:
-    entry = beat_entry()
-    if entry is not None:
-        return f"beat: {entry}"
-    if by is not None and by.ended:
-        return f"after {by.task.name}"
-    return call_site()
-
-
-def _sender(request: Context) -> str:
-    """The machine; of the process only its number is known, and there are many."""
-    return f"message from {(request.origin or '').rpartition('@')[2] or 'unknown'}"
 
 
 def _of_database(options: dict[str, Any]) -> Any:

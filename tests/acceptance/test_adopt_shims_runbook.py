@@ -130,7 +130,7 @@ class Site:
 
     def check_senders(self) -> None:
         """Many processes have sent messages by now, all of them on this host. Workers tell of it now and then."""
-        senders = "SELECT DISTINCT caller FROM shim_call WHERE starts_with(caller, 'message from ')"
+        senders = "SELECT DISTINCT split_part(caller, ',', 1) FROM shim_call WHERE starts_with(caller, 'message from ')"
         until(lambda: self.rows(senders), "Nobody is said to have sent a message")
         assert len(self.rows(senders)) == 1
 
