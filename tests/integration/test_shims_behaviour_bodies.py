@@ -5,6 +5,8 @@ The first two lines of each test's docstring are its row in shims/BEHAVIOUR.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -229,13 +231,21 @@ def test_rate_limit(site: Site) -> None:
     """Behaviour: a rate limit, of the task or set at run time, keeps a worker from executing more.
     Kept by: Celery's own, by the task's name; what waits in the worker is a run that is queued.
     """
-    name = f"{site.mode}.echo"
-    assert site.app.control.rate_limit(name, "900/s", reply=True, timeout=LONGEST, limit=1)
-    ((tasks),) = site.app.control.inspect(limit=1, timeout=LONGEST).registered("rate_limit").values()
-    assert f"{name} [rate_limit=900/s]" in tasks
-    result = site.tasks.echo.delay(1)
-    assert site.get(result) == [[1], {}]
-    site.run(result)
+    place = replace(site.place, prefix=f"{site.place.prefix}limited-")
+    name, queue, node = f"{site.mode}.echo", f"{place.prefix}celery", f"{place.prefix}@{gethostname()}"
+    with place.worker(4) as worker:
+        asked = {"destination": [node], "timeout": LONGEST, "limit": 1}
+        until(lambda: site.app.control.ping(**{**asked, "timeout": 1}), "The worker does not answer", worker)
+        assert site.app.control.rate_limit(name, "1/h", reply=True, **asked)
+        first, *others = [site.tasks.echo.apply_async((n,), queue=queue) for n in range(3)]
+        assert site.get(first) == [[0], {}]
+        # Of another task, which come after them.
+        for n in range(4):
+            assert site.get(site.tasks.add.apply_async((n,), queue=queue)) == n + 1
+        assert len(site.noted("echo")) == 1
+    site.run(first)
+    assert {run.status for one in others for run in site.runs(one.id)} <= {"queued"}
+    place.discard()
 
 
 def test_signals(site: Site) -> None:
