@@ -109,7 +109,9 @@ class Place:
             "SPINE_TEST_RESULT_URL": self.results,
             "SPINE_TEST_LEASE": str(self.lease),
             "SPINE_TEST_PREFIX": self.prefix,
-            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "shims"))),
+            "PYTHONPATH": os.pathsep.join(
+                (str(REPOSITORY), str(REPOSITORY / "shims"), os.environ.get("PYTHONPATH", ""))
+            ),
             **({"SPINE_TEST_CONTRACT": "1"} if self.contract else {}),
             **self.variables,
         }

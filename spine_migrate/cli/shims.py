@@ -12,6 +12,7 @@ import click
 from spine_migrate.cli.moments import METAVAR, before, moment
 from spine_migrate.cli.options import json_option
 from spine_migrate.cli.runs_opened import place_options
+from spine_migrate.cli.shims_purge import purge
 from spine_migrate.cli.shims_shadow import shadow
 
 if TYPE_CHECKING:
@@ -169,3 +170,6 @@ def _change(connection: Connection, tables: ShimTables, task: str, mode: str | N
             ledger.audit(connection, "shim mode", task=task, mode=mode, before=was)
     if mode not in {None, "legacy"} and task != "*" and not tables.announced(task):
         click.echo(f"No worker has announced {task} yet; until one does, callers may stay with its old body.", err=True)
+
+
+shims.add_command(purge)
