@@ -51,7 +51,8 @@ def closed(app: Celery) -> Iterator[Celery]:
             # A result that is collected later would connect again, to unsubscribe.
             gc.collect()
             app.backend.result_consumer.stop()
-            app.backend.client.connection_pool.disconnect()
+            if app.backend.persistent:
+                app.backend.client.connection_pool.disconnect()
 
 
 @dataclass(frozen=True)

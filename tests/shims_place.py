@@ -48,13 +48,17 @@ class Site:
     def settings(self, **settings: Any) -> Iterator[None]:
         """Celery's, of the producer."""
         before = {name: self.app.conf[name] for name in settings}
-        self.app.conf.update(settings)
-        self.app.amqp.flush_routes()
+        self._set(settings)
         try:
             yield
         finally:
-            self.app.conf.update(before)
-            self.app.amqp.flush_routes()
+            self._set(before)
+
+    def _set(self, settings: dict[str, Any]) -> None:
+        self.app.conf.update(settings)
+        self.app.amqp.flush_routes()
+        # Celery 5.4 keeps the one that it has made.
+        self.app.amqp.router = self.app.amqp.Router()
 
     def get(self, result: Any) -> Any:
         """The result as the caller waits for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from spine_shims.executing import Execution
 from spine_shims.message import Outgoing, outgoing, stored
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.result import AsyncResult
 
     from spine_shims.task import RerouteTask
@@ -49,6 +51,7 @@ def submit(
     run = _run(task, made, by, replaces=replaces)
     delivery = Delivery(made.due_at, made.expires_at, message=stored(made.message))
     dispatcher = configuration().dispatcher(task.app)
+    _expect_reply(task.app, made)
     try:
         found = dispatcher.submit_run(run, delivery, connection=connection)
     except InvalidSpecError as error:
@@ -60,6 +63,17 @@ def submit(
         run = another(run, task_id)
         found = dispatcher.submit_run(run, delivery, connection=connection)
     return task.AsyncResult(task_id if found.run_id == run.run_id else _task_id_of(found))
+
+
+def _expect_reply(app: Celery, made: Outgoing) -> None:
+    """With ``rpc://`` a result is a message to a queue of the caller's, that has to be there first; Celery declares
+    it when it publishes. Where the broker is away nobody sends a result yet, and the next call declares it.
+    """
+    backend = app.backend
+    if type(backend).__module__ != "celery.backends.rpc" or made.message.options.get("ignore_result"):
+        return
+    with suppress(*app.connection_for_write().connection_errors), app.producer_or_acquire() as producer:
+        backend.on_task_call(producer, made.message.task_id)
 
 
 def _task_id_of(run: RunRecord) -> str:
