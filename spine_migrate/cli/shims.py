@@ -55,6 +55,7 @@ def shims() -> None:
 
 
 shims.add_command(shadow)
+shims.add_command(purge)
 
 
 @shims.command(epilog=_EPILOGS["report"])
@@ -170,6 +171,3 @@ def _change(connection: Connection, tables: ShimTables, task: str, mode: str | N
             ledger.audit(connection, "shim mode", task=task, mode=mode, before=was)
     if mode not in {None, "legacy"} and task != "*" and not tables.announced(task):
         click.echo(f"No worker has announced {task} yet; until one does, callers may stay with its old body.", err=True)
-
-
-shims.add_command(purge)
