@@ -13,19 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from celery import Celery
-from psycopg_pool import ConnectionPool
 
 from benchmarks.rounds import Spread, medians
 from benchmarks.runtime import emptied, ledger_database
 from benchmarks.setup import Setup
-from spine_migrate.execution import SyncDispatcher
-from spine_migrate.execution.executors.celery import CeleryExecutor
-from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.marking import flush_all
 from spine_shims import configure, reroute
-from spine_shims.configuration import reset
-from spine_shims.tables import Tables
-from spine_shims.telemetry import Telemetry
+from spine_shims.configuration import configuration, reset
 from tests.redis_server import RedisServer
 
 _CALLS = 1_500
@@ -33,10 +27,10 @@ _STARTS = 20
 _LOADED = "import celery, celery.app.trace, psycopg, psycopg_pool, psycopg.types.json"
 #: How runs are published, and whether a call waits for the disk, which one to Redis as it is here does not.
 _WAYS = {
-    "through the relay": (False, True),
-    "through the relay, not waiting for the disk": (False, False),
-    "directly": (True, True),
-    "directly, not waiting for the disk": (True, False),
+    "through the relay": ("relay", True),
+    "through the relay, not waiting for the disk": ("relay", False),
+    "directly": ("direct", True),
+    "directly, not waiting for the disk": ("direct", False),
 }
 
 
@@ -49,7 +43,7 @@ def shims(setup: Setup) -> None:
         print(f"p50 of {_CALLS:,} calls of .delay() each, in turns, counted by telemetry; Redis without a log on disk")
         for way, (publish, wait_for_disk) in _WAYS.items():
             ratios: dict[str, list[float]] = {name: [] for name in calls}
-            with _configured(app, url, publish=publish, wait_for_disk=wait_for_disk):
+            with _configured(url, publish=publish, wait_for_disk=wait_for_disk):
                 for _ in range(setup.rounds):
                     emptied(url)
                     middle = medians(calls, _CALLS)
@@ -78,17 +72,15 @@ def _calls(app: Celery) -> dict[str, Callable[[int], object]]:
 
 
 @contextmanager
-def _configured(app: Celery, url: str, *, publish: bool, wait_for_disk: bool) -> Iterator[None]:
-    telemetry = Telemetry(Tables.at(url))
-    with ConnectionPool(url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=True) as pool:
-        ledger = PostgresLedger(pool, wait_for_disk=wait_for_disk)
-        dispatcher = SyncDispatcher(CeleryExecutor(app), ledger, publish=publish, mark_later=True)
-        configure(dispatcher, telemetry=telemetry)
-        try:
-            yield
-        finally:
-            reset()
-            flush_all()
+def _configured(url: str, *, publish: str, wait_for_disk: bool) -> Iterator[None]:
+    configure(url, publish=publish, wait_for_disk=wait_for_disk, workers_first=False)
+    try:
+        yield
+    finally:
+        flush_all()
+        telemetry = configuration().telemetry
+        reset()
+        if telemetry is not None:
             telemetry.close()
 
 
