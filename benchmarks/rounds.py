@@ -94,6 +94,17 @@ def compare(seconds: Mapping[str, Sequence[float]], base: str, *, rows: int | No
     return ratios
 
 
+def medians(calls: Mapping[str, Callable[[int], object]], times: int) -> dict[str, float]:
+    """Seconds of each call, in turns, so that whatever disturbs the machine disturbs all; each is given its number."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(times):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call(number)
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
 def _ratios(seconds: Mapping[str, Sequence[float]], base: str) -> dict[str, Spread]:
     return {
         name: Spread.of([theirs / ours for ours, theirs in zip(took, seconds[base], strict=True)])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 from celery import Celery
 from psycopg_pool import ConnectionPool
 
-from benchmarks.rounds import Spread
+from benchmarks.rounds import Spread, medians
 from benchmarks.runtime import emptied, ledger_database
 from benchmarks.setup import Setup
 from spine_migrate.execution import SyncDispatcher, task_spec
@@ -31,16 +29,18 @@ def submit(setup: Setup) -> None:
         @app.task(name="bare", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
         def bare(number: int) -> None: ...
 
-        with _pool(url) as pool, _pool(url, options="-c synchronous_commit=off") as lax:
-            executor = CeleryExecutor(app)
-            relayed, laxly = (SyncDispatcher(executor, PostgresLedger(one), publish=False) for one in (pool, lax))
-            direct = SyncDispatcher(executor, PostgresLedger(pool))
+        with ConnectionPool(url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=True) as pool:
+            executor, ledger = CeleryExecutor(app), PostgresLedger(pool)
+            relayed = SyncDispatcher(executor, ledger, publish=False)
+            laxly = SyncDispatcher(executor, PostgresLedger(pool, wait_for_disk=False), publish=False)
+            direct, marked_later = SyncDispatcher(executor, ledger), SyncDispatcher(executor, ledger, mark_later=True)
             calls: dict[str, Callable[[int], object]] = {
                 "apply_async": lambda n: bare.apply_async((n,)),
                 "submit, relay": lambda n: relayed.submit_task("bare", {"number": n}),
                 # As Redis has it, a crash of the server may lose the last moment. The default waits for the disk.
                 "the same, not waiting for the disk": lambda n: laxly.submit_task("bare", {"number": n}),
                 "submit, direct": lambda n: direct.submit_task("bare", {"number": n}),
+                "the same, marked later": lambda n: marked_later.submit_task("bare", {"number": n}),
             }
             print(
                 f"{_CALLS:,} calls of each, in turns; Redis without a log on disk, PostgreSQL with synchronous commits"
@@ -48,27 +48,13 @@ def submit(setup: Setup) -> None:
             ratios: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(setup.rounds):
                 emptied(url)
-                middle = _medians(calls)
+                middle = medians(calls, _CALLS)
                 for name, seconds in middle.items():
                     ratios[name].append(seconds / middle["apply_async"])
                 print("  p50:", ", ".join(f"{name} {seconds * 1e6:.0f} us" for name, seconds in middle.items()))
             for name, found in ratios.items():
                 print(f"  {name:34} takes {Spread.of(found)} times as long as apply_async")
             _many(url, relayed)
-
-
-def _medians(calls: dict[str, Callable[[int], object]]) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(_CALLS):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call(number)
-            taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
-
-
-def _pool(url: str, **options: str) -> ConnectionPool[Any]:
-    return ConnectionPool(url, min_size=1, max_size=2, kwargs={"autocommit": True, **options}, open=True)
 
 
 def _many(url: str, relayed: SyncDispatcher) -> None:

@@ -40,6 +40,7 @@ In the mode `dispatch`:
   the error.
 - `before_task_publish` and `after_task_publish` are sent where the message is published, which is the relay. With
   `publish="direct"` it is the caller's process, for what is due at once.
+- With the result backend `rpc://` each thread that calls declares its queue of replies, for which it needs the broker.
 - A message is in the broker up to the relay's `--poll` later. With `publish="direct"` it is there at once.
 - A task with `countdown` or `eta` is not in `inspect scheduled`: it waits in PostgreSQL until it is due. It is in
   `spine-migrate runs list --status pending`.

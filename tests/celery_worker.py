@@ -51,7 +51,8 @@ def closed(app: Celery) -> Iterator[Celery]:
             # A result that is collected later would connect again, to unsubscribe.
             gc.collect()
             app.backend.result_consumer.stop()
-            app.backend.client.connection_pool.disconnect()
+            if app.backend.persistent:
+                app.backend.client.connection_pool.disconnect()
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ class Place:
             "SPINE_TEST_RESULT_URL": self.results,
             "SPINE_TEST_LEASE": str(self.lease),
             "SPINE_TEST_PREFIX": self.prefix,
-            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "shims"))),
+            "PYTHONPATH": os.pathsep.join(
+                (str(REPOSITORY), str(REPOSITORY / "shims"), os.environ.get("PYTHONPATH", ""))
+            ),
             **({"SPINE_TEST_CONTRACT": "1"} if self.contract else {}),
             **self.variables,
         }

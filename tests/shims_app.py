@@ -1,6 +1,7 @@
 """The application of the shims' tests, as a worker or beat process loads it: ``celery --app tests.shims_app worker``.
 
-Variables as in tests/celery_app.py; SPINE_TEST_FALLBACK is what ``configure`` takes as ``fallback``.
+Variables as in tests/celery_app.py; SPINE_TEST_FALLBACK is what ``configure`` takes as ``fallback``,
+SPINE_TEST_PUBLISH as ``publish``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ app.conf.update(
 )
 configure(
     os.environ["SPINE_DATABASE_URL"],
+    publish=os.environ.get("SPINE_TEST_PUBLISH"),
     fallback=os.environ.get("SPINE_TEST_FALLBACK", "fail"),
     lease_seconds=float(os.environ.get("SPINE_TEST_LEASE", "2")),
     workers_first=False,

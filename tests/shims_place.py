@@ -48,13 +48,17 @@ class Site:
     def settings(self, **settings: Any) -> Iterator[None]:
         """Celery's, of the producer."""
         before = {name: self.app.conf[name] for name in settings}
-        self.app.conf.update(settings)
-        self.app.amqp.flush_routes()
+        self._set(settings)
         try:
             yield
         finally:
-            self.app.conf.update(before)
-            self.app.amqp.flush_routes()
+            self._set(before)
+
+    def _set(self, settings: dict[str, Any]) -> None:
+        self.app.conf.update(settings)
+        self.app.amqp.flush_routes()
+        # Celery 5.4 keeps the one that it has made.
+        self.app.amqp.router = self.app.amqp.Router()
 
     def get(self, result: Any) -> Any:
         """The result as the caller waits for it."""
@@ -94,9 +98,10 @@ class Site:
         return self.dispatcher.get_runs([run_id for (run_id,) in found])
 
     def events(self, result: AsyncResult | str) -> list[str]:
-        """Of the one run of a task; none in legacy mode."""
+        """Of the one run of a task, but for ``queued``, which a fast worker is ahead of; none in legacy mode."""
         task_id = str(getattr(result, "id", result))
-        return [str(event.event_type) for run in self.runs(task_id) for event in self.dispatcher.get_events(run.run_id)]
+        told = [str(event.event_type) for run in self.runs(task_id) for event in self.dispatcher.get_events(run.run_id)]
+        return [event for event in told if event != "queued"]
 
     def noted(self, name: str, task_id: str | None = None) -> list[tuple[Any, ...]]:
         """(body, said) of every execution of a body, a handler or a hook."""

@@ -142,7 +142,8 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
         found = self.request
         note("request", found.id, "legacy")
         names = ("id", "retries", "root_id", "parent_id", "group", "group_index", "correlation_id", "is_eager",
-                 "called_directly", "shadow", "timelimit", "expires", "delivery_info", "args", "kwargs")  # fmt: skip
+                 "shadow", "called_directly", "timelimit", "expires", "delivery_info", "args", "kwargs",
+                 "stamps")  # fmt: skip
         said = {name: getattr(found, name) for name in names}
         headers = {name: value for name, value in (found.headers or {}).items() if not name.startswith("spine_")}
         return {**said, "headers": headers, "task": self.name, "annotated": getattr(self, "annotated", None)}

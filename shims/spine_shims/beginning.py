@@ -92,6 +92,7 @@ def _later(task: RerouteTask, request: Context, why: str) -> NoReturn:
     try:
         Task.apply_async(task, again.args, again.kwargs, **again.options)
     except Exception as error:
+        # Whatever the broker's own client raises: kombu passes on what it does not know. The message goes back.
         raise Reject(error, requeue=True) from error
     raise Ignore(why)
 

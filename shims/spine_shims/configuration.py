@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.execution.core import SyncDispatcher
-from spine_migrate.execution.dispatcher import Dispatcher
 from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
 from spine_migrate.execution.worker import Worker
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from celery.app.task import Context
     from psycopg_pool import ConnectionPool
 
+    from spine_migrate.execution.dispatcher import Dispatcher
     from spine_shims.fleet import Fleet
     from spine_shims.route import Route
     from spine_shims.telemetry import Telemetry
@@ -139,6 +139,7 @@ def configure(
     *,
     schema: str | None = None,
     publish: str | None = None,
+    wait_for_disk: bool | None = None,
     fallback: str = "fail",
     removal: str | date | None = None,
     modes: Modes | None = None,
@@ -149,7 +150,9 @@ def configure(
     """Say where runs go: to a dispatcher, or, by its URL, to a PostgreSQL database, whose tables are in ``schema``.
 
     By URL, ``publish`` says who publishes: the ``relay`` (the default), so that a call is one INSERT, or the caller,
-    ``direct``. A dispatcher knows that itself, as it knows whose handlers and whose guard there are.
+    ``direct``. With ``wait_for_disk`` False a call does not wait until PostgreSQL has it on disk, and may be lost by a
+    crash of the server, as it may be by one of Redis. A dispatcher knows all that itself, as it knows whose handlers
+    and whose guard there are.
 
     ``fallback`` is what a call, and a message that has no run yet, comes to while the database is away: ``fail``, an
     error for the caller, and for the message another try later; or ``legacy``, the old body, untracked. ``removal`` is
@@ -160,16 +163,15 @@ def configure(
     ``lease_seconds`` is how long a dead worker goes unnoticed. Raises ConfigurationError.
     """
     global _configured  # noqa: PLW0603 - the one piece of global state
-    fleet = None
+    fleet: Fleet | None = None
     if isinstance(dispatcher, str):
-        dispatcher_of = _at(dispatcher, schema, _publisher(publish))
-        modes, telemetry = _of_database(dispatcher, schema, modes, telemetry)
+        dispatcher_of = _at(dispatcher, schema, _publisher(publish), wait_for_disk=wait_for_disk is not False)
+        modes, telemetry, fleet = _of_database(dispatcher, schema, modes, telemetry)
         workers_first = True if workers_first is None else workers_first
-        fleet = _fleet(dispatcher, schema) if workers_first else None
     else:
-        if publish is not None or schema is not None:
-            raise ConfigurationError("publish and schema go with a URL; a dispatcher has its own.")
-        made = dispatcher.sync if isinstance(dispatcher, Dispatcher) else dispatcher
+        if any(option is not None for option in (publish, schema, wait_for_disk)):
+            raise ConfigurationError("publish, schema and wait_for_disk go with a URL; a dispatcher has its own.")
+        made = dispatcher if isinstance(dispatcher, SyncDispatcher) else dispatcher.sync
 
         def dispatcher_of(_: Celery) -> SyncDispatcher:
             return made
@@ -182,7 +184,7 @@ def configure(
         telemetry=telemetry,
         lease_seconds=lease_seconds,
         workers_first=bool(workers_first),
-        fleet=fleet,
+        fleet=fleet if workers_first else None,
     )
 
 
@@ -213,7 +215,13 @@ def _publisher(publish: str | None) -> bool:
     return publish == "direct"
 
 
-def _at(url: str, schema: str | None, publish: bool) -> Callable[[Celery], SyncDispatcher]:  # noqa: FBT001 - of publish=
+def _at(
+    url: str,
+    schema: str | None,
+    publish: bool,  # noqa: FBT001 - of publish=
+    *,
+    wait_for_disk: bool,
+) -> Callable[[Celery], SyncDispatcher]:
     """A dispatcher for each application that asks, made when it first does, over one pool."""
     by_app: dict[Celery, SyncDispatcher] = {}
     pools: list[ConnectionPool] = []
@@ -226,9 +234,10 @@ def _at(url: str, schema: str | None, publish: bool) -> Callable[[Celery], SyncD
 
             if not pools:
                 pools.append(_pool(url))
-            ledger = PostgresLedger(pools[0], schema)
+            ledger = PostgresLedger(pools[0], schema, wait_for_disk=wait_for_disk)
+            made = SyncDispatcher(CeleryExecutor(app), ledger, publish=publish, mark_later=True)
             # No lock, which a fork could leave held: of two that are made at once, one is not used.
-            found = by_app.setdefault(app, SyncDispatcher(CeleryExecutor(app), ledger, publish=publish))
+            found = by_app.setdefault(app, made)
         return found
 
     return dispatcher_of
@@ -241,21 +250,25 @@ def _pool(url: str) -> ConnectionPool:
 
     # Which by itself would look for a server that is back after ever longer pauses, of minutes in the end.
     return ConnectionPool(
-        url, min_size=1, max_size=4, timeout=_PATIENCE, reconnect_timeout=_PATIENCE, check=check_alive, open=True
+        url,
+        # As the ledger has its connections; else it would switch to and fro for each call.
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=4,
+        timeout=_PATIENCE,
+        reconnect_timeout=_PATIENCE,
+        check=check_alive,
+        open=True,
     )
 
 
 def _of_database(
     url: str, schema: str | None, modes: Modes | None, telemetry: Telemetry | None
-) -> tuple[Modes, Telemetry]:
+) -> tuple[Modes, Telemetry, Fleet]:
+    """With one session for all of them."""
+    from spine_shims.fleet import Fleet
     from spine_shims.tables import Tables
     from spine_shims.telemetry import Telemetry
 
-    return modes or Modes(Tables.at(url, schema)), telemetry or Telemetry(Tables.at(url, schema))
-
-
-def _fleet(url: str, schema: str | None) -> Fleet:
-    from spine_shims.fleet import Fleet
-    from spine_shims.tables import Tables
-
-    return Fleet(Tables.at(url, schema))
+    tables = Tables.at(url, schema)
+    return modes or Modes(tables), telemetry or Telemetry(tables), Fleet(tables)

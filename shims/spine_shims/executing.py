@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 #: The name under which an execution is kept on Celery's request.
 ON_REQUEST = "spine_execution"
+#: And that of a comparison with the handler (see shadowing.py).
+SHADOW_ON_REQUEST = "spine_shadow"
 
 _SOURCE = "spine_shims"
 
@@ -95,6 +97,7 @@ class Execution:
         try:
             result = self.attempt.through(body)
         except BaseException as error:
+            # All that can end a body is its outcome, what ends the process too; it goes on to Celery as it is.
             self._outcome = _state(error), error
             if isinstance(error, Exception):
                 self._raised(error)

@@ -9,10 +9,10 @@ from typing import Any
 
 from celery import signals
 
+from spine_migrate.execution.marking import flush_all
 from spine_shims.aftermath import cancelled
 from spine_shims.configuration import configuration, is_configured
-from spine_shims.executing import ON_REQUEST
-from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
+from spine_shims.executing import ON_REQUEST, SHADOW_ON_REQUEST
 from spine_shims.task import RerouteTask
 
 
@@ -38,7 +38,7 @@ def _mark(task: Any, state: str | None, retval: Any, **_: object) -> None:
     execution = task.request.__dict__.pop(ON_REQUEST, None)
     if execution is not None:
         execution.mark(state, retval)
-    shadow = task.request.__dict__.pop(ON_SHADOWED_REQUEST, None)
+    shadow = task.request.__dict__.pop(SHADOW_ON_REQUEST, None)
     if shadow is not None:
         shadow.compare()
 
@@ -67,6 +67,7 @@ def _announce(sender: Any, **_: object) -> None:
 
 def _close(**_: object) -> None:
     """A child of the pool ends without ``atexit``."""
+    flush_all()
     telemetry = configuration().telemetry if is_configured() else None
     if telemetry is not None:
         telemetry.close()

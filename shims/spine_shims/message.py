@@ -37,8 +37,11 @@ _OF_PUBLISHING = frozenset({
 #: Live objects. Celery's own code, beat and the canvas, passes the first for speed, and needs no more than a message.
 _LIVE = ("producer", "publisher", "connection")
 _PASSING = frozenset({"celery.beat", "celery.canvas", "celery.app.builtins", "celery.backends.base"})
-#: Headers that are given when a message is published.
-_OURS = (RUN_HEADER, ATTEMPT_HEADER)
+#: The header of a message whose call was counted where it was made.
+COUNTED_HEADER = "spine_counted"
+#: Headers that are not the caller's.
+_OURS = (RUN_HEADER, ATTEMPT_HEADER, COUNTED_HEADER)
+_KNOWN = OUTSIDE | INSIDE.keys()
 #: Frames between them and here.
 _NEAR = 15
 
@@ -67,9 +70,8 @@ def outgoing(
     routed = app.amqp.router.route(
         {key: value for key, value in given.items() if value is not None}, name, args, kwargs, task
     )
-    now = app.now()
     # As in Celery, which looks at a countdown first.
-    due_at = _after(now, "countdown", routed.get("countdown")) or _moment(app, "eta", routed.get("eta"))
+    due_at = _after(app, "countdown", routed.get("countdown")) or _moment(app, "eta", routed.get("eta"))
     expires_at = _moment(app, "expires", routed.get("expires"))
     kept = {key: value for key, value in routed.items() if key not in _OF_PUBLISHING}
     _check_known(kept)
@@ -146,9 +148,7 @@ def _by_celery() -> bool:
 
 
 def _check_known(options: dict[str, Any]) -> None:
-    stamps = set(options.get("stamped_headers") or ())
-    unknown = sorted(set(options) - set(INSIDE) - OUTSIDE - stamps)
-    if unknown:
+    if unknown := sorted(options.keys() - _KNOWN - set(options.get("stamped_headers") or ())):
         some = "option" if len(unknown) == 1 else "options"
         raise InvalidSpecError(
             unknown[0],
@@ -161,7 +161,7 @@ def _moment(app: Celery, name: str, given: Any) -> datetime | None:
     if given is None:
         return None
     if isinstance(given, (int, float)):
-        return _after(app.now(), name, given)
+        return _after(app, name, given)
     try:
         found = datetime.fromisoformat(given) if isinstance(given, str) else given
         aware: datetime = maybe_make_aware(found, app.timezone)
@@ -170,13 +170,14 @@ def _moment(app: Celery, name: str, given: Any) -> datetime | None:
     return aware
 
 
-def _after(now: datetime, name: str, seconds: Any) -> datetime | None:
+def _after(app: Celery, name: str, seconds: Any) -> datetime | None:
     if not seconds:
         return None
     try:
-        return now + timedelta(seconds=seconds)
+        after: datetime = app.now() + timedelta(seconds=seconds)
     except (OverflowError, TypeError):
         raise InvalidSpecError(name, f"The option {name} must be a number of seconds.") from None
+    return after
 
 
 def _frozen(app: Celery, linked: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +49,9 @@ def by_file(path: str | os.PathLike[str], parse: Callable[[str], Parsed]) -> dic
     """From the table ``modes`` of a TOML file; a task's name may stand in quotes or, dots and all, without. Raises
     ConfigurationError.
     """
+    # Most processes have no such file.
+    import tomllib
+
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

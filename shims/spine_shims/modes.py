@@ -7,9 +7,7 @@ The first source that names a task, or all of them with ``*``, decides; in one s
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import os
 import re
 import threading
@@ -18,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -83,13 +80,16 @@ class Mode:
         """The same for the same task id, on every machine; whoever is dispatched at 10% is dispatched at 20% too."""
         if self.kind is not Kind.CANARY:
             return _SIDES[self.kind]
+        import hashlib  # Of a canary alone.
+
         digest = hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).digest()
         return Side.DISPATCH if int.from_bytes(digest[:8]) < self._bound else Side.LEGACY
 
     @cached_property
     def _bound(self) -> int:
         """Of the first 64 bits of a digest; exact, so that 100% is all of them."""
-        return math.ceil(Fraction(self.percent) * _WHOLE / 100)
+        numerator, denominator = self.percent.as_integer_ratio()
+        return -(-numerator * _WHOLE // (denominator * 100))
 
 
 _PLAIN = frozenset({Kind.LEGACY, Kind.DISPATCH, Kind.SHADOW})

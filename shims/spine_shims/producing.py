@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from spine_migrate.execution.errors import InvalidSpecError
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.runs import RunRecord, run_uuid
 from spine_shims.configuration import configuration
-from spine_shims.executing import Execution, running
+from spine_shims.executing import Execution
 from spine_shims.message import Outgoing, outgoing, stored
 
 if TYPE_CHECKING:
+    from celery import Celery
     from celery.result import AsyncResult
 
     from spine_shims.task import RerouteTask
@@ -38,18 +40,20 @@ def submit(
     task_id: str,
     options: dict[str, Any],
     *,
+    by: Execution | None,
     connection: Any = None,
 ) -> AsyncResult:
-    """Raises BackendError where the ledger is away, InvalidSpecError for what cannot be carried, and as the dispatcher.
+    """``by`` is the execution that the call comes from. With ``connection``, psycopg's, the run is part of the caller's
+    transaction.
 
-    With ``connection``, psycopg's, the run is part of the caller's transaction.
+    Raises BackendError where the ledger is away, InvalidSpecError for what cannot be carried, and as the dispatcher.
     """
-    by = running(task.app)
     made = outgoing(task, args, kwargs, task_id, _in_its_place(task, by, task_id, options))
     replaces = by is not None and by.task_id == task_id
     run = _run(task, made, by, replaces=replaces)
     delivery = Delivery(made.due_at, made.expires_at, message=stored(made.message))
     dispatcher = configuration().dispatcher(task.app)
+    _expect_reply(task.app, made)
     try:
         found = dispatcher.submit_run(run, delivery, connection=connection)
     except InvalidSpecError as error:
@@ -70,6 +74,17 @@ def sent_after(by: Execution | None, options: dict[str, Any]) -> dict[str, Any]:
     if by is None or not by.ended:
         return options
     return {**options, "headers": {**(options.get("headers") or {}), PARENT_HEADER: by.run_id}}
+
+
+def _expect_reply(app: Celery, made: Outgoing) -> None:
+    """With ``rpc://`` a result is a message to a queue of the caller's, that has to be there first; Celery declares
+    it when it publishes. Where the broker is away nobody sends a result yet, and the next call declares it.
+    """
+    backend = app.backend
+    if type(backend).__module__ != "celery.backends.rpc" or made.message.options.get("ignore_result"):
+        return
+    with suppress(*app.connection_for_write().connection_errors), app.producer_or_acquire() as producer:
+        backend.on_task_call(producer, made.message.task_id)
 
 
 def _task_id_of(run: RunRecord) -> str:

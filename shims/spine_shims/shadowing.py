@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: The name under which it is kept on Celery's request.
-ON_REQUEST = "spine_shadow"
 #: Paths that are told of one comparison.
 _MOST = 20
 
@@ -74,6 +72,7 @@ class Shadow:
         except (Retry, Ignore, Reject):
             raise
         except Exception as error:
+            # Whatever a body raises is its outcome, which goes on to Celery as it is.
             self._old = Outcome.of(None, error)
             raise
         self._old = Outcome.of(result, None)

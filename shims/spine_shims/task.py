@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.app.task import Context
@@ -22,15 +22,16 @@ from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.runs import RunRecord
 from spine_migrate.execution.spec import WorkSpec
 from spine_shims.beginning import begun, of_message, of_run
-from spine_shims.caller import CallSite, call_site
 from spine_shims.configuration import configuration
-from spine_shims.executing import Again, Execution, aside, entering, running
+from spine_shims.counting import caller, counted, sender
+from spine_shims.executing import SHADOW_ON_REQUEST, Again, Execution, aside, entering, running
 from spine_shims.message import outgoing, stored
 from spine_shims.modes import Side
-from spine_shims.producing import beat_entry, sent_after, submit
+from spine_shims.producing import sent_after, submit
 from spine_shims.route import Route
-from spine_shims.shadowing import ON_REQUEST as ON_SHADOWED_REQUEST
-from spine_shims.shadowing import Shadow
+
+if TYPE_CHECKING:
+    from spine_shims.shadowing import Shadow
 
 _log = logging.getLogger(__name__)
 
@@ -90,20 +91,25 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             return self._retried(by, args, kwargs, task_id, of_celery)
         config = configuration()
         mode, side = config.side_of_call(self.name, self.route, task_id)
-        config.called(self.name, self.route, _caller(by), mode, side)
+        if not options.get("retries"):
+            config.called(self.name, self.route, caller(by), mode, side)
+            if config.telemetry is not None and side is not Side.DISPATCH:
+                of_celery["headers"] = counted(options.get("headers"))
         connection = _of_database(options)
         if connection is not None:
             del of_celery["connection"]
         if side is not Side.DISPATCH:
             return super().apply_async(args, kwargs, task_id=task_id, **of_celery)
         try:
-            return self._dispatched(args, kwargs, task_id, of_celery, connection)
+            return self._dispatched(args, kwargs, task_id, of_celery, by, connection)
         except BackendError:
             # What comes next has nobody who could call again; the worker that gets the message makes it a run.
             comes_next = by is not None and by.ended
             if connection is not None or not (config.falls_back or comes_next):
                 raise
         config.count(self.name, "fallback: no database", mode, Side.LEGACY)
+        if config.telemetry is not None:
+            of_celery["headers"] = counted(options.get("headers"))
         return super().apply_async(args, kwargs, task_id=task_id, **sent_after(by, of_celery))
 
     def apply(  # noqa: PLR0917 - as in Celery
@@ -120,7 +126,7 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if self.route is not None and not retries:
             config = configuration()
             mode, side = config.side_of_message(self.name, self.route, task_id)
-            config.called(self.name, self.route, _caller(running(self.app)), mode, side)
+            config.called(self.name, self.route, caller(running(self.app)), mode, side)
         return super().apply(args, kwargs, link, link_error, task_id, retries, **options)
 
     def replace(self, sig: Any) -> Any:
@@ -186,9 +192,12 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
             raise TypeError(f"The task {self.name} has no route.")
         return self.route
 
-    def _dispatched(self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], connection: Any) -> Any:
+    def _dispatched(  # noqa: PLR0917 - as in apply_async
+        self, args: Any, kwargs: Any, task_id: str, options: dict[str, Any], by: Execution | None, connection: Any
+    ) -> Any:
         args, kwargs, options = self._prepared(args, kwargs, options)
-        result = submit(self, tuple(args or ()), dict(kwargs or {}), task_id, dict(options), connection=connection)
+        given = tuple(args or ()), dict(kwargs or {})
+        result = submit(self, *given, task_id, dict(options), by=by, connection=connection)
         result.ignored = options["ignore_result"]
         parent = self.app.current_worker_task
         if parent is not None and options.get("add_to_parent", True):
@@ -220,10 +229,10 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         config = configuration()
         task_id, by = uuid(), running(self.app)
         mode, side = config.side_of_message(self.name, self.routed, task_id)
-        config.called(self.name, self.routed, _caller(by), mode, side)
+        config.called(self.name, self.routed, caller(by), mode, side)
         body = super().__call__
         if side is Side.SHADOW:
-            shadow = Shadow(self, None, args, kwargs)
+            shadow = self._shadow(None, args, kwargs)
             try:
                 with aside():
                     return shadow.watch(lambda: body(*args, **kwargs))
@@ -256,19 +265,25 @@ class RerouteTask(Task):  # type: ignore[misc]  # Celery has no types
         if execution is None:
             config = configuration()
             mode, side = config.side_of_delivery(self.name, self.routed, request)
-            if not request.is_eager:
-                config.count(self.name, _sender(request), mode, side)
+            if not request.is_eager and not request.retries:
+                config.count(self.name, sender(request), mode, side)
             if side is Side.DISPATCH:
                 execution = of_message(self, request, args, kwargs, mode)
             elif side is Side.SHADOW:
-                shadow = Shadow(self, request.id, args, kwargs)
-                setattr(request, ON_SHADOWED_REQUEST, shadow)
+                shadow = self._shadow(request.id, args, kwargs)
+                setattr(request, SHADOW_ON_REQUEST, shadow)
                 with aside():
                     return shadow.watch(lambda: self._through(args, kwargs))
         if execution is None:
             with aside():
                 return self._through(args, kwargs)
         return execution.call(lambda: self._through(args, kwargs))
+
+    def _shadow(self, task_id: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow:
+        # Few tasks are compared, and a worker starts sooner without.
+        from spine_shims.shadowing import Shadow
+
+        return Shadow(self, task_id, args, kwargs)
 
     def _through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As the tracer would: by ``__call__`` where the application's own base class has one, else ``run``."""
@@ -290,20 +305,6 @@ def _run_of(function: Callable[..., Any], signature: inspect.Signature) -> Calla
     run.__doc__ = function.__doc__
     run.__signature__ = signature.replace(parameters=[itself, *signature.parameters.values()])  # type: ignore[attr-defined]  # Celery looks at it for arguments of a retry
     return run
-
-
-def _caller(by: Execution | None) -> CallSite | str | None:
-    entry = beat_entry()
-    if entry is not None:
-        return f"beat: {entry}"
-    if by is not None and by.ended:
-        return f"after {by.task.name}"
-    return call_site()
-
-
-def _sender(request: Context) -> str:
-    """The machine; of the process only its number is known, and there are many."""
-    return f"message from {(request.origin or '').rpartition('@')[2] or 'unknown'}"
 
 
 def _of_database(options: dict[str, Any]) -> Any:

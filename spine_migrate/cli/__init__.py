@@ -88,6 +88,7 @@ class LazyGroup(click.Group):
             _say("Interrupted; what was committed stays, run the same command to go on.")
             raise click.exceptions.Exit(Interrupted.exit_code) from error
         except Exception as error:
+            # The one place where every error, a defect too, becomes a sentence and an exit code.
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of a pipe has gone; click ends quietly
             if ctx.params["debug"]:

@@ -65,18 +65,15 @@ def opened(target: str | None, target_schema: str | None) -> Iterator[SyncDispat
 
 @dataclass(frozen=True)
 class _OneConnection:
-    """As much of a pool as the ledger uses: a session whose work is committed at its end."""
+    """As much of a pool as the ledger uses, which ends each transaction that it begins."""
 
     _connection: Connection
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
+    def getconn(self) -> Connection:
+        return self._connection
+
+    def putconn(self, lent: Connection) -> None:
+        """It stays open for the next one."""
 
 
 class _Nowhere:

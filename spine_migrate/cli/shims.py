@@ -12,6 +12,7 @@ import click
 from spine_migrate.cli.moments import METAVAR, before, moment
 from spine_migrate.cli.options import json_option
 from spine_migrate.cli.runs_opened import place_options
+from spine_migrate.cli.shims_purge import purge
 from spine_migrate.cli.shims_shadow import shadow
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def shims() -> None:
 
 
 shims.add_command(shadow)
+shims.add_command(purge)
 
 
 @shims.command(epilog=_EPILOGS["report"])

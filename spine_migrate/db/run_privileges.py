@@ -13,8 +13,9 @@ from spine_migrate.errors import Refused
 LIST, CANCEL, PURGE, INDEX = "runs list", "runs cancel", "runs purge", "runs index"
 RELAY = "worker-relay"
 #: The last is no command: an application whose old tasks go through the dispatcher, on top of what its runs need.
-SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIMS = "shims report", "shims mode", "shims shadow", "shims"
-COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY, SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIMS)
+SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIM_PURGE = "shims report", "shims mode", "shims shadow", "shims purge"
+SHIMS = "shims"
+COMMANDS = (LIST, CANCEL, PURGE, INDEX, RELAY, SHIM_REPORT, SHIM_MODE, SHIM_SHADOW, SHIM_PURGE, SHIMS)
 #: What needs the same as one of them.
 ALIKE = {"runs show": LIST, "runs retry": CANCEL, "runs reprocess": CANCEL, "compare-backends": CANCEL}
 
@@ -40,6 +41,7 @@ _TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     SHIM_REPORT: {"shim_call": _READ, "shim_worker": _READ},
     SHIM_MODE: {"shim_mode": ("SELECT", "INSERT", "UPDATE", "DELETE"), "shim_worker": _READ},
     SHIM_SHADOW: {"runs": _READ, "run_events": _READ},
+    SHIM_PURGE: {"shim_call": ("SELECT", "DELETE"), "shim_worker": ("SELECT", "INSERT", "UPDATE", "DELETE")},
     SHIMS: {
         "shim_mode": _READ,
         "shim_call": ("SELECT", "INSERT", "UPDATE"),
@@ -52,6 +54,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     PURGE: {"migration": _READ, "audit": ("INSERT",)},
     INDEX: {"migration": _READ, "deferred_ddl": _READ},
     SHIM_MODE: {"audit": ("INSERT",)},
+    SHIM_PURGE: {"audit": ("INSERT",)},
 }
 # A lock on a row asks for UPDATE of any column; this one nobody changes.
 _LOCKED = ("runs", "run_handoff")

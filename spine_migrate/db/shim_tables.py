@@ -80,6 +80,15 @@ class Silence:
 
 
 @dataclass(frozen=True)
+class Purged:
+    """How many callers are forgotten, how many workers, and of how many workers that stay the time before the bound."""
+
+    callers: int
+    workers: int
+    shortened: int
+
+
+@dataclass(frozen=True)
 class ShimTables:
     """``schema`` holds them; ``opened`` finds it."""
 
@@ -126,6 +135,20 @@ class ShimTables:
         if not asked:
             reasons = ["No worker has announced a shim, and no call was ever counted; there is nothing to go by."]
         return Silence(since, asked, tuple(self.calls(asked, since)) if asked else (), tuple(reasons))
+
+    def purgeable(self, before: datetime) -> Purged:
+        """What ``purge`` would do."""
+        return self._counted("purgeable", before)
+
+    def purge(self, before: datetime) -> Purged:
+        """Forget who has not called since, and what workers have seen before: without it the calls of that time would
+        be silence that somebody has watched.
+        """
+        return self._counted("purge", before)
+
+    def _counted(self, name: str, before: datetime) -> Purged:
+        ((callers, workers, shortened),) = self._run(name, before=before).fetchall()
+        return Purged(callers, workers, shortened)
 
     def modes(self, task: str | None = None) -> list[Set]:
         with self.connection.cursor(row_factory=class_row(Set)) as cursor:

@@ -22,7 +22,6 @@ from spine_migrate.execution.errors import (
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.executors.protocol import ExecutesItself, Executor
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
-from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, Delivery, Ledger, RunFilter
 from spine_migrate.execution.publishing import CLAIM_WITHIN, Publishing
 from spine_migrate.execution.registry import HandlerRegistry, get_default_registry
@@ -35,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 class SyncDispatcher:
     """Thread-safe; what ``Dispatcher`` awaits. ``publish`` False leaves publishing to the relay, which makes submitting
-    one INSERT. ``lane_bound`` is how many runs may wait in a lane.
+    one INSERT. With ``mark_later`` submitting is one INSERT and one message: that the run is queued is noted a moment
+    later, for many at once, by a thread. ``lane_bound`` is how many runs may wait in a lane.
 
     Without a ledger it uses the executor's, where that has one, else a ``MemoryLedger`` of its own. ``registry`` None
     is the default one. Submitting needs no handler; where it is known, ``timeout`` in its metadata (seconds) is the
@@ -54,6 +54,7 @@ class SyncDispatcher:
         concurrency: ConcurrencyGuard | None = None,
         *,
         publish: bool = True,
+        mark_later: bool = False,
         lane_bound: int | None = None,
         check_handlers: bool = False,
     ) -> None:
@@ -63,7 +64,7 @@ class SyncDispatcher:
         self.concurrency = concurrency
         if isinstance(executor, ExecutesItself) and executor.guard is None:
             executor.guard = concurrency
-        self._publishing = Publishing(executor, self.ledger, at_once=publish)
+        self._publishing = Publishing(executor, self.ledger, at_once=publish, mark_later=mark_later)
         self._lane_bound = lane_bound
         self._check_handlers = check_handlers
 
@@ -310,6 +311,9 @@ class SyncDispatcher:
         return first
 
     def _timeout(self, spec: WorkSpec) -> float | None:
+        # Asked first: many a process that submits has no handlers, and the error would name all that it has.
+        if not self._registry.has(spec.kind, spec.name):
+            return None
         try:
             return self._registry.get_metadata(spec.kind, spec.name).get("timeout")
         except PipelineNotFoundError:
@@ -336,4 +340,9 @@ _SUBMIT_OPTIONS: Sequence[str] = ("due_at", "expires_at", "timeout_seconds", "ta
 def _ledger_of(executor: Executor) -> Ledger:
     """Those that execute what they are given have one; the others only hand over."""
     found: Ledger | None = getattr(executor, "ledger", None)
-    return MemoryLedger() if found is None else found
+    if found is None:
+        # Few need it, and it brings tables of its own.
+        from spine_migrate.execution.ledgers.memory import MemoryLedger
+
+        found = MemoryLedger()
+    return found

@@ -12,7 +12,7 @@ from spine_migrate.execution.errors import InvalidSpecError
 from spine_migrate.execution.events import RunEvent
 from spine_migrate.execution.runs import RunRecord, run_uuid
 from spine_migrate.execution.spec import KINDS, PRIORITIES, WorkSpec
-from spine_migrate.execution.storable import as_json, check_text
+from spine_migrate.execution.storable import check_text, copied, reread
 
 #: Characters that the columns of ``runs`` hold (seed 000).
 LENGTHS = {"name": 100, "lane": 50, "trigger_source": 50, "idempotency_key": 255, "correlation_id": 255}
@@ -34,7 +34,9 @@ def check_fields(spec: WorkSpec) -> None:
     _one_of("kind", spec.kind, KINDS)
     _one_of("priority", spec.priority, PRIORITIES)
     for field, length in LENGTHS.items():
-        _text(field, getattr(spec, field), length)
+        value = getattr(spec, field)
+        if type(value) is not str or len(value) > length or not value.isascii() or "\0" in value:
+            _text(field, value, length)
     for field in ("name", "lane"):
         if not getattr(spec, field):
             raise InvalidSpecError(field, f"A run needs a {field}, and it is empty.")
@@ -166,7 +168,14 @@ def json_object(field: str, value: object) -> dict[str, Any]:
 def json_value(field: str, value: object) -> Any:
     """Likewise, of any value."""
     try:
-        stored = as_json(value)
+        return copied(value)
+    except ValueError:
+        return _reread(field, value)
+
+
+def _reread(field: str, value: object) -> Any:
+    try:
+        stored = reread(value)
     except RecursionError as error:
         raise _too_deep(field) from error
     except ValueError as error:

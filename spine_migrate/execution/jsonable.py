@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from spine_migrate.execution.storable import as_json
+from spine_migrate.execution.storable import copied, reread
 
 
 def plain(value: Any) -> Any:
@@ -17,6 +17,13 @@ def plain(value: Any) -> Any:
     Raises ValueError, whose text completes a sentence that starts with the value's name, and has nothing of the value.
     """
     try:
+        return copied(value)
+    except ValueError:
+        return _reread(value)
+
+
+def _reread(value: Any) -> Any:
+    try:
         written = json.dumps(value, default=_text, allow_nan=False)
     except (TypeError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from None
@@ -24,7 +31,7 @@ def plain(value: Any) -> Any:
         raise ValueError(
             "cannot be written as JSON: it has a number that is infinite or none, or refers to itself"
         ) from None
-    return as_json(json.loads(written))
+    return reread(json.loads(written))
 
 
 def plain_or_none(value: Any) -> Any:

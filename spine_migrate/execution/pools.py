@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import selectors
-from contextlib import AbstractContextManager
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -22,8 +23,17 @@ class ForkedPool:
         self._given = pool
         self._by_process = {os.getpid(): pool}
 
-    def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        return self._own().connection()
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """One of the pool's for a while. Unlike the pool's own ``connection`` it neither commits nor rolls back at the
+        end, which takes its time also where there is nothing to end: what is left open the pool rolls back.
+        """
+        pool = self._own()
+        lent = pool.getconn()
+        try:
+            yield lent
+        finally:
+            pool.putconn(lent)
 
     def _own(self) -> ConnectionPool[Any]:
         found = self._by_process.get(os.getpid())
@@ -39,10 +49,17 @@ def check_alive(connection: psycopg.Connection[Any]) -> None:
     """For a pool's ``check``, without a round trip: a server that ends a session, or that was restarted, has said so,
     and what it said is there to be read. Only then is it asked. Raises as psycopg where the session has ended.
     """
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(connection.fileno(), selectors.EVENT_READ)
-        if waiting.select(0):
-            ConnectionPool.check_connection(connection)
+    if _has_something_to_say(connection.fileno()):
+        ConnectionPool.check_connection(connection)
+
+
+def _has_something_to_say(socket: int) -> bool:
+    # Windows has no poll. A selector of the standard library takes ten times as long, or more, before every call.
+    if not hasattr(select, "poll"):
+        return bool(select.select([socket], [], [], 0)[0])
+    waiting = select.poll()
+    waiting.register(socket, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _like(pool: ConnectionPool[Any]) -> ConnectionPool[Any]:

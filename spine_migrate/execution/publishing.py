@@ -11,6 +11,7 @@ from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.executors.protocol import Executor
 from spine_migrate.execution.ledgers.protocol import Delivery, Ledger
+from spine_migrate.execution.marking import Handed, LaterMarks
 from spine_migrate.execution.runs import RunRecord
 from spine_migrate.execution.storable import as_text
 
@@ -37,15 +38,13 @@ class Published:
     failed: list[tuple[RunRecord, BackendError]] = field(default_factory=list)
 
 
-def publish_all(
-    executor: Executor, runs: Sequence[RunRecord], mark: Callable[[list[tuple[RunRecord, str]]], object]
-) -> Published:
+def publish_all(executor: Executor, runs: Sequence[RunRecord], mark: Callable[[list[Handed]], object]) -> Published:
     """Until the executor cannot be reached ``PATIENCE`` times in a row. ``mark`` is given runs with their references, a
     slice at a time, before others may think that nobody has published them; also where the executor fails otherwise.
     """
     outcome, in_a_row = Published(), 0
     for first in range(0, len(runs), _SLICE):
-        handed: list[tuple[RunRecord, str]] = []
+        handed: list[Handed] = []
         try:
             for run in runs[first : first + _SLICE]:
                 try:
@@ -64,12 +63,13 @@ def publish_all(
 
 
 class Publishing:
-    """``at_once`` False leaves everything to the relay."""
+    """``at_once`` False leaves everything to the relay; ``mark_later`` lets nobody wait for the mark of one run."""
 
-    def __init__(self, executor: Executor, ledger: Ledger, *, at_once: bool) -> None:
+    def __init__(self, executor: Executor, ledger: Ledger, *, at_once: bool, mark_later: bool) -> None:
         self._executor = executor
         self._ledger = ledger
         self.at_once = at_once
+        self._later = LaterMarks(self._mark) if mark_later else None
 
     def delivering(self, delivery: Delivery, connection: Any, runs: int = 1) -> tuple[bool, Delivery]:
         """Whether so many runs are published as soon as they are stored; the relay leaves them alone for a while then.
@@ -89,7 +89,10 @@ class Publishing:
     def publish_or_leave(self, run: RunRecord) -> bool:
         """Whether it is published. It is stored, so that an error would only make its submitter submit it again."""
         try:
-            self.publish(run)
+            if self._later is None:
+                self.publish(run)
+            else:
+                self._later.add(run, self._executor.submit(run))
         except BackendError as error:
             self.alert(run.run_id, "publishing", error)
             return False
@@ -100,7 +103,7 @@ class Publishing:
         for run, error in publish_all(self._executor, runs, self._mark).failed:
             self.alert(run.run_id, "publishing", error)
 
-    def _mark(self, handed: list[tuple[RunRecord, str]]) -> None:
+    def _mark(self, handed: list[Handed]) -> None:
         try:
             self._ledger.mark_many_queued(handed, self._executor.name, claim_within_seconds=CLAIM_WITHIN)
         except BackendError as error:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
-from spine_migrate.db.shim_tables import Call, Set, Silence, Verdict
+from spine_migrate.db.shim_tables import Call, Purged, Set, Silence, Verdict
 from spine_migrate.report.tables import console_for, table
 from spine_migrate.report.value import escaped
 
@@ -79,6 +79,19 @@ def render_modes(modes: Sequence[Set], file: TextIO) -> None:
 def _call(one: Call) -> dict[str, Any]:
     times = {"first_seen": one.first_seen.isoformat(), "last_seen": one.last_seen.isoformat()}
     return {**asdict(one), **times}
+
+
+def purge_json(purged: Purged, before: datetime, state: str) -> dict[str, Any]:
+    """``state`` is planned or purged."""
+    return {"format": FORMAT, "state": state, "before": before.isoformat(), **asdict(purged)}
+
+
+def purge_text(purged: Purged, before: datetime, state: str) -> str:
+    verb = "would be" if state == "planned" else "were"
+    return (
+        f"{purged.callers:,} callers and {purged.workers:,} workers that were last seen before {_time(before)} {verb}"
+        f" forgotten, and of {purged.shortened:,} workers what they saw before."
+    )
 
 
 def _time(moment: datetime) -> str:

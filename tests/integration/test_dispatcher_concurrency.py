@@ -115,7 +115,7 @@ with ConnectionPool(sys.argv[1], min_size=2, max_size=4, configure=configure) as
         if pids[-1] == 0:
             for _ in range(10):
                 asyncio.run(work(inherited))
-            with forked.connection() as connection:
+            with forked.connection() as connection, connection.transaction():
                 print("child", *connection.execute("SHOW application_name").fetchone(), flush=True)
             os._exit(0)
     for _ in range(10):

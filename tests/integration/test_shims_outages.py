@@ -95,16 +95,6 @@ def test_a_broker_that_is_away_at_the_call(site: Site, shimmed: Producer) -> Non
         executor.close()
 
 
-@dispatch
-def test_published_by_the_caller(site: Site) -> None:
-    """Without a relay: a retry that is due at once is, too, and one that is not is left to the relay."""
-    configure(SyncDispatcher(site.dispatcher.executor, site.dispatcher.ledger, site.dispatcher.registry))
-    result = site.tasks.add.delay(1)
-    (run,) = site.runs(result.id)
-    assert run.status != "pending"
-    assert site.get(result) == 2
-
-
 def lost(site: Site, name: str) -> int:
     """The process that executes the task, killed."""
     found = site.place.rows("SELECT pid FROM shim_executed WHERE task = %s", name)

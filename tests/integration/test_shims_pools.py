@@ -1,4 +1,4 @@
-"""The shims in a worker whose pool is threads: executions at the same time in one process keep apart."""
+"""The shims in a worker whose pool is threads or greenlets: executions at the same time in one process keep apart."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.shims_tasks import QUIET
 pytestmark = pytest.mark.filterwarnings(QUIET)
 
 
-@pytest.fixture(scope="module")
-def threaded(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["threads", "gevent"])
+def threaded(request: pytest.FixtureRequest, server_url: str, owner: Role, redis_server_url: str) -> Iterator[Site]:
     with shims_place(server_url, owner, redis_server_url) as prefork:
-        place = replace(prefork, pool="threads")
+        place = replace(prefork, pool=request.param)
         with place.worker(4) as worker, relay_of(place), producing(place, worker) as producer:
             configure(producer.dispatcher)
             producer.app.set_current()

@@ -119,6 +119,12 @@ def test_where_runs_go_has_to_be_said(app: Celery) -> None:
             call()
 
 
+@pytest.mark.parametrize("options", [{"publish": "direct"}, {"schema": "spine"}, {"wait_for_disk": False}], ids=repr)
+def test_what_a_dispatcher_knows_itself_goes_with_a_url(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="go with a URL"):
+        configure(SyncDispatcher(MemoryExecutor(MemoryLedger())), **options)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"kind": "job"}, {"priority": "urgent"}, {"mode": "most"}, {"removal": "2026-Q2"}, {"mode": "shadow"}],

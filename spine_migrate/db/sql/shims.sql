@@ -27,6 +27,30 @@ SELECT task, since, seen_at
 -- Whether a worker has ever announced a task.
 SELECT EXISTS (SELECT FROM {shim_worker} WHERE task = %(task)s AND version <> '');
 
+-- name: purgeable
+-- How many callers and workers were last seen before a moment, and how many workers go back beyond it.
+SELECT (SELECT count(*) FROM {shim_call} WHERE last_seen < %(before)s),
+       count(*) FILTER (WHERE seen_at < %(before)s), count(*) FILTER (WHERE since < %(before)s AND seen_at >= %(before)s)
+  FROM {shim_worker};
+
+-- name: purge
+-- Take them away, and the time before from the workers that stay; two of one host and version may be one then.
+WITH called AS (
+    DELETE FROM {shim_call} WHERE last_seen < %(before)s RETURNING 1
+), seen AS (
+    DELETE FROM {shim_worker} WHERE since < %(before)s RETURNING task, host, version, seen_at
+), shortened AS (
+    INSERT INTO {shim_worker} AS w (task, host, version, since, seen_at)
+    SELECT task, host, version, %(before)s, max(seen_at)
+      FROM seen
+     WHERE seen_at >= %(before)s
+     GROUP BY task, host, version
+        ON CONFLICT (task, host, version, since) DO UPDATE SET seen_at = greatest(w.seen_at, EXCLUDED.seen_at)
+)
+SELECT (SELECT count(*) FROM called),
+       count(*) FILTER (WHERE seen_at < %(before)s), count(*) FILTER (WHERE seen_at >= %(before)s)
+  FROM seen;
+
 -- name: modes
 -- The modes that were set, of one task or of all.
 SELECT task, mode, set_by, set_at

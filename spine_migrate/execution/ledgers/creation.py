@@ -21,8 +21,9 @@ _BATCH = 500
 
 
 class Creation:
-    def __init__(self, statements: Statements) -> None:
+    def __init__(self, statements: Statements, *, wait_for_disk: bool) -> None:
         self._statements = statements
+        self._wait_for_disk = wait_for_disk
 
     def create(self, run: RunRecord, delivery: Delivery, *, lane_bound: int | None, connection: Any) -> RunRecord:
         run = delivery.of(run)
@@ -33,7 +34,7 @@ class Creation:
                     return found
                 _check_room(session, Counter([run.spec.lane]), lane_bound)
                 with session.unbroken():
-                    made = session.one("create", _values(run, delivery))
+                    made = session.one("create", self._values(session, run, delivery))
                 return _made(session, run, made)
         except errors.UniqueViolation as error:
             with self._statements.session(connection) as session:
@@ -71,7 +72,7 @@ class Creation:
         return made
 
     def _batch(self, session: Session, runs: list[RunRecord], delivery: Delivery) -> list[RunRecord]:
-        values = [_values(run, delivery) for run in runs]
+        values = [self._values(session, run, delivery) for run in runs]
         try:
             with session.savepoint():
                 made = session.execute_many("create", values)
@@ -93,6 +94,10 @@ class Creation:
         except errors.SerializationFailure as error:
             raise unseen(run.spec.idempotency_key) from error
         return _made(session, run, made)
+
+    def _values(self, session: Session, run: RunRecord, delivery: Delivery) -> Row:
+        """The caller's transaction is the caller's own, who waits for it or not."""
+        return {**_values(run, delivery), "wait_for_disk": self._wait_for_disk or session.borrowed}
 
 
 def taken(session: Session, run: RunRecord, error: errors.UniqueViolation) -> Exception:

@@ -37,11 +37,17 @@ from spine_migrate.execution.storable import as_text
 
 
 class PostgresLedger:
-    """``schema`` holds the tables; without one the connections' search_path finds them."""
+    """``schema`` holds the tables; without one the connections' search_path finds them.
 
-    def __init__(self, pool: ConnectionPool[Any], schema: str | None = None) -> None:
+    With ``wait_for_disk`` False nobody waits until a run that is stored is on disk, or on a synchronous standby: its
+    submitter goes on sooner, and a crash of the server loses what was stored in the last moment (three times
+    ``wal_writer_delay``, some 0.6 s), as a Redis without an append-only file loses messages. Claims and outcomes are
+    waited for all the same.
+    """
+
+    def __init__(self, pool: ConnectionPool[Any], schema: str | None = None, *, wait_for_disk: bool = True) -> None:
         self._statements = Statements(pool, schema)
-        self._creation = Creation(self._statements)
+        self._creation = Creation(self._statements, wait_for_disk=wait_for_disk)
 
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
-from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from spine_migrate.execution import sessions
 from spine_migrate.execution.pools import ForkedPool
 from spine_migrate.execution.runs import RunRecord, record_of
 from spine_migrate.execution.sessions import Connection, Row
+from spine_migrate.execution.storable import written
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,8 @@ class Statements:
         return sessions.queries("ledger", self._schema)
 
 
-def json_column(value: Any) -> Jsonb | None:
-    """With json.dumps, which the value was checked with; an application may have set another one for all of psycopg."""
-    return None if value is None else Jsonb(value, dumps=json.dumps)
+def json_column(value: Any) -> str | None:
+    """What goes into a jsonb column, by the writer that the value was checked with; an application may have set another
+    one for all of psycopg.
+    """
+    return None if value is None else written(value)

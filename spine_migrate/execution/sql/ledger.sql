@@ -1,5 +1,6 @@
 -- name: create
--- A pending run, its handoff and its first event; no row where its idempotency key is taken.
+-- A pending run, its handoff and its first event; no row where its idempotency key is taken. Who does not wait for the
+-- disk loses, by a crash of the server, the runs of its last moment, whole.
 WITH made AS (
     INSERT INTO {runs} (
         run_id, kind, name, params, priority, lane, idempotency_key, correlation_id, parent_run_id, status, attempt,
@@ -17,13 +18,13 @@ WITH made AS (
     )
     SELECT run_id, %(lane)s, greatest(coalesce(%(due_at)s, created_at), created_at),
            greatest(coalesce(%(due_at)s, created_at), created_at) + make_interval(secs => %(publish_in)s),
-           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, %(max_retries)s, %(message)s
+           %(expires_at)s, %(timeout_seconds)s, %(retry_delay_seconds)s, %(max_retries)s, %(message)s::jsonb
       FROM made
 ), noted AS (
     INSERT INTO {run_events} (run_id, event_type, timestamp, data, source)
     SELECT run_id, 'created', created_at, '{{}}', 'ledger' FROM made
 )
-SELECT created_at FROM made;
+SELECT created_at, CASE WHEN NOT %(wait_for_disk)s THEN set_config('synchronous_commit', 'off', true) END FROM made;
 
 -- name: of_key
 -- The run that has an idempotency key.
