@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     compare,
+    corpus,
     events,
     listing,
     move,
@@ -31,6 +32,7 @@ _BENCHMARKS = {
     "scale": scale.scale,
     "events": events.events,
     "compare": compare.compare,
+    "corpus": corpus.corpus,
     "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,
     "startup": startup.startup,

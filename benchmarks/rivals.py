@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from psycopg import sql
 
-from benchmarks.history import EXECUTIONS, History, history
+from benchmarks.history import EXECUTIONS, History, copy_of, history
 from benchmarks.rounds import Side, compare
 from benchmarks.setup import Setup
 from spine_migrate.backfill.setting import find_tables
@@ -59,7 +59,7 @@ class Tool:
 def rivals(setup: Setup) -> None:
     port = _free_port()
     with setup.server(port=port) as server, tempfile.TemporaryDirectory() as folder:
-        moved = history(server, executions=setup.rows, name=f"rivals_{setup.rows}")
+        moved = copy_of(server, history(server, executions=setup.rows), "rivals")
         moved.empty_target()
         moved.move(EXECUTIONS)
         expected = _injected(moved)
