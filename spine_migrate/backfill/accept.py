@@ -77,7 +77,7 @@ def _prove(connection: Connection, known: Known, compiled: Parity) -> int:
                 else f"source row {row['source_key']} would become another row ({', '.join(names)})",
             )
     _prove_unwritten(connection, known, compiled)
-    ours = execute(connection, compiled.counts()).fetchall()[0][1] - doubled
+    ours = execute(connection, compiled.target_counts()).fetchall()[0][0] - doubled
     ((moved, adopted, _),) = connection.execute(query("backfill", "counts"), {"migration_id": migration_id}).fetchall()
     if ours != moved + adopted:
         raise _refused(known, f"{moved + adopted} rows were moved, but {ours} are recognised under it")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spine_migrate.cli.compare_options import how_options
 from spine_migrate.cli.options import json_option, target_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ _FORMATS = ("text", "json", "markdown", "junit", "github")
 _EPILOG = """\b
 What counts as equal:
   IS DISTINCT FROM: NULL equals only NULL, text byte by byte, timestamps to
-  the microsecond, jsonb by content (1.0 equals 1.00).
+  the microsecond, jsonb by content (1.0 equals 1.00). With --exact binary
+  images (*<>): jsonb as it is stored (1.0 is not 1.00).
 
 \b
 What is not checked:
@@ -51,6 +53,7 @@ Examples:
 @click.command(epilog=_EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @target_option
+@how_options
 @click.option("--format", "form", type=click.Choice(_FORMATS), default=None, help="How to report; text is the default.")
 @json_option
 @click.option(
@@ -70,6 +73,7 @@ def compare(
     *,
     names: tuple[str, ...],
     target: str | None,
+    exact: bool,
     form: str | None,
     as_json: bool,
     output: Path | None,
@@ -83,11 +87,14 @@ def compare(
     """
     from spine_migrate.db.connect import connect
     from spine_migrate.parity.compare import compare as compare_migrations
+    from spine_migrate.parity.evidence import Equality
+    from spine_migrate.parity.options import Options
 
     if as_json and form not in (None, "json"):
         raise click.UsageError(f"--json and --format {form} are two different reports; give one of them.")
+    options = Options(equality=Equality.EXACT if exact else Equality.VALUE, max_differences=max_differences)
     with connect(target) as connection:
-        report = compare_migrations(connection, names, max_differences=max_differences, started=_say)
+        report = compare_migrations(connection, names, options, started=_say)
     _write(report, "json" if as_json else form or "text", output)
     raise click.exceptions.Exit(_exit_code(report))
 

@@ -20,48 +20,53 @@ from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.parity import parity as compiled
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
-from spine_migrate.parity.scope import EQUALITY, EVENTS, NOT_CHECKED
+from spine_migrate.parity.options import Options
+from spine_migrate.parity.scope import EQUALITY, EVENTS, EXACT, NOT_CHECKED
 from spine_migrate.parity.snapshot import snapshot
 
 
 def compare(
     connection: Connection,
     names: Sequence[str] = (),
+    options: Options | None = None,
     *,
-    max_differences: int = 100,
     started: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Compare the migrations of these mappings, or all that are not undone.
 
-    ``names`` are shipped mappings or paths that end in .toml. ``max_differences`` limits what is listed per mapping,
-    never what is counted. ``started(name, number, of)`` is called before each migration. Reads only; the connection
-    must be idle and in autocommit. Raises MappingError for a name that is no mapping, and psycopg.Error where the
-    server fails.
+    ``names`` are shipped mappings or paths that end in .toml. ``started(name, number, of)`` is called before each.
+    Reads only; the connection must be idle and in autocommit. Raises MappingError for a name that is no mapping, and
+    psycopg.Error where the server fails.
     """
+    options = options or Options()
     files = {mapping.name: mapping for mapping in map(load, names)}
     with snapshot(connection) as taken:
         try:
             ledger.require(connection)
         except Refused as refused:
-            return _report(taken, [], [Reason(refused.precondition, refused.sentence)])
+            return _report(options, taken, [], [Reason(refused.precondition, refused.sentence)])
         found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
         comparisons: list[Comparison] = []
         for number, migration in enumerate(found, start=1):
             if started is not None:
                 started(migration.mapping, number, len(found))
-            comparisons.append(_compare(connection, migration, files.get(migration.mapping), max_differences))
+            comparisons.append(_compare(connection, migration, files.get(migration.mapping), options))
         comparisons.extend(
             _absent(mapping) for name, mapping in files.items() if name not in {m.mapping for m in found}
         )
         nothing = Reason("no-migration", "The ledger has no migration; there is nothing to compare.")
-        return _report(taken, comparisons, [] if comparisons else [nothing])
+        return _report(options, taken, comparisons, [] if comparisons else [nothing])
 
 
-def _report(taken: Snapshot, comparisons: list[Comparison], reasons: list[Reason]) -> Report:
+def _report(options: Options, taken: Snapshot, comparisons: list[Comparison], reasons: list[Reason]) -> Report:
     verdict = overall([comparison.verdict for comparison in comparisons])
-    return Report(verdict, reasons, taken, comparisons, EQUALITY, NOT_CHECKED, EVENTS, __version__)
+    equality = EXACT if options.equality is Equality.EXACT else EQUALITY
+    return Report(
+        verdict, reasons, taken, comparisons, equality, NOT_CHECKED, EVENTS, __version__, mode=options.equality
+    )
 
 
 def _absent(mapping: Mapping) -> Comparison:
@@ -83,7 +88,7 @@ def _untold(migration: Migration, mapping: Mapping | None, code: str, sentence: 
     )
 
 
-def _compare(connection: Connection, migration: Migration, given: Mapping | None, named: int) -> Comparison:
+def _compare(connection: Connection, migration: Migration, given: Mapping | None, options: Options) -> Comparison:
     mapping = given
     try:
         mapping = given or _shipped(migration)
@@ -92,8 +97,9 @@ def _compare(connection: Connection, migration: Migration, given: Mapping | None
         with connection.transaction():
             names = (migration.source_table, migration.target_table)
             source, target = (catalog.named(connection, name) for name in names)
-            parity = compiled(bind(mapping, source, target), target.columns)
-            return Comparer(connection, migration, parity, source.oid, target.oid, named).run()
+            exact = options.equality is Equality.EXACT
+            parity = compiled(bind(mapping, source, target), target.columns, exact=exact)
+            return Comparer(connection, migration, parity, source.oid, target.oid, options).run()
     except Refused as refused:
         return _untold(migration, mapping, refused.precondition, refused.sentence)
     except MappingError as error:

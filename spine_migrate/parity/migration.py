@@ -21,6 +21,7 @@ from spine_migrate.parity.model import (
     Reason,
     Verdict,
 )
+from spine_migrate.parity.options import Options
 from spine_migrate.parity.scope import not_compared
 
 
@@ -38,7 +39,11 @@ class Comparer:
     parity: Parity
     source_oid: int
     target_oid: int
-    named: int
+    options: Options
+
+    @property
+    def named(self) -> int:
+        return self.options.max_differences
 
     def run(self) -> Comparison:
         migration_id = self.migration.migration_id

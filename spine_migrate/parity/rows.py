@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute, rows
 from spine_migrate.mapping.emit.checks import Check
+from spine_migrate.mapping.emit.chosen import Chosen, everything, keyed
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.parity.model import Difference, FieldCount, Rule
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that one statement is about, and its parameters after those that every statement has."""
+
+    chosen: Chosen
+    parameters: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Rows by key, as text. What belongs together, by the target's key, is in one of several ``Keys``, never in two."""
+
+    source: list[str]
+    target: list[str]
 
 
 @dataclass(frozen=True)
@@ -56,24 +73,76 @@ class Gone:
         return self.entries - self.discarded
 
 
-def look(connection: Connection, parity: Parity, migration_id: int, named: int, *, finished: bool) -> Found:
-    """One pass. At most ``named`` pairs are named, the counts are exact."""
-    found = Found()
-    for row in rows(connection, parity.suspects(finished=finished), migration_id, named):
-        if row["count"] is None:
-            found.pairs.append(Pair(row["kind"], row["differs"], row["stale"], row["source_key"], row["target_key"]))
-            continue
-        found.kinds[row["kind"]] += row["count"]
-        for number, differs in enumerate(row["differs"] or []):
-            if differs:
-                found.fields[number] += row["count"]
-        for check, linked in zip(parity.links, row["linked"] or [], strict=False):
-            if linked:
-                found.linked[check.name] += row["count"]
-        for check, stale in zip(parity.links, row["stale"] or [], strict=False):
-            if stale:
-                found.stale[check.name] += row["count"]
+def suspects(parity: Parity, chunks: Iterable[Keys]) -> Iterator[Part]:
+    """Rows of tables that are both on the target's server."""
+    return (Part(keyed(parity, 3), (chunk.source, chunk.target)) for chunk in chunks)
+
+
+def look(
+    connection: Connection,
+    parity: Parity,
+    migration_id: int,
+    named: int,
+    *,
+    finished: bool,
+    parts: Iterable[Part] | None = None,
+) -> Found:
+    """What is not in order among the rows of ``parts``, or among all. At most ``named`` pairs are named, the counts are
+    exact.
+    """
+    found, groups = Found(), _Groups(named)
+    for part in parts if parts is not None else [Part(everything(parity))]:
+        query = parity.suspects(part.chosen, finished=finished)
+        for row in rows(connection, query, migration_id, named, *part.parameters):
+            if row["count"] is None:
+                groups.add(Pair(row["kind"], row["differs"], row["stale"], row["source_key"], row["target_key"]))
+            else:
+                _count(found, parity, row)
+        groups.close_part()
+    found.pairs.extend(groups.named())
     return found
+
+
+def _count(found: Found, parity: Parity, row: dict[str, Any]) -> None:
+    found.kinds[row["kind"]] += row["count"]
+    for number, differs in enumerate(row["differs"] or []):
+        if differs:
+            found.fields[number] += row["count"]
+    for check, linked in zip(parity.links, row["linked"] or [], strict=False):
+        if linked:
+            found.linked[check.name] += row["count"]
+    for check, stale in zip(parity.links, row["stale"] or [], strict=False):
+        if stale:
+            found.stale[check.name] += row["count"]
+
+
+class _Groups:
+    """Named pairs of several parts, so that each kind of pair is named before any is named twice. Of each kind no more
+    than ``limit`` are kept, the lowest keys.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._groups: dict[tuple[Any, ...], list[Pair]] = {}
+        self._parts = 0
+
+    def add(self, pair: Pair) -> None:
+        self._groups.setdefault((pair.kind, *(pair.differs or ())), []).append(pair)
+
+    def close_part(self) -> None:
+        self._parts += 1
+        # The first part comes in the order of the keys as the server has it.
+        if self._parts > 1:
+            for name, group in self._groups.items():
+                self._groups[name] = sorted(group, key=_order)[: self._limit]
+
+    def named(self) -> list[Pair]:
+        ranked = [(rank, _order(pair), pair) for group in self._groups.values() for rank, pair in enumerate(group)]
+        return [pair for *_, pair in sorted(ranked, key=lambda one: one[:2])][: self._limit]
+
+
+def _order(pair: Pair) -> tuple[str, str, str]:
+    return pair.kind, pair.target_key or "", pair.source_key or ""
 
 
 def gone(connection: Connection, parity: Parity, migration_id: int, named: int) -> Gone:
@@ -86,7 +155,8 @@ def gone(connection: Connection, parity: Parity, migration_id: int, named: int) 
 
 def sizes(connection: Connection, parity: Parity) -> tuple[int, int, int]:
     """Rows of the source, rows of the target that are ours, other rows of the target; counted without the join."""
-    source, ours, others = execute(connection, parity.counts()).fetchall()[0]
+    ((source,),) = execute(connection, parity.source_count()).fetchall()
+    ((ours, others),) = execute(connection, parity.target_counts()).fetchall()
     return source, ours, others
 
 
@@ -147,9 +217,9 @@ def _values(
 ) -> dict[tuple[str | None, str | None], list[dict[str, Any]]]:
     if not pairs:
         return {}
-    keys = ([pair.source_key for pair in pairs], [pair.target_key for pair in pairs])
+    keys = Keys([str(pair.source_key) for pair in pairs], [str(pair.target_key) for pair in pairs])
     values: dict[tuple[str | None, str | None], list[dict[str, Any]]] = {}
-    for row in rows(connection, parity.values(), migration_id, *keys):
+    for row in rows(connection, parity.values(keyed(parity, 2)), migration_id, keys.source, keys.target):
         values.setdefault((row["source_key"], row["target_key"]), []).append(row)
     return values
 

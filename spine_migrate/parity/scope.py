@@ -10,6 +10,10 @@ EQUALITY = (
     "IS DISTINCT FROM: NULL equals only NULL, text is compared byte by byte, timestamps to the microsecond, jsonb by "
     "content (1.0 equals 1.00, the order of keys does not count)."
 )
+EXACT = (
+    "the binary image of the values (*<>): NULL equals only NULL, text is compared byte by byte, timestamps to the "
+    "microsecond, jsonb as it is stored (1.0 is not 1.00; the order of keys is not stored)."
+)
 
 NOT_CHECKED = [
     "Whether the mapping is right: the expected row is computed by the same rules that moved it.",

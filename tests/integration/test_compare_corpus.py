@@ -8,7 +8,9 @@ from spine_migrate.db import schema
 from spine_migrate.db.connect import connect
 from spine_migrate.demo.generate import generate
 from spine_migrate.parity.compare import compare
+from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.model import Verdict
+from spine_migrate.parity.options import Options
 from tests.corpus import KINDS, inject
 from tests.database import Database
 from tests.legacy import Legacy
@@ -24,14 +26,15 @@ def moved(database: Database) -> Legacy:
     return legacy
 
 
-def test_each_kind_is_found_and_none_invented(moved: Legacy) -> None:
+@pytest.mark.parametrize("equality", list(Equality))
+def test_each_kind_is_found_and_none_invented(moved: Legacy, equality: Equality) -> None:
     expected = set()
     with moved.connect() as connection:
         for kind, findings in inject(connection, KINDS, 10):
-            if not kind.exact:
+            if equality is Equality.EXACT or not kind.exact:
                 expected |= findings
     with connect(moved.url) as connection:
-        report = compare(connection, ["capture-spine/executions"], max_differences=100_000)
+        report = compare(connection, ["capture-spine/executions"], Options(equality, max_differences=100_000))
     (comparison,) = report.comparisons
     found = [(one.kind, one.target_key, one.field) for one in comparison.differences]
     assert report.verdict is Verdict.DIFFERENT

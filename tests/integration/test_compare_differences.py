@@ -10,16 +10,20 @@ import pytest
 from spine_migrate.db.connect import connect
 from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare
+from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
+from spine_migrate.parity.options import Options
+from spine_migrate.parity.scope import EXACT
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 
 EXECUTIONS, EVENTS = "capture-spine/executions", "capture-spine/execution_events"
 
 
-def compared(url: str, *names: str, max_differences: int = 100) -> Report:
+def compared(url: str, *names: str, max_differences: int = 100, exact: bool = False) -> Report:
+    equality = Equality.EXACT if exact else Equality.VALUE
     with connect(url) as connection:
-        return compare(connection, names, max_differences=max_differences)
+        return compare(connection, names, Options(equality=equality, max_differences=max_differences))
 
 
 def one(url: str, name: str = EXECUTIONS) -> Comparison:
@@ -255,6 +259,26 @@ def test_equal_forms_of_one_json_value_are_equal(moved: Legacy) -> None:
     """The stated equality: numbers by value, keys in any order."""
     moved.execute(run_change("""params = '{"n": 1.00, "a": {"b": [1, {"c": "deep"}]}}'"""))
     assert one(moved.url).verdict is Verdict.EQUAL
+
+
+def test_equal_forms_of_one_number_are_not_exactly_equal(moved: Legacy) -> None:
+    """Inside the JSON that one rule writes, and below a key that no rule writes."""
+    moved.execute(run_change("""params = '{"n": 1.00, "a": {"b": [1, {"c": "deep"}]}}'"""))
+    (comparison,) = compared(moved.url, EXECUTIONS, exact=True).comparisons
+    assert [(each.field, each.old, each.new) for each in comparison.differences] == [
+        ("params", '{"a": {"b": [1, {"c": "deep"}]}, "n": 1.0}', '{"a": {"b": [1, {"c": "deep"}]}, "n": 1.00}')
+    ]
+    moved.execute(run_change("""params = '{"n": 1.0, "a": {"b": [1, {"c": "deep"}]}}'"""))
+    assert compared(moved.url, EXECUTIONS, exact=True).verdict is Verdict.EQUAL
+
+
+@pytest.mark.parametrize("injected", INJECTED, ids=lambda injected: injected.name)
+def test_a_changed_field_is_found_exactly(moved: Legacy, injected: Injected) -> None:
+    moved.execute(injected.sql)
+    report = compared(moved.url, injected.mapping, exact=True)
+    (found,) = report.comparisons[0].differences
+    assert (found.field, found.old, found.new) == (injected.field, injected.old, injected.new)
+    assert (report.mode, report.equality) == (Equality.EXACT, EXACT)
 
 
 def test_a_row_in_quarantine_that_is_on_the_target_is_found(moved: Legacy) -> None:

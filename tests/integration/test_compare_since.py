@@ -7,6 +7,7 @@ import pytest
 from spine_migrate.db.connect import connect
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Comparison, Counts, Verdict
+from spine_migrate.parity.options import Options
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 
@@ -122,7 +123,7 @@ def test_more_gone_rows_than_are_listed(legacy: Legacy) -> None:
     legacy.move()
     legacy.execute("DELETE FROM executions WHERE status = 'zombie'")
     with connect(legacy.url) as connection:
-        (comparison,) = compare(connection, max_differences=7).comparisons
+        (comparison,) = compare(connection, options=Options(max_differences=7)).comparisons
     assert (len(comparison.differences), comparison.differences_total) == (7, 32)
     assert comparison.counts is not None
     assert comparison.counts.gone == 32

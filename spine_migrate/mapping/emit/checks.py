@@ -17,6 +17,7 @@ from spine_migrate.mapping.emit.sql import judgements
 from spine_migrate.mapping.model import Field, JsonPath
 from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.mapping.transforms.zone import Zone
+from spine_migrate.mapping.types import typename
 
 # Target limits, which the value itself shows: a NULL or a text too long never equals what is on the target.
 _SHOWN_BY_VALUE = frozenset({"null_value", "too_long"})
@@ -45,6 +46,14 @@ class Check:
 
 def cell(side: str, number: int) -> Sql:
     return sql.Identifier(side, f"c{number}")
+
+
+def distinct(left: Sql, right: Sql, exact_type: sql.SQL | None = None) -> Sql:
+    """Whether two values differ, never NULL; with ``exact_type`` their binary images (PostgreSQL manual, 9.25.6)."""
+    # Without the cast to record, two row constructors would be compared column by column, which *<> cannot.
+    if exact_type is None:
+        return sql.SQL("{} IS DISTINCT FROM {}").format(left, right)
+    return sql.SQL("ROW(({0})::{2})::record *<> ROW(({1})::{2})::record").format(left, right, exact_type)
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,9 @@ def guards(binding: Binding, not_null: frozenset[str]) -> Guards:
     return Guards(raising, hidden, frozenset(fragile))
 
 
-def checks(binding: Binding, produced: list[str], found: Guards) -> list[Check]:
+def checks(binding: Binding, produced: list[str], found: Guards, *, exact: bool = False) -> list[Check]:
     """All checks, links last. The mark of origin is not among them: a row without it is not compared but missing."""
-    writer = _Writer(binding, found)
+    writer = _Writer(binding, found, exact)
     every = [check for number, name in enumerate(produced) for check in writer.column(number, name)]
     return sorted(every, key=lambda check: check.link)
 
@@ -97,6 +106,7 @@ def checks(binding: Binding, produced: list[str], found: Guards) -> list[Check]:
 class _Writer:
     binding: Binding
     guards: Guards
+    exact: bool
 
     def column(self, number: int, name: str) -> Iterator[Check]:
         old, new = cell("o", number), cell("n", number)
@@ -116,7 +126,7 @@ class _Writer:
                 yield field.keep.keys, field
 
     def _rule(self, name: str, rule: Field, kind: str, sides: tuple[Sql, Sql]) -> Check:
-        differs: Sql = sql.SQL("{} IS DISTINCT FROM {}").format(*sides)
+        differs: Sql = self._distinct(kind, sides)
         refused = self.guards.refused(name)
         if refused is not None:
             differs = sql.SQL("(coalesce({}, false) OR {})").format(refused, differs)
@@ -134,18 +144,31 @@ class _Writer:
                 name = str(JsonPath(column.column, path))
                 leaves.append(self._rule(name, rule, "jsonb", (_at(sides[0], path), _at(sides[1], path))))
         first, *others = (
-            _rest(JsonPath(column.column, path), base if not path else None, node, sides)
+            self._rest(JsonPath(column.column, path), base if not path else None, node, sides)
             for path, node in _nodes((), tree)
         )
         # Should a difference of the whole ever be in none of its parts, it must not go unreported.
         parts = sql.SQL(" OR ").join([sql.SQL("false"), *(check.differs for check in [*leaves, *others])])
-        differs = sql.SQL("({} IS DISTINCT FROM {} AND ({} OR NOT ({})))").format(*sides, first.differs, parts)
+        differs = sql.SQL("({} AND ({} OR NOT ({})))").format(self._distinct("jsonb", sides), first.differs, parts)
         refused = self.guards.refused(first.name)
         if refused is not None:
             differs = sql.SQL("(coalesce({}, false) OR {})").format(refused, differs)
         yield from leaves
         yield Check(first.name, base, "jsonb", differs, first.old, first.new, keys=True, refused=refused)
         yield from others
+
+    def _rest(self, place: JsonPath, rule: Field | None, node: Node, sides: tuple[Sql, Sql]) -> Check:
+        """What is left of an object without the keys that have checks of their own; what is no object is left whole."""
+        left, right = (
+            sql.SQL("CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} - {1}::text[] ELSE {0} END").format(
+                _at(side, place.keys), sql.Literal(node.keys)
+            )
+            for side in sides
+        )
+        return Check(str(place), rule, "jsonb", self._distinct("jsonb", (left, right)), left, right, keys=True)
+
+    def _distinct(self, kind: str, sides: tuple[Sql, Sql]) -> Sql:
+        return distinct(*sides, typename(kind) if self.exact else None)
 
 
 def _nodes(path: tuple[str, ...], node: Node) -> Iterator[tuple[tuple[str, ...], Node]]:
@@ -156,15 +179,3 @@ def _nodes(path: tuple[str, ...], node: Node) -> Iterator[tuple[tuple[str, ...],
 
 def _at(value: Sql, path: tuple[str, ...]) -> Sql:
     return sql.SQL("({} #> {}::text[])").format(value, sql.Literal(list(path))) if path else value
-
-
-def _rest(place: JsonPath, rule: Field | None, node: Node, sides: tuple[Sql, Sql]) -> Check:
-    """What is left of an object without the keys that have checks of their own; what is no object is left whole."""
-    left, right = (
-        sql.SQL("CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} - {1}::text[] ELSE {0} END").format(
-            _at(side, place.keys), sql.Literal(node.keys)
-        )
-        for side in sides
-    )
-    differs = sql.SQL("{} IS DISTINCT FROM {}").format(left, right)
-    return Check(str(place), rule, "jsonb", differs, left, right, keys=True)

@@ -24,7 +24,7 @@ class Moved(Parity):
 
     @property
     def key_type(self) -> sql.SQL:
-        return self._target_key_type
+        return self.target_key_type
 
     def touched(self) -> sql.Composed:
         """Rows that are not as they were made: ``target_key``, ``reason``, ``detail``; one pass over both tables.
@@ -44,12 +44,12 @@ class Moved(Parity):
             " WHERE CASE WHEN {suspicious} THEN 1 ELSE 0 END = 1) AS x"
             " WHERE gone OR held OR fields <> '{{}}'"
         ).format(
-            key=cell("n", self._key),
-            old_key=cell("o", self._key),
+            key=cell("n", self.key_number),
+            old_key=cell("o", self.key_number),
             names=sql.SQL(", ").join(names),
-            new=self._new(sql.SQL("true")),
-            old=self._old(sql.SQL("true")),
-            suspicious=sql.SQL(" OR ").join([sql.SQL("o.key IS NULL OR o.held IS NOT NULL"), *self._differences()]),
+            new=self.new(),
+            old=self.old(),
+            suspicious=sql.SQL(" OR ").join([sql.SQL("o.key IS NULL OR o.held IS NOT NULL"), *self.differences()]),
         )
 
     def intact(self, leaf: Name, apart: Sql) -> sql.Composed:
@@ -74,9 +74,9 @@ class Moved(Parity):
             " WHERE o.held IS NULL AND {conditions} AND {apart}"
         ).format(
             key=self.key,
-            old_key=cell("o", self._key),
-            old=there._old(sql.SQL("s.ctid > $2::tid AND s.ctid <= $3::tid")),  # noqa: SLF001 - of the same class
-            new=self._new(sql.SQL("true")),
+            old_key=cell("o", self.key_number),
+            old=there.old(sql.SQL("s.ctid > $2::tid AND s.ctid <= $3::tid")),
+            new=self.new(),
             conditions=sql.SQL(" AND ").join([*equal, *by_column]),
             apart=apart,
         )
@@ -84,29 +84,20 @@ class Moved(Parity):
     @property
     def key(self) -> Sql:
         """The key of the target row in ``intact``."""
-        return cell("n", self._key)
+        return cell("n", self.key_number)
 
     def ours(self, alias: str) -> Sql:
         """Whether a target row carries the mark: true or false, never NULL."""
         return sql.SQL("({} IS TRUE)").format(is_ours(self.binding, alias))
 
-    def _held(self) -> Sql:
+    def held(self) -> Sql:
         """A hashed look-up, whatever the planner believes of a quarantine that was never analyzed: for a batch it would
         go through all of it once per row.
         """
         return sql.SQL(
             "CROSS JOIN LATERAL (SELECT CASE WHEN s.{key} IN (SELECT source_key::{type} FROM spine_migrate.quarantine"
             " WHERE migration_id = $1) THEN s.{key} END AS key) AS q"
-        ).format(type=self._key_type, key=sql.Identifier(self.binding.mapping.key))
-
-    def _differences(self) -> list[Sql]:
-        """Conditions of which one holds where a pair differs at all; cheaper than the checks, which name the field."""
-        hidden: list[Sql] = [sql.Identifier("o", f"r{number}") for number in range(len(self.guards.hidden))]
-        columns: list[Sql] = [
-            sql.SQL("{} IS DISTINCT FROM {}").format(cell("o", number), cell("n", number))
-            for number in range(len(self.produced))
-        ]
-        return [*hidden, *columns]
+        ).format(type=self.source_key_type, key=sql.Identifier(self.binding.mapping.key))
 
     def _unexplained(self, check: Check) -> Sql:
         """A difference, but for a link that is open and on record."""
@@ -121,11 +112,11 @@ class Moved(Parity):
             new=check.new,
             old=check.old,
             name=sql.Literal(check.name),
-            key=cell("n", self._key),
+            key=cell("n", self.key_number),
         )
 
 
 def moved(binding: Binding, target_columns: dict[str, Column]) -> Moved:
     """``target_columns``: the live target's columns by name."""
     made = parity(binding, target_columns)
-    return Moved(made.binding, made.target_columns, made.produced, made.checks, made.guards)
+    return Moved(made.binding, made.target_columns, made.produced, made.guards, checks=made.checks)

@@ -1,8 +1,7 @@
 """The SQL of parity: forward(source) beside the target, compared column by column on the server.
 
-``Parity`` composes statements for ``db.raw`` from a bound mapping. Rows of the target count where they carry the
-mapping's mark of origin. Text is compared under the collation "C", byte by byte, whatever the columns' own collations
-say.
+``Parity`` composes statements for ``db.raw`` from a bound mapping. Which rows a statement is about, it is told as a
+``Chosen``: all of both tables, or the suspects that the digests have left (``emit.digest``).
 """
 
 from __future__ import annotations
@@ -13,119 +12,26 @@ from psycopg import sql
 
 from spine_migrate.db.catalog import Column
 from spine_migrate.mapping.bind import Binding
-from spine_migrate.mapping.emit.checks import Check, Guards, cell, checks, guards
+from spine_migrate.mapping.emit.checks import Check, cell, checks, distinct, guards
+from spine_migrate.mapping.emit.chosen import Chosen, everything, of_target_keys, parameter
+from spine_migrate.mapping.emit.sides import EVERY, Sides
 from spine_migrate.mapping.emit.sql import forward, is_ours
 from spine_migrate.mapping.transforms.base import Sql
-from spine_migrate.mapping.transforms.uuid_from import UuidFrom
-from spine_migrate.mapping.types import read
 
 
 @dataclass(frozen=True)
-class Parity:
-    """A binding with what is compared.
+class Parity(Sides):
+    """``checks`` gives the order of the flags in every result."""
 
-    ``produced`` are the target columns that the mapping writes, in the target's order; ``checks`` gives the order of
-    the flags in every result; ``target_columns`` is the live catalog's side.
-    """
-
-    binding: Binding
-    target_columns: dict[str, Column]
-    produced: list[str]
-    checks: list[Check]
-    guards: Guards
-
-    @property
-    def one_to_one(self) -> bool:
-        """Whether two different legacy keys always give two different target keys."""
-        return all(step.lossless or isinstance(step, UuidFrom) for step in self.binding.mapping.key_field.steps)
+    checks: tuple[Check, ...] = ()
 
     @property
     def links(self) -> list[Check]:
         return [check for check in self.checks if check.link]
 
-    @property
-    def _key(self) -> int:
-        return self.produced.index(self.binding.mapping.target.key)
-
-    @property
-    def _key_type(self) -> sql.SQL:
-        """As format_type prints it, so it is safe to write out."""
-        return sql.SQL(self.binding.live[self.binding.mapping.key].sql_type)
-
-    @property
-    def _target_key_type(self) -> sql.SQL:
-        return sql.SQL(self.target_columns[self.binding.mapping.target.key].sql_type)
-
-    def _old(self, rows: Sql) -> Sql:
-        """Each legacy row carried forward: ``key``, ``held`` (NULL unless in quarantine), ``c…`` and ``r…``.
-
-        ``$1`` is the migration.
-        """
-        values = forward(self.binding, "s")
-        columns = [
-            sql.SQL("{} AS {}").format(self._guarded(name, values[name]), sql.Identifier(f"c{number}"))
-            for number, name in enumerate(self.produced)
-        ]
-        flags = [
-            sql.SQL("{} AS {}").format(condition, sql.Identifier(f"r{number}"))
-            for number, condition in enumerate(self.guards.hidden.values())
-        ]
-        return sql.SQL(
-            "(SELECT s.{key} AS key, q.key AS held, {columns} FROM {source} AS s {held} WHERE {rows})"
-        ).format(
-            key=sql.Identifier(self.binding.mapping.key),
-            columns=sql.SQL(", ").join([*columns, *flags]),
-            source=self.binding.source.identifier,
-            held=self._held(),
-            rows=rows,
-        )
-
-    def _held(self) -> Sql:
-        """Joins ``q`` to a legacy row ``s``: its ``key`` is that of the row where it is in quarantine, else NULL."""
-        return sql.SQL(
-            "LEFT JOIN (SELECT source_key::{type} AS key FROM spine_migrate.quarantine WHERE migration_id = $1) AS q"
-            " ON q.key = s.{key}"
-        ).format(type=self._key_type, key=sql.Identifier(self.binding.mapping.key))
-
-    def _guarded(self, name: str, value: Sql) -> Sql:
-        """A column's expression, not evaluated where one of its rules would fail."""
-        fields = [f for f in self.binding.mapping.fields if name in (f.target, f.keep.column if f.keep else None)]
-        conditions = [self.guards.raising[field.name] for field in fields if field.name in self.guards.raising]
-        key = name == self.binding.mapping.target.key
-        if (key and not self.one_to_one) or (not key and any(field.name in self.guards.fragile for field in fields)):
-            conditions.insert(0, sql.SQL("q.key IS NOT NULL"))
-        if conditions:
-            whens = sql.SQL(" ").join(sql.SQL("WHEN {} THEN NULL").format(condition) for condition in conditions)
-            value = sql.SQL("CASE {} ELSE {} END").format(whens, value)
-        return self._comparable(name, value)
-
-    def _comparable(self, name: str, value: Sql) -> Sql:
-        if self.binding.mapping.target.columns[name].type.name != "text":
-            return value
-        return sql.SQL('({} COLLATE "C")').format(value)
-
-    def _new(self, rows: Sql) -> Sql:
-        """Each target row that is ours: ``there`` (never NULL) and ``c…``."""
-        columns: list[Sql] = []
-        for number, name in enumerate(self.produced):
-            declared = self.binding.mapping.target.columns[name].type.name
-            value = read(sql.Identifier("t", name), self.target_columns[name].type, declared)
-            columns.append(sql.SQL("{} AS {}").format(self._comparable(name, value), sql.Identifier(f"c{number}")))
-        return sql.SQL("(SELECT t.tableoid AS there, {columns} FROM {target} AS t WHERE {ours} AND {rows})").format(
-            columns=sql.SQL(", ").join(columns),
-            target=self.binding.target.identifier,
-            ours=is_ours(self.binding, "t"),
-            rows=rows,
-        )
-
-    def _pairs(self, old_rows: Sql, new_rows: Sql) -> Sql:
-        return sql.SQL("{} AS o FULL JOIN {} AS n ON {} = {}").format(
-            self._old(old_rows), self._new(new_rows), cell("o", self._key), cell("n", self._key)
-        )
-
-    def suspects(self, *, finished: bool = True) -> sql.Composed:
-        """One pass over both tables. ``$1`` the migration, ``$2`` how many rows to name. Of a migration that is not
-        ``finished`` a link may be open although the row that it names is there.
+    def suspects(self, chosen: Chosen | None = None, *, finished: bool = True) -> sql.Composed:
+        """The chosen rows, or all, that are not in order. ``$1`` the migration, ``$2`` how many rows to name. Of a
+        migration that is not ``finished`` a link may be open although the row that it names is there.
 
         Rows: ``rows, kind, differs, linked, stale, source_key, target_key``. First one per kind of pair with its number
         of ``rows``, keys NULL; then the named pairs, ``rows`` NULL, so that each kind of pair is named before any is
@@ -134,12 +40,8 @@ class Parity:
         ``linked`` one per link that the ledger explains, ``stale`` one per link that it records as open although the
         row is there; all are NULL where there is no pair.
         """
-        suspicious: list[Sql] = [sql.SQL("n.there IS NULL OR o.held IS NOT NULL")]
-        suspicious.extend(sql.Identifier("o", f"r{number}") for number in range(len(self.guards.hidden)))
-        suspicious.extend(
-            sql.SQL("{} IS DISTINCT FROM {}").format(cell("o", number), cell("n", number))
-            for number in range(len(self.produced))
-        )
+        chosen = chosen or everything(self)
+        suspicious = [sql.SQL("n.there IS NULL OR o.held IS NOT NULL"), *self.differences()]
         return sql.SQL(
             # The comparison with 1 tells the planner that few rows pass; an OR of IS DISTINCT FROM looks like all rows.
             "WITH {open}suspect AS MATERIALIZED ("
@@ -161,13 +63,13 @@ class Parity:
             " WHERE kind NOT IN ('quarantined', 'waiting')) AS named"
             " WHERE rank <= $2::bigint ORDER BY rank, kind, target_key, key LIMIT $2::bigint)"
         ).format(
-            new_key=cell("n", self._key),
-            old_key=cell("o", self._key),
+            new_key=cell("n", self.key_number),
+            old_key=cell("o", self.key_number),
             differs=sql.SQL(", ").join(check.differs for check in self.checks if not check.link),
             wanted=self._wanted(),
-            pairs=self._pairs(sql.SQL("true"), sql.SQL("true")),
+            pairs=chosen.pairs(self.key_number),
             suspicious=sql.SQL(" OR ").join(suspicious),
-            open=self._open_links(finished=finished),
+            open=self._open_links(chosen, finished=finished),
             link_differs=self._per_link("{differs} AND {stale} IS NOT false"),
             linked=self._per_link("{stale} IS false"),
             stale=self._per_link("{stale} IS true"),
@@ -196,7 +98,7 @@ class Parity:
         ]
         return sql.SQL("ARRAY[{}]::boolean[]").format(sql.SQL(", ").join(parts))
 
-    def _open_links(self, *, finished: bool) -> Sql:
+    def _open_links(self, chosen: Chosen, *, finished: bool) -> Sql:
         """What the ledger records as open, and whether it no longer is: the target has the row by now, or the legacy
         table has one that it had not.
         """
@@ -204,7 +106,7 @@ class Parity:
             return sql.SQL("")
         return sql.SQL(
             "link AS MATERIALIZED (SELECT target_key, field, wanted, wanted::{type} AS key, state"
-            " FROM spine_migrate.link WHERE migration_id = $1),"
+            " FROM spine_migrate.link AS l WHERE migration_id = $1 AND {chosen}),"
             " here AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {target} AS t ON t.{key} = l.key),"
             " come AS MATERIALIZED (SELECT DISTINCT l.key FROM link AS l JOIN {old} AS o ON {old_key} = l.key"
             " WHERE l.state = 'broken'),"
@@ -212,11 +114,12 @@ class Parity:
             " {finished} AND (h.key IS NOT NULL OR (c.key IS NOT NULL AND l.state = 'broken')) AS stale"
             " FROM link AS l LEFT JOIN here AS h ON h.key = l.key LEFT JOIN come AS c ON c.key = l.key), "
         ).format(
-            type=self._target_key_type,
+            type=self.target_key_type,
             target=self.binding.target.identifier,
             key=sql.Identifier(self.binding.mapping.target.key),
-            old=self._old(sql.SQL("true")),
-            old_key=cell("o", self._key),
+            chosen=chosen.links,
+            old=chosen.come,
+            old_key=cell("o", self.key_number),
             finished=sql.Literal(finished),
         )
 
@@ -229,8 +132,8 @@ class Parity:
             for number, check in enumerate(self.links)
         )
 
-    def values(self) -> sql.Composed:
-        """What differs in named pairs. ``$1`` the migration, ``$2`` legacy keys, ``$3`` target keys, both as text.
+    def values(self, chosen: Chosen) -> sql.Composed:
+        """What differs in the chosen pairs. ``$1`` the migration.
 
         Rows: ``source_key, target_key, number, json_key, old, new, refused``, all values as the server writes them;
         ``number`` is the check's, ``json_key`` names the key where a check compares several, ``refused`` says that the
@@ -243,15 +146,8 @@ class Parity:
             " CROSS JOIN LATERAL ({parts}) AS d (number, json_key, old, new, refused)"
             " WHERE o.key IS NOT NULL AND n.there IS NOT NULL ORDER BY {target_key}, o.key, d.number, d.json_key"
         ).format(
-            target_key=cell("n", self._key),
-            pairs=self._pairs(
-                sql.SQL("s.{} = ANY($2::text[]::{}[])").format(
-                    sql.Identifier(self.binding.mapping.key), self._key_type
-                ),
-                sql.SQL("t.{} = ANY($3::text[]::{}[])").format(
-                    sql.Identifier(self.binding.mapping.target.key), self._target_key_type
-                ),
-            ),
+            target_key=cell("n", self.key_number),
+            pairs=chosen.pairs(self.key_number),
             parts=sql.SQL(" UNION ALL ").join(parts),
         )
 
@@ -266,7 +162,7 @@ class Parity:
         return sql.SQL(
             "SELECT {number}, coalesce(a.key, b.key), a.value::text, b.value::text, {refused}"
             " FROM {old_keys} AS a FULL JOIN {new_keys} AS b ON b.key = a.key"
-            " WHERE a.value IS DISTINCT FROM b.value"
+            " WHERE {unlike}"
             " UNION ALL SELECT {number}, NULL, ({old})::text, ({new})::text, {refused}"
             " WHERE ({differs}) AND ({both}) IS NOT TRUE"
         ).format(
@@ -275,6 +171,9 @@ class Parity:
             new_keys=each.format(both, check.new),
             old=check.old,
             new=check.new,
+            unlike=distinct(
+                sql.Identifier("a", "value"), sql.Identifier("b", "value"), sql.SQL("jsonb") if self.exact else None
+            ),
             differs=check.differs,
             both=both,
             refused=refused,
@@ -294,48 +193,46 @@ class Parity:
         ).format(
             source=self.binding.source.identifier,
             key=sql.Identifier(self.binding.mapping.key),
-            type=self._key_type,
+            type=self.source_key_type,
         )
 
-    def counts(self) -> sql.Composed:
-        """Rows of each table, counted without the join: source, target rows that are ours, other target rows."""
+    def source_count(self, rows: Sql = EVERY) -> sql.Composed:
+        """How many legacy rows ``s`` there are, counted without the join."""
+        return sql.SQL("SELECT count(*) FROM {} AS s WHERE {}").format(self.binding.source.identifier, rows)
+
+    def target_counts(self, rows: Sql = EVERY) -> sql.Composed:
+        """Target rows ``t`` that are ours, and others, counted without the join."""
         return sql.SQL(
-            "SELECT (SELECT count(*) FROM {source}), count(*) FILTER (WHERE {ours}),"
-            " count(*) FILTER (WHERE ({ours}) IS NOT TRUE) FROM {target} AS t"
-        ).format(
-            source=self.binding.source.identifier,
-            ours=is_ours(self.binding, "t"),
-            target=self.binding.target.identifier,
-        )
+            "SELECT count(*) FILTER (WHERE {ours}), count(*) FILTER (WHERE ({ours}) IS NOT TRUE) FROM {target} AS t"
+            " WHERE {rows}"
+        ).format(ours=is_ours(self.binding, "t"), target=self.binding.target.identifier, rows=rows)
 
     def unmarked(self) -> sql.Composed:
         """Which target keys of ``$1`` (text) are on the target without our mark."""
-        key = sql.Identifier(self.binding.mapping.target.key)
-        return sql.SQL(
-            "SELECT t.{key}::text FROM {target} AS t WHERE t.{key} = ANY($1::text[]::{type}[]) AND ({ours}) IS NOT TRUE"
-        ).format(
-            key=key,
+        return sql.SQL("SELECT t.{key}::text FROM {target} AS t WHERE {listed} AND ({ours}) IS NOT TRUE").format(
+            key=sql.Identifier(self.binding.mapping.target.key),
             target=self.binding.target.identifier,
-            type=self._target_key_type,
+            listed=of_target_keys(self, 1),
             ours=is_ours(self.binding, "t"),
         )
 
     def duplicates(self, *, source: bool) -> sql.Composed:
         """Target keys that more than one row has, or that more than one legacy row leads to.
 
-        Rows: ``key, rows, all_keys``, at most ``$2`` of them; ``all_keys`` is the number of such keys. ``$1`` is the
-        migration.
+        Rows: ``key, rows, all_keys``, at most ``$2`` of them; ``all_keys`` is the number of such keys. ``$1`` is that
+        of ``Sides``.
         """
-        rows = self._old(sql.SQL("$1::bigint IS NOT NULL")) if source else self._new(sql.SQL("$1::bigint IS NOT NULL"))
+        rows = self.old() if source else self.new(sql.SQL("{} IS NOT NULL").format(parameter(1, sql.SQL("bigint"))))
         return sql.SQL(
             "SELECT {key}::text, count(*), count(*) OVER () FROM {rows} AS x WHERE {key} IS NOT NULL"
             " GROUP BY {key} HAVING count(*) > 1 ORDER BY {key} LIMIT $2::bigint"
-        ).format(key=cell("x", self._key), rows=rows)
+        ).format(key=cell("x", self.key_number), rows=rows)
 
 
-def parity(binding: Binding, target_columns: dict[str, Column]) -> Parity:
+def parity(binding: Binding, target_columns: dict[str, Column], *, exact: bool = False) -> Parity:
     """Compile what a mapping says of two tables. ``target_columns``: the live target's columns by name."""
     produced = list(forward(binding, "s"))
     not_null = frozenset(name for name, column in target_columns.items() if column.not_null)
     found = guards(binding, not_null)
-    return Parity(binding, target_columns, produced, checks(binding, produced, found), found)
+    every = tuple(checks(binding, produced, found, exact=exact))
+    return Parity(binding, target_columns, produced, found, exact=exact, checks=every)
