@@ -1,4 +1,4 @@
-"""Every kind of difference of tests/corpus.py in 1, 10 and 1,000 rows: what each method finds of it, and what it invents.
+"""Every kind of difference of tests/corpus.py in 1, 10 and 1,000 rows: what each method finds of it, and invents.
 
 Not a race: it prints how long a method took, but what counts is that all is found and nothing else is.
 """
@@ -40,9 +40,10 @@ def corpus(setup: Setup) -> None:
                         options = Options(equality, method=method, max_differences=10_000_000)
                         (comparison,) = compare(connection, [EXECUTIONS], options).comparisons
                     found = {(one.kind, one.target_key, one.field) for one in comparison.differences}
+                    took = time.perf_counter() - began
                     print(
-                        f"  {rows:5,} rows of each, {equality}, {method}: {len(wanted & found):,} of {len(wanted):,} found,"
-                        f" {len(found - wanted)} invented, in {time.perf_counter() - began:.1f} s",
+                        f"  {rows:5,} rows of each, {equality}, {method}: {len(wanted & found):,} of {len(wanted):,}"
+                        f" found, {len(found - wanted)} invented, in {took:.1f} s",
                         flush=True,
                     )
                     assert found == wanted, sorted(found ^ wanted, key=str)[:10]
