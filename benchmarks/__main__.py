@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import (
     certificate,
     compare,
+    corpus,
     events,
     histories,
     listing,
@@ -35,6 +36,7 @@ _BENCHMARKS = {
     "compare": compare.compare,
     "histories": histories.histories,
     "certificate": certificate.certificate,
+    "corpus": corpus.corpus,
     "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,
     "startup": startup.startup,

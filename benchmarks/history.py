@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import LiteralString
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -125,3 +126,15 @@ def history(
             assert count is not None
             rows[table] = count[0]
     return History(url, rows)
+
+
+def copy_of(server: EmbeddedServer, original: History, name: str) -> History:
+    """A database of its own with the same content, for what is changed and not used again."""
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(urlsplit(original.url).path.lstrip("/"))
+            )
+        )
+    return History(server.url(name), original.rows)

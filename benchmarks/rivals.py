@@ -19,12 +19,13 @@ import tempfile
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from psycopg import sql
 
-from benchmarks.history import EXECUTIONS, History, history
+from benchmarks.history import EXECUTIONS, History, copy_of, history
 from benchmarks.rounds import Side, compare
 from benchmarks.setup import Setup
 from spine_migrate.backfill.setting import find_tables
@@ -48,17 +49,17 @@ class Ran:
 
 @dataclass(frozen=True)
 class Tool:
-    """``command`` gives the arguments; ``keys`` reads the keys of the rows that differ out of what it printed."""
+    """``keys`` reads the keys of the rows that differ out of what ``command`` printed."""
 
     name: str
-    command: Callable[[], list[str]]
+    command: list[str]
     keys: Callable[[str], set[str]]
 
 
 def rivals(setup: Setup) -> None:
     port = _free_port()
     with setup.server(port=port) as server, tempfile.TemporaryDirectory() as folder:
-        moved = history(server, executions=setup.rows, name=f"rivals_{setup.rows}")
+        moved = copy_of(server, history(server, executions=setup.rows), "rivals")
         moved.empty_target()
         moved.move(EXECUTIONS)
         expected = _injected(moved)
@@ -69,9 +70,9 @@ def rivals(setup: Setup) -> None:
         ran: dict[str, Ran] = {}
 
         def once(tool: Tool) -> None:
-            ran[tool.name] = _run(tool.command())
+            ran[tool.name] = _run(tool.command)
 
-        sides = {tool.name: Side(lambda: None, lambda tool=tool: once(tool)) for tool in tools}
+        sides = {tool.name: Side(lambda: None, partial(once, tool)) for tool in tools}
         compare(setup.alternate(sides), tools[0].name, rows=setup.rows)
         for tool in tools:
             _tell(tool, ran[tool.name], expected)
@@ -143,10 +144,10 @@ def _ours(moved: History, folder: Path) -> Iterator[Tool]:
         command = [sys.executable, "-m", "spine_migrate", "compare", EXECUTIONS, "--target", moved.url]
         command += ["--max-differences", "100000", "--format", "json"]
         command += ["--output", str(report)]
-        yield Tool(f"compare, {method}", lambda command=command: command, lambda _, report=report: _reported(report))
+        yield Tool(f"compare, {method}", command, partial(_reported, report))
 
 
-def _reported(report: Path) -> set[str]:
+def _reported(report: Path, _: str) -> set[str]:
     (comparison,) = json.loads(report.read_text(encoding="utf-8"))["comparisons"]
     return {one["target_key"] for one in comparison["differences"]}
 
@@ -186,8 +187,8 @@ def _theirs(moved: History, outside: Outside, folder: Path) -> Iterator[Tool]:
         joined = [*command, "public.runs", *common, "-a", "joindiff"]
         # Without the last option, sorting None beside a text ends the run, with exit code 0.
         hashed = [*command, outside.url, "public.runs", *common, "-a", "hashdiff", "--skip-sort-results"]
-        yield Tool("reladiff, joindiff", lambda: joined, _first_keys)
-        yield Tool("reladiff, hashdiff", lambda: hashed, _first_keys)
+        yield Tool("reladiff, joindiff", joined, _first_keys)
+        yield Tool("reladiff, hashdiff", hashed, _first_keys)
     validation = _installed(folder, "data-validation", "google-pso-data-validator")
     if validation is not None:
         home = folder / "data-validation-connections"
@@ -199,7 +200,7 @@ def _theirs(moved: History, outside: Outside, folder: Path) -> Iterator[Tool]:
         command = [str(validation), "validate", "row", "-sc", "rivals", "-tc", "rivals", "-tbls"]
         command += ["as_runs.runs=public.runs", "-pk", "run_id", "--hash", "*", "--filter-status", "fail"]
         command += ["--format", "json"]
-        yield Tool("data-validation", lambda: command, _first_keys)
+        yield Tool("data-validation", command, _first_keys)
 
 
 def _first_keys(text: str) -> set[str]:
@@ -213,7 +214,7 @@ def _installed(folder: Path, program: str, *packages: str) -> Path | None:
     found = home / "bin" / program
     if not found.exists():
         venv.create(home, with_pip=True, clear=True)
-        command = [home / "bin" / "pip", "install", "--quiet", *packages]
+        command = [str(home / "bin" / "pip"), "install", "--quiet", *packages]
         installed = subprocess.run(command, check=False, capture_output=True, text=True)
         if installed.returncode:
             print(f"  {packages[0]} does not install: {installed.stderr.strip().splitlines()[-1]}")
