@@ -12,10 +12,10 @@ from benchmarks.setup import Setup
 from spine_migrate.db.connect import connect
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.evidence import Equality
-from spine_migrate.parity.options import Options
-from tests.corpus import KINDS, Finding, inject
+from spine_migrate.parity.options import Finding, Options
+from tests.corpus import KINDS, Place, inject
 
-_METHODS = ("join", "buckets")
+_METHODS = (Finding.JOIN, Finding.BUCKETS)
 
 
 def corpus(setup: Setup) -> None:
@@ -26,8 +26,8 @@ def corpus(setup: Setup) -> None:
         print(f"{setup.rows:,} executions, moved; {len(KINDS)} kinds of difference")
         for rows in (1, 10, 1000):
             moved = copy_of(server, original, "corpus")
-            expected: set[Finding] = set()
-            exact: set[Finding] = set()
+            expected: set[Place] = set()
+            exact: set[Place] = set()
             with moved.connect() as connection:
                 for kind, findings in inject(connection, KINDS, rows):
                     (exact if kind.exact else expected).update(findings)

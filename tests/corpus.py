@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 Connection = psycopg.Connection[TupleRow]
 
 #: Difference.kind, the key on the target, the field.
-Finding = tuple[str, str, str | None]
+Place = tuple[str, str, str | None]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-def inject(connection: Connection, kinds: tuple[Kind, ...], rows: int) -> Iterator[tuple[Kind, set[Finding]]]:
+def inject(connection: Connection, kinds: tuple[Kind, ...], rows: int) -> Iterator[tuple[Kind, set[Place]]]:
     """Each kind into ``rows`` rows of its own, or as many as there are that it fits; gives what is to be found.
     ``connection`` may write both tables.
     """

@@ -15,6 +15,7 @@ from spine_migrate.db.connect import connect
 from spine_migrate.demo.generate import generate
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Report, Verdict
+from spine_migrate.parity.options import Finding, Options
 from tests.chaos.conftest import FULL, tell
 from tests.chaos.dual_writer import write
 from tests.database import Database
@@ -51,13 +52,13 @@ def written(legacy: Legacy, seed: int) -> Iterator[None]:
     assert writer.exitcode == 0
 
 
-def compared(legacy: Legacy, method: str) -> Report:
+def compared(legacy: Legacy, method: Finding) -> Report:
     with connect(legacy.url) as connection:
-        return compare(connection, ["capture-spine/executions"])
+        return compare(connection, ["capture-spine/executions"], Options(method=method))
 
 
-@pytest.mark.parametrize("method", ["join", "buckets"])
-def test_no_false_alarm_and_a_real_difference_is_found(moved: Legacy, chance: random.Random, method: str) -> None:
+@pytest.mark.parametrize("method", [Finding.JOIN, Finding.BUCKETS])
+def test_no_false_alarm_and_a_real_difference_is_found(moved: Legacy, chance: random.Random, method: Finding) -> None:
     with written(moved, chance.randrange(2**32)):
         end, looks = time.monotonic() + SECONDS, 0
         while time.monotonic() < end:
