@@ -171,9 +171,7 @@ class _Comparing:
                         self.scratch, tables.parity, migration.migration_id, method=method, apart=tables.apart
                     )
                     found = with_self_test(found, test)
-                if self.options.picture and not tables.apart:
-                    found = drawn(tables.connection, tables.parity, found)
-                return found
+                return drawn(tables, found) if self.options.picture else found
         except Refused as refused:
             return _untold(migration, mapping, refused.precondition, refused.sentence)
         except MappingError as error:

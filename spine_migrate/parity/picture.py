@@ -1,13 +1,14 @@
 """Where in time, or in the order of keys, the rows of one migration agree: what the HTML report draws.
 
 Read in the snapshot of the comparison. Legacy rows are counted per slice in one pass over the table. The rows that are
-wrong are placed by their keys: those that the comparison has listed, where it has listed them all; else the statement
-that found them runs once more and is counted on the server.
+wrong are placed by their keys: those that the comparison has listed; where there are more and a join has found them,
+all of them, by the same join once more, counted on the server.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from psycopg import sql
@@ -19,6 +20,7 @@ from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.evidence import Picture, Slice
 from spine_migrate.parity.model import Comparison
+from spine_migrate.parity.tables import Tables
 
 SLICES = 80
 # Rows that the limits of the slices are taken from; a quantile of so many is good to a third of a per cent.
@@ -28,11 +30,11 @@ _KINDS = {"field": "differing", "missing": "missing", "extra": "extra", "doubled
 _ALL_ROWS = 2**62
 
 
-def drawn(connection: Connection, parity: Parity, one: Comparison) -> Comparison:
+def drawn(tables: Tables, one: Comparison) -> Comparison:
     """The comparison with its picture; without one where the legacy table is empty or nothing was compared."""
-    if one.counts is None or one.migration_id is None or not one.counts.source_rows:
+    if one.counts is None or not one.counts.source_rows:
         return one
-    return replace(one, picture=_Painter(connection, parity, one, one.migration_id).picture(one.counts.source_rows))
+    return replace(one, picture=_Painter(tables, one).picture(one.counts.source_rows))
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,16 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Painter:
-    connection: Connection
-    parity: Parity
+    tables: Tables
     comparison: Comparison
-    migration_id: int
+
+    @property
+    def parity(self) -> Parity:
+        return self.tables.parity
+
+    @property
+    def legacy(self) -> Connection:
+        return self.tables.source.connection
 
     def picture(self, source_rows: int) -> Picture:
         axis, limits, starts = self._laid_out(source_rows)
@@ -86,7 +94,7 @@ class _Painter:
         """The axis, the limits of its slices, and how the server writes them; by key where the times say nothing."""
         percent = sql.Literal(min(100.0, 100.0 * _SAMPLED_ROWS / source_rows))
         for axis, statement in (*self._by_time(percent), self._by_key(percent)):
-            limits, starts = execute(self.connection, statement).fetchall()[0]
+            limits, starts = execute(self.legacy, statement).fetchall()[0]
             if limits:
                 return axis, limits, starts
         return axis, [], []
@@ -139,59 +147,78 @@ class _Painter:
         return _Axis("key", key, self.parity.source_key_type, place, None), statement
 
     def _rows(self, axis: _Axis, limits: list[str]) -> tuple[Counter[int | None], Counter[int | None]]:
-        """Legacy rows per slice, and those of them that are in quarantine."""
+        """Legacy rows per slice, and those of them that are in quarantine, which may be on another server."""
+        held: object = self.tables.migration_id
+        relation: Sql = _HELD
+        if self.tables.apart:
+            held = [key for (key,) in execute(self.tables.connection, _HELD, self.tables.migration_id)]
+            relation = _HELD_ELSEWHERE
         statement = sql.SQL(
             "SELECT {place}, count(*), count(q.key) FROM {source} AS s"
-            " LEFT JOIN (SELECT source_key::{type} AS key FROM spine_migrate.quarantine WHERE migration_id = $1) AS q"
-            " ON q.key = s.{key} GROUP BY 1"
+            " LEFT JOIN (SELECT source_key::{type} AS key FROM ({held}) AS held) AS q ON q.key = s.{key} GROUP BY 1"
         ).format(
             place=_place(axis, axis.old, parameter(2, _TEXTS)),
             source=self.parity.binding.source.identifier,
+            held=relation,
             type=self.parity.source_key_type,
             key=sql.Identifier(self.parity.binding.mapping.key),
         )
-        found = execute(self.connection, statement, self.migration_id, limits).fetchall()
+        found = execute(self.legacy, statement, held, limits).fetchall()
         return Counter({place: rows for place, rows, _ in found}), Counter({place: held for place, _, held in found})
 
     def _wrong(self, axis: _Axis, limits: list[str]) -> Counter[tuple[str, int | None]]:
         """Rows by kind and slice. Of an unfinished migration none is missing."""
         one, finished = self.comparison, self.comparison.step == "done"
-        if one.differences_total > len(one.differences) and not one.scope.partial:
+        joined = one.method is None or one.method.name == "join"
+        parts = [self._old_part(axis), *self._new_part(axis)]
+        if one.differences_total > len(one.differences) and joined and not one.scope.partial and not self.tables.apart:
             suspects = self.parity.suspects(finished=finished)
-            found = self._placed(axis, suspects, parameter(3, _TEXTS), self.migration_id, _ALL_ROWS, limits)
+            found = self._placed(self.legacy, suspects, parts, limits, self.tables.migration_id, _ALL_ROWS)
         else:
             listed = {(_KINDS[d.kind], d.key, d.target_key) for d in one.differences if d.kind in _KINDS}
             columns = [[each[number] for each in listed] for number in range(3)]
-            found = self._placed(axis, _LISTED, parameter(4, _TEXTS), *columns, limits)
+            found = self._placed(self.legacy, _LISTED, parts[:1], limits, *columns)
+            found += self._placed(self.tables.connection, _LISTED, parts[1:], limits, *columns)
         return Counter({(kind, place): rows for kind, place, rows in found if kind != "missing" or finished})
 
-    def _placed(self, axis: _Axis, wrong: Sql, limits: Sql, *parameters: object) -> list[tuple[str, int | None, int]]:
-        binding = self.parity.binding
-        parts = [
-            sql.SQL("SELECT w.kind, {} FROM wrong AS w JOIN {} AS s ON s.{} = w.key WHERE w.kind <> 'extra'").format(
-                _place(axis, axis.old, limits), binding.source.identifier, sql.Identifier(binding.mapping.key)
-            )
-        ]
-        if axis.new is not None:
-            extra = sql.SQL(
-                "SELECT w.kind, {} FROM wrong AS w JOIN {} AS t ON t.{} = w.target_key WHERE w.kind = 'extra'"
-            )
-            key = sql.Identifier(binding.mapping.target.key)
-            parts.append(extra.format(_place(axis, axis.new, limits), binding.target.identifier, key))
-        statement = sql.SQL(
-            "WITH wrong AS MATERIALIZED (SELECT kind, source_key::{key} AS key, target_key::{target_key} AS target_key"
-            " FROM ({wrong}) AS found WHERE count IS NULL)"
-            " SELECT kind, place, count(*) FROM ({parts}) AS placed (kind, place) GROUP BY 1, 2"
+    def _old_part(self, axis: _Axis) -> Sql:
+        return sql.SQL(
+            "SELECT w.kind, {} FROM wrong AS w JOIN {} AS s ON s.{} = w.source_key::{} WHERE w.kind <> 'extra'"
         ).format(
-            key=self.parity.source_key_type,
-            target_key=self.parity.target_key_type,
-            wrong=wrong,
-            parts=sql.SQL(" UNION ALL ").join(parts),
+            _place(axis, axis.old, _LIMITS),
+            self.parity.binding.source.identifier,
+            sql.Identifier(self.parity.binding.mapping.key),
+            self.parity.source_key_type,
         )
-        return execute(self.connection, statement, *parameters).fetchall()
+
+    def _new_part(self, axis: _Axis) -> Iterator[Sql]:
+        if axis.new is not None:
+            yield sql.SQL(
+                "SELECT w.kind, {} FROM wrong AS w JOIN {} AS t ON t.{} = w.target_key::{} WHERE w.kind = 'extra'"
+            ).format(
+                _place(axis, axis.new, _LIMITS),
+                self.parity.binding.target.identifier,
+                sql.Identifier(self.parity.binding.mapping.target.key),
+                self.parity.target_key_type,
+            )
+
+    def _placed(
+        self, connection: Connection, wrong: Sql, parts: list[Sql], limits: list[str], *parameters: object
+    ) -> list[tuple[str, int | None, int]]:
+        if not parts:
+            return []
+        statement = sql.SQL(
+            "WITH limits AS (SELECT {limits} AS texts),"
+            " wrong AS MATERIALIZED (SELECT kind, source_key, target_key FROM ({wrong}) AS found WHERE count IS NULL)"
+            " SELECT kind, place, count(*) FROM ({parts}) AS placed (kind, place) GROUP BY 1, 2"
+        ).format(limits=parameter(len(parameters) + 1, _TEXTS), wrong=wrong, parts=sql.SQL(" UNION ALL ").join(parts))
+        return execute(connection, statement, *parameters, limits).fetchall()
 
 
 _TEXTS = sql.SQL("text[]")
+_LIMITS = sql.SQL("(SELECT texts FROM limits)")
+_HELD = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
+_HELD_ELSEWHERE = sql.SQL("SELECT unnest($1::text[]) AS source_key")
 # As the statement that finds them names them.
 _LISTED = sql.SQL(
     "SELECT NULL AS count, * FROM unnest($1::text[], $2::text[], $3::text[]) AS listed (kind, source_key, target_key)"

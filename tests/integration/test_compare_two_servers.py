@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import LiteralString
 
@@ -16,7 +16,7 @@ from psycopg import sql
 from spine_migrate.db.connect import connect
 from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.parity.compare import compare
-from spine_migrate.parity.evidence import Scope
+from spine_migrate.parity.evidence import Scope, Slice
 from spine_migrate.parity.model import Comparison, Report, Verdict
 from spine_migrate.parity.options import Finding, Options
 from spine_migrate.parity.scope import APART
@@ -59,18 +59,26 @@ class Place:
             one.execute(statement)
 
     def compared(self, scope: Scope | None = None, *, seconds: float = 0.02, named: int = 1000) -> Report:
-        options = Options(settle_seconds=seconds, max_differences=named, scope=scope or Scope())
+        options = Options(settle_seconds=seconds, max_differences=named, scope=scope or Scope(), picture=True)
         with connect(self.target.url) as connection, connect(self.source.url) as source:
             return compare(connection, options=options, source=source)
 
     def expected(self, scope: Scope | None = None) -> Comparison:
         with connect(self.whole.url) as connection:
-            return only(compare(connection, options=Options(max_differences=1000, scope=scope or Scope())))
+            options = Options(max_differences=1000, scope=scope or Scope(), picture=True)
+            return only(compare(connection, options=options))
 
 
 def only(report: Report) -> Comparison:
     (comparison,) = report.comparisons
     return comparison
+
+
+def drawn(comparison: Comparison) -> tuple[str, list[Slice], Slice, int]:
+    """The picture without where its slices begin: a default of now() is in each history another."""
+    picture = comparison.picture
+    assert picture is not None
+    return picture.axis, [replace(one, start=None) for one in picture.slices], picture.timeless, picture.unplaced
 
 
 def history(server: EmbeddedServer, name: str) -> Legacy:
@@ -117,6 +125,7 @@ def test_it_is_the_same_as_on_one_server(place: Place) -> None:
     assert (found.method.name, found.method.why) == ("buckets", "the tables are on two servers")
     assert sorted(map(repr, found.differences)) == sorted(map(repr, expected.differences))
     assert (found.counts, found.fields, found.links) == (expected.counts, expected.fields, expected.links)
+    assert drawn(found) == drawn(expected)
     assert [(one.name, one.holds) for one in found.equations] == [(one.name, one.holds) for one in expected.equations]
 
 
@@ -139,6 +148,7 @@ def test_a_part_is_the_same_as_on_one_server(place: Place, scope: Scope) -> None
     assert found.verdict is Verdict.DIFFERENT
     assert sorted(map(repr, found.differences)) == sorted(map(repr, expected.differences))
     assert found.fields == expected.fields
+    assert drawn(found) == drawn(expected)
 
 
 def test_the_list_is_limited(place: Place) -> None:
