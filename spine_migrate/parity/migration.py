@@ -151,7 +151,7 @@ class Comparer:
         moved, adopted = self.connection.execute(query("parity", "counters"), names).fetchall()[0]
         entries = sum(held.open + held.discarded for held in self._quarantine())
         adding_up = [
-            *(looked.sides or _joined(counts)),
+            *(_joined(counts) if looked.sides is None else looked.sides),
             Equation(
                 "checkpoints",
                 {"moved": moved, "adopted": adopted},
