@@ -131,7 +131,8 @@ class Digests:
         def read(place: int) -> tuple[bytes, bytes]:
             portion = reading.portions[place]
             cursor = RawCursor(self.readers.connection(source=portion.source))
-            cursor.execute(sides[portion.source].buckets(portion.ranges), parameters[portion.source], binary=True)
+            statement = sides[portion.source].buckets(portion.ranges)
+            cursor.execute(statement, parameters[portion.source], prepare=False, binary=True)
             ((counts, hashes),) = cursor.fetchall()
             return counts, hashes
 

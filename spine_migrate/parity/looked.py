@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
@@ -26,14 +26,14 @@ _NOTHING_GONE = Gone(0, 0, [])
 @dataclass(frozen=True)
 class Looked:
     """``sizes`` are legacy rows, target rows of ours and others, counted by themselves. ``sides`` are, of two servers,
-    how each side's count adds up; on one server the join says more. ``unsettled`` rows went on changing.
+    how each side's count adds up; None on one server, where the join says more. ``unsettled`` rows went on changing.
     """
 
     found: Found
     differences: list[Difference]
     gone: Gone
     sizes: tuple[int, int, int]
-    sides: list[Equation] = field(default_factory=list)
+    sides: list[Equation] | None = None
     unsettled: int = 0
 
 
@@ -76,15 +76,17 @@ def apart(tables: Tables, finder: Finder, options: Options, legacy: list[str], *
         tables.migration_id,
         seen.aside.target,
     ).fetchall()
+    sides = [
+        Equation("source", {"source rows": source}, _shares(seen.reading.source.rows, len(seen.aside.source))),
+        Equation("target", {"target rows of this mapping": ours}, _shares(seen.reading.target.rows, aside)),
+    ]
     return Looked(
         settled.found,
         settled.differences,
         Apart(tables, legacy).gone(options.max_differences),
         (source, ours, others),
-        [
-            Equation("source", {"source rows": source}, _shares(seen.reading.source.rows, len(seen.aside.source))),
-            Equation("target", {"target rows of this mapping": ours}, _shares(seen.reading.target.rows, aside)),
-        ],
+        # The counts are of the last snapshot alone.
+        sides if seen.reading.snapshots == 1 else [],
         settled.unsettled,
     )
 

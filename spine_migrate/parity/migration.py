@@ -152,7 +152,7 @@ class Comparer:
         since = counts.target_rows - moved - adopted
         entries = sum(held.open + held.discarded for held in self._quarantine())
         adding_up = [
-            *(looked.sides or _joined(counts)),
+            *(_joined(counts) if looked.sides is None else looked.sides),
             # An application that writes both tables alike adds and deletes rows of this mapping, which no checkpoint
             # counts and which is no difference: that much is told, and the join has the say.
             Equation(
