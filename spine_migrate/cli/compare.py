@@ -15,7 +15,12 @@ from spine_migrate.cli.compare_reports import Destination, destinations, report_
 from spine_migrate.cli.options import source_option, target_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spine_migrate.db.connect import Connection
     from spine_migrate.parity.model import Report
+
+    Closing = Callable[[Report], None]
 
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
@@ -63,6 +68,7 @@ Examples:
   spine-migrate compare --sample 1% --since 2026-11-01
   spine-migrate compare --mapping capture-spine/jobs --key 4711 --key 4712
   spine-migrate compare --self-test
+  spine-migrate compare --fix-sql fix.sql
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
   spine-migrate compare --report html=parity.html --report junit=junit.xml
@@ -90,6 +96,12 @@ Examples:
     "default where the environment has CI set.",
 )
 @click.option(
+    "--fix-sql",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Write the statements that would repair the target, to be read and run by hand; see also repair.",
+)
+@click.option(
     "--certificate",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -107,6 +119,7 @@ def compare(
     reports: tuple[Destination, ...],
     certificate: Path | None,
     self_test: bool | None,
+    fix_sql: Path | None,
     **how: Any,
 ) -> None:
     """Compare every migrated table with its source, field by field, in one snapshot.
@@ -120,10 +133,9 @@ def compare(
     from spine_migrate.parity.compare import compare as compare_migrations
     from spine_migrate.report.progress import blocks_shown
 
-    if certificate and source and source != target:
-        raise click.UsageError(
-            "--certificate is of two tables in one database; leave --source out, or the certificate."
-        )
+    if (certificate or fix_sql) and source and source != target:
+        option = "--certificate" if certificate else "--fix-sql"
+        raise click.UsageError(f"{option} is for two tables in one database; leave out --source, or {option}.")
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)
@@ -139,11 +151,29 @@ def compare(
             source=legacy,
             scratch=scratch,
             started=started,
-            closing=closing(certificate, every, connection, legacy),
+            closing=_both(closing(certificate, every, connection, legacy), _fixing(fix_sql, connection)),
             progress=progress,
         )
     write(report, places)
     raise click.exceptions.Exit(_exit_code(report))
+
+
+def _fixing(file: Path | None, connection: Connection) -> Closing | None:
+    """What writes the script of ``--fix-sql`` in the comparison's snapshot."""
+    if file is None:
+        return None
+    from spine_migrate.parity.fix_sql import write as write_script
+
+    return lambda report: write_script(connection, report, file)
+
+
+def _both(*found: Closing | None) -> Closing:
+    def close(report: Report) -> None:
+        for one in found:
+            if one is not None:
+                one(report)
+
+    return close
 
 
 def wanted(self_test: bool | None) -> bool:  # noqa: FBT001 - an option's three states

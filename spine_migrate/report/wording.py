@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spine_migrate.parity.evidence import SelfTest
 from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
 from spine_migrate.report import parity_evidence
 from spine_migrate.report.value import excerpts, shown
@@ -47,18 +46,7 @@ def facts(one: Comparison) -> list[str]:
     lines.extend(f"links of {link.field}: {link.waiting} waiting, {link.broken} broken" for link in one.links)
     if one.counts and one.counts.target_others:
         lines.append(f"other target rows, not of this mapping, not compared: {one.counts.target_others}")
-    if one.self_test:
-        lines.append(_self_test(one.self_test))
     return lines
-
-
-def _self_test(test: SelfTest) -> str:
-    if test.skipped:
-        return f"self-test: none. {test.skipped.sentence}"
-    made = sum(one.injected for one in test.injections)
-    found = sum(min(one.found, one.injected) for one in test.injections)
-    invented = sum(one.invented for one in test.injections)
-    return f"self-test: differences made in {test.rows} scratch rows: {made}, found: {found}, invented: {invented}"
 
 
 def row(difference: Difference, width: int) -> tuple[str, str, str, str, str]:

@@ -38,6 +38,32 @@ class Repairs(Moved):
         Two columns more: ``fields``, the target's columns that differ, and ``reason``, why the rules cannot carry the
         legacy row, or NULL.
         """
+        return self._rows(keyed(self, 2), self._fields())
+
+    def in_full(self) -> sql.Composed:
+        """As ``found``, with ``fields`` and ``reason`` as in ``again``, and all that a script must name: ``old`` and
+        ``new``, the values of all columns on both sides as text in their order, and ``whole``, an extra row as jsonb.
+        """
+        old, new = (
+            sql.SQL("ARRAY[{}]::text[]").format(
+                sql.SQL(", ").join(sql.SQL("{}::text").format(cell(side, n)) for n in range(len(self.produced)))
+            )
+            for side in ("o", "n")
+        )
+        whole = sql.SQL(
+            "CASE WHEN o.key IS NULL THEN (SELECT to_jsonb(t)::text FROM {} AS t WHERE t.{} = {}) END"
+        ).format(
+            self.binding.target.identifier,
+            sql.Identifier(self.binding.mapping.target.key),
+            cell("n", self.key_number),
+        )
+        further = (
+            sql.SQL("{} AS {}").format(value, sql.Identifier(name))
+            for value, name in ((old, "old"), (new, "new"), (whole, "whole"))
+        )
+        return self._rows(everything(self), self._fields(), *further)
+
+    def _fields(self) -> Sql:
         differing = sql.SQL(", ").join(
             sql.SQL("CASE WHEN {} THEN {} END").format(differs, sql.Literal(name))
             for name, differs in self._by_column().items()
@@ -47,8 +73,7 @@ class Repairs(Moved):
             self.binding.source.identifier,
             sql.Identifier(self.binding.mapping.key),
         )
-        fields = sql.SQL("array_remove(ARRAY[{}]::text[], NULL) AS fields, {} AS reason").format(differing, reason)
-        return self._rows(keyed(self, 2), fields)
+        return sql.SQL("array_remove(ARRAY[{}]::text[], NULL) AS fields, {} AS reason").format(differing, reason)
 
     def _rows(self, chosen: Chosen, *further: Sql) -> sql.Composed:
         wrong = [
