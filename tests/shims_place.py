@@ -126,11 +126,11 @@ def shims_place(server_url: str, owner: Role, redis_server_url: str, **options: 
 
 
 @contextmanager
-def relay_of(place: Place) -> Iterator[Relay]:
+def relay_of(place: Place, *, claim_within: float = 3) -> Iterator[Relay]:
     """One that works until the end, more often than it would in earnest."""
     stop = threading.Event()
     with place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
-        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=3)
+        relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=claim_within)
         thread = threading.Thread(target=relay.run, args=(stop,), kwargs={"poll_seconds": 0.05})
         thread.start()
         try:

@@ -19,7 +19,7 @@ from celery import chain, chord
 from spine_migrate.execution import BackendError
 
 #: Seconds between two calls, at least and at most.
-_PAUSE = (0.0, 0.3)
+_PAUSE = (0.0, 0.4)
 DEATHS = ("", "", "", "in the body", "before the mark")
 
 

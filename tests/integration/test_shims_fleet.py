@@ -97,7 +97,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Fleet]:
-    with shims_place(server_url, owner, redis_server_url) as place, relay_of(place):
+    with shims_place(server_url, owner, redis_server_url) as place, relay_of(place, claim_within=600):
         yield Fleet(place)
 
 
@@ -217,6 +217,8 @@ def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
                 got(wrong)
             assert got(in_flight) == 6
             worker.stop()
+        # Ten minutes later.
+        fleet.place.rows("UPDATE run_handoff SET next_at = now() WHERE next_at IS NOT NULL RETURNING 1")
         with fleet.worker("new") as worker:
             completed = {("add", "completed"): 20, ("slow", "completed"): 4, ("slow", "failed"): 1}
             until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
