@@ -173,7 +173,7 @@ def test_sessions_that_the_server_has_ended(site: Site) -> None:
         for _ in range(3):
             assert site.get(site.tasks.add.delay(1)) == 2
             site.place.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 
