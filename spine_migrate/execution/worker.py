@@ -164,13 +164,19 @@ class Attempt:
         return self._mark(self._failing(error, self.judge(error) if judged is None else judged))
 
     def again(
-        self, error: BaseException, *, in_seconds: float, message: dict[str, Any] | None = None
+        self,
+        error: BaseException,
+        *,
+        in_seconds: float,
+        publish_in_seconds: float = 0.0,
+        message: dict[str, Any] | None = None,
     ) -> RunRecord | None:
         """Give the run back for another attempt that its handler has asked for, however many were tried; it is
-        cancelled where that was asked for meanwhile. ``message`` is published for it from then on.
+        cancelled where that was asked for meanwhile. ``message`` is published for it from then on, by the relay only
+        after ``publish_in_seconds`` more, where the caller executes the attempt himself.
         """
         text, kind = describe(error)
-        return self._mark(lambda: self._try_again(text, kind, in_seconds, message))
+        return self._mark(lambda: self._try_again(text, kind, in_seconds, message, publish_in_seconds))
 
     def postpone(self, why: str, *, in_seconds: float | None = None) -> RunRecord | None:
         """Give the run back unexecuted, to be published again after ``in_seconds``, by default about half a lease; it
@@ -206,12 +212,25 @@ class Attempt:
         return lambda: ledger.fail(run.run_id, text, kind, dead=dead, fence=fence)
 
     def _try_again(
-        self, error: str, error_type: str | None, in_seconds: float, message: dict[str, Any] | None = None
+        self,
+        error: str,
+        error_type: str | None,
+        in_seconds: float,
+        message: dict[str, Any] | None = None,
+        publish_in_seconds: float = 0.0,
     ) -> RunRecord:
         """The ledger refuses it where the run was asked to stop since the failure was judged; then that is its end."""
         ledger, run_id, fence = self._worker.ledger, self.claim.run.run_id, self.claim.fence
         try:
-            return ledger.try_again(run_id, error, error_type, in_seconds=in_seconds, fence=fence, message=message)
+            return ledger.try_again(
+                run_id,
+                error,
+                error_type,
+                in_seconds=in_seconds,
+                publish_in_seconds=publish_in_seconds,
+                fence=fence,
+                message=message,
+            )
         except TransitionError:
             if not self._cancellation_requested():
                 raise

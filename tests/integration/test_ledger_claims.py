@@ -156,6 +156,16 @@ def test_a_run_that_is_tried_again_may_have_another_message(timed: Timed) -> Non
         ledger.try_again(run_id, "no", None, in_seconds=0, message={"link": object()})
 
 
+def test_whoever_tries_again_himself_is_not_overtaken_by_the_relay(timed: Timed) -> None:
+    ledger, run_id = timed.ledger, timed.made()
+    claim = ledger.claim(run_id, "w", lease_seconds=60)
+    ledger.try_again(run_id, "no", None, in_seconds=0, publish_in_seconds=30, fence=claim.fence)
+    assert ledger.publishable(1, again_in_seconds=1) == []
+    again = ledger.claim(run_id, "w", lease_seconds=60)
+    ledger.try_again(run_id, "no", None, in_seconds=-30, publish_in_seconds=30, fence=again.fence)
+    assert [run.attempt for run in ledger.publishable(1, again_in_seconds=1)] == [3]
+
+
 @pytest.mark.parametrize("many", [True, False])
 def test_a_run_that_was_given_back_before_it_was_marked_is_published_when_it_is_due(
     timed: Timed, *, many: bool

@@ -33,6 +33,9 @@ Connection = psycopg.Connection[Any]
 
 FEED = {"entity_type": "feed", "entity_id": "7"}
 
+# What a change to pending needs beside its run.
+TRIED: dict[str, Any] = {"error": "no", "error_type": None, "publish_in": 0.0, "message": None}
+
 
 @pytest.fixture
 def first(ledger_pool: Pool) -> Iterator[Connection]:
@@ -97,7 +100,7 @@ def test_two_claims_where_the_default_is_repeatable_read(ledger_pool: Pool, post
 def test_a_mark_that_waited_for_the_reaper(postgres: Timed, first: Connection, late: str) -> None:
     ledger, run_id = postgres.ledger, postgres.made()
     fence = ledger.claim(run_id, "w", lease_seconds=60).fence
-    change(first, "try_again", run_id=run_id, fence=fence, error="no", error_type=None, in_seconds=0.0, message=None)
+    change(first, "try_again", run_id=run_id, fence=fence, in_seconds=0.0, **TRIED)
     acts: dict[str, Callable[[], object]] = {
         "complete": lambda: ledger.complete(run_id, 1, fence=fence),
         "renew": lambda: ledger.renew(run_id, fence, lease_seconds=60),
@@ -148,9 +151,7 @@ def test_a_claim_that_its_snapshot_did_not_allow(postgres: Timed, first: Connect
     """Running when the statement began, and pending once the other has committed: what is true then counts."""
     ledger, run_id = postgres.ledger, postgres.made()
     old = ledger.claim(run_id, "w", lease_seconds=60)
-    change(
-        first, "try_again", run_id=run_id, fence=old.fence, error="no", error_type=None, in_seconds=-1.0, message=None
-    )
+    change(first, "try_again", run_id=run_id, fence=old.fence, in_seconds=-1.0, **TRIED)
     claim = after(first, lambda: ledger.claim(run_id, "second", lease_seconds=60))
     assert claim.run.attempt == 2
     assert claim.fence > old.fence

@@ -234,6 +234,7 @@ class MemoryLedger:
         error_type: str | None,
         *,
         in_seconds: float,
+        publish_in_seconds: float = 0.0,
         fence: int | None = None,
         message: dict[str, Any] | None = None,
     ) -> RunRecord:
@@ -245,7 +246,7 @@ class MemoryLedger:
             self._not_to_be_cancelled(run)
             run.error, run.error_type = storable_error(error, error_type)
             run.message = run.message if replacing is None else replacing
-            return self._try_again(run, in_seconds)
+            return self._try_again(run, in_seconds, publish_in_seconds)
 
     def postpone(self, run_id: str, why: str, *, in_seconds: float, fence: int) -> RunRecord:
         with self._lock:
@@ -300,11 +301,12 @@ class MemoryLedger:
         data = {"error": run.error, "error_type": run.error_type}
         return self._end(run.run_id, RunStatus.DEAD_LETTERED, EventType.DEAD_LETTERED, data)
 
-    def _try_again(self, run: RunRecord, in_seconds: float) -> RunRecord:
+    def _try_again(self, run: RunRecord, in_seconds: float, publish_in_seconds: float = 0.0) -> RunRecord:
         handoff = self._tables.handoffs[run.run_id]
         handoff.retries_left = max(0, handoff.retries_left - 1)
         run.attempt += 1
         self._wait(run, in_seconds)
+        handoff.next_at += timedelta(seconds=publish_in_seconds)
         data = {"error": run.error, "error_type": run.error_type, "attempt": run.attempt, "in_seconds": in_seconds}
         self._tables.note(run.run_id, EventType.RETRY_SCHEDULED, data, self._clock())
         return copy.deepcopy(run)

@@ -190,12 +190,19 @@ class PostgresLedger:
         error_type: str | None,
         *,
         in_seconds: float,
+        publish_in_seconds: float = 0.0,
         fence: int | None = None,
         message: dict[str, Any] | None = None,
     ) -> RunRecord:
         text, kind = storable_error(error, error_type)
         values = _trying_again(
-            run_id, text, kind, in_seconds=in_seconds, fence=fence, message=invariants.message(message)
+            run_id,
+            text,
+            kind,
+            in_seconds=in_seconds,
+            publish_in_seconds=publish_in_seconds,
+            fence=fence,
+            message=invariants.message(message),
         )
         return record_of(self._change("try_again", values, RunStatus.PENDING))
 
@@ -339,6 +346,7 @@ def _trying_again(
     *,
     in_seconds: float,
     fence: int | None,
+    publish_in_seconds: float = 0.0,
     message: dict[str, Any] | None = None,
 ) -> Row:
     return {
@@ -347,6 +355,7 @@ def _trying_again(
         "error": error,
         "error_type": error_type,
         "in_seconds": in_seconds,
+        "publish_in": publish_in_seconds,
         "message": json_column(message),
     }
 

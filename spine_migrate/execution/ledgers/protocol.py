@@ -212,12 +212,13 @@ class Ledger(Protocol):
         error_type: str | None,
         *,
         in_seconds: float,
+        publish_in_seconds: float = 0.0,
         fence: int | None = None,
         message: dict[str, Any] | None = None,
     ) -> RunRecord:
-        """Back to pending, one attempt up, due after ``in_seconds``; refused where the run is to be cancelled. A
-        ``message`` takes the place of the one that is published for the run. Raises InvalidSpecError where it is not
-        JSON.
+        """Back to pending, one attempt up, due after ``in_seconds``; refused where the run is to be cancelled.
+        ``publish_in_seconds`` is as in ``Delivery``, for a caller who claims the attempt himself. A ``message`` takes
+        the place of the one that is published for the run. Raises InvalidSpecError where it is not JSON.
         """
         ...
 

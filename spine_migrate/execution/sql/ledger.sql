@@ -295,7 +295,7 @@ WITH held AS (
     UPDATE {run_handoff} h
        SET fence = NULL, leased = false, cancel_requested = false, waiting = true,
            due_at = clock_timestamp() + make_interval(secs => %(in_seconds)s),
-           next_at = clock_timestamp() + make_interval(secs => %(in_seconds)s),
+           next_at = clock_timestamp() + make_interval(secs => %(in_seconds)s + %(publish_in)s),
            retries_left = greatest(0, h.retries_left - 1), message = coalesce(%(message)s::jsonb, h.message)
       FROM moved
      WHERE h.run_id = moved.run_id
