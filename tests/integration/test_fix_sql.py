@@ -71,7 +71,10 @@ def test_the_script_repairs_and_nothing_was_done_before(moved: Legacy, tmp_path:
     run(moved, text)
     assert verdict(moved) is Verdict.EQUAL
     moved.prove("execution_events")
-    assert moved.rows("SELECT error FROM runs WHERE run_id IN (%s, %s)", uuid(2), uuid(11)) == [("boom",), (ODD,)]
+    assert moved.rows("SELECT error FROM runs WHERE run_id IN (%s, %s) ORDER BY run_id", uuid(2), uuid(11)) == [
+        ("boom",),
+        (ODD,),
+    ]
     assert moved.value("SELECT count(*) FROM spine_migrate.audit WHERE action = 'repaired by script'") == 2
     # A second time it finds nothing as it was, and changes nothing.
     rows = moved.rows("SELECT * FROM runs ORDER BY 1")
