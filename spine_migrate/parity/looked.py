@@ -51,8 +51,29 @@ def here(tables: Tables, finder: Finder, method: Method, options: Options, *, fi
         found,
         list(rows.differences(connection, parity, tables.migration_id, found)),
         _NOTHING_GONE if partial else rows.gone(connection, parity, tables.migration_id, named),
-        (*finder.selection.sizes(), 0) if partial else rows.sizes(connection, parity),
+        (*finder.selection.sizes(), 0) if partial else _sizes(tables, finder),
     )
+
+
+def _sizes(tables: Tables, finder: Finder) -> tuple[int, int, int]:
+    """Rows of ours were counted by digests of this snapshot; counting them once more would read every mark again."""
+    if finder.seen.reading.snapshots != 1:
+        return rows.sizes(tables.connection, tables.parity)
+    ((source,),) = execute(tables.connection, tables.parity.source_count()).fetchall()
+    ((every,),) = execute(tables.connection, tables.parity.target_count()).fetchall()
+    ours = finder.seen.reading.target.rows + _aside(tables, finder)
+    return source, ours, every - ours
+
+
+def _aside(tables: Tables, finder: Finder) -> int:
+    """How many target rows of ours were left out of the digests."""
+    keys = finder.seen.aside.target
+    if not keys:
+        return 0
+    relation = tables.parity.new(of_target_keys(tables.parity, 2))
+    statement = sql.SQL("SELECT count(*) FROM {} AS n WHERE $1::bigint IS NOT NULL").format(relation)
+    ((count,),) = execute(tables.connection, statement, tables.migration_id, keys).fetchall()
+    return int(count)
 
 
 def apart(tables: Tables, finder: Finder, options: Options, legacy: list[str], *, finished: bool) -> Looked:
@@ -68,17 +89,11 @@ def apart(tables: Tables, finder: Finder, options: Options, legacy: list[str], *
     ((source,),) = execute(tables.source.connection, tables.parity.source_count()).fetchall()
     ((ours, others),) = execute(tables.connection, tables.parity.target_counts()).fetchall()
     seen = finder.seen
-    ((aside,),) = execute(
-        tables.connection,
-        sql.SQL("SELECT count(*) FROM {} AS n WHERE $1::bigint IS NOT NULL").format(
-            tables.parity.new(of_target_keys(tables.parity, 2))
-        ),
-        tables.migration_id,
-        seen.aside.target,
-    ).fetchall()
     sides = [
         Equation("source", {"source rows": source}, _shares(seen.reading.source.rows, len(seen.aside.source))),
-        Equation("target", {"target rows of this mapping": ours}, _shares(seen.reading.target.rows, aside)),
+        Equation(
+            "target", {"target rows of this mapping": ours}, _shares(seen.reading.target.rows, _aside(tables, finder))
+        ),
     ]
     return Looked(
         settled.found,

@@ -202,6 +202,10 @@ class Parity(Sides):
         """How many legacy rows ``s`` there are, counted without the join."""
         return sql.SQL("SELECT count(*) FROM {} AS s WHERE {}").format(self.binding.source.identifier, rows)
 
+    def target_count(self) -> sql.Composed:
+        """How many target rows there are, of ours and others."""
+        return sql.SQL("SELECT count(*) FROM {}").format(self.binding.target.identifier)
+
     def target_counts(self, rows: Sql = EVERY) -> sql.Composed:
         """Target rows ``t`` that are ours, and others, counted without the join."""
         return sql.SQL(
