@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -13,100 +12,18 @@ from psycopg_pool import ConnectionPool
 
 from spine_migrate.db import schema
 from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, task_spec
-from spine_migrate.execution.events import EventType
-from spine_migrate.execution.executors.protocol import Outcome
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
-from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.relay import Pass, Relay
 from tests.database import Database
 from tests.ledgers import Timed
+from tests.relays import Bench, Postbox, benches
 from tests.runs import Accepting
-
-
-class Postbox:
-    """An executor that notes what it is given; ``down`` for as many publications, or for certain runs."""
-
-    name = "postbox"
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.asked = 0
-        self.down = 0
-        self.refused: set[str] = set()
-
-    def submit(self, run: RunRecord) -> str:
-        self.asked += 1
-        if self.down > 0 or run.run_id in self.refused:
-            self.down -= 1
-            raise BackendError("The broker is down.")
-        self.sent.append(run.run_id)
-        return run.run_id
-
-    def cancel(self, external_ref: str) -> bool:
-        return external_ref in self.sent
-
-    def get_status(self, external_ref: str) -> RunStatus | None:
-        return RunStatus.QUEUED if external_ref in self.sent else None
-
-
-class Knowing(Postbox):
-    """Likewise, which others may take runs from; ``away`` for so many questions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.outcomes: dict[str, Outcome] = {}
-        self.away = 0
-
-    def outcome(self, run: RunRecord) -> Outcome | None:
-        if self.away > 0:
-            self.away -= 1
-            raise BackendError("The result backend is down.")
-        return self.outcomes.get(run.run_id)
-
-
-class Bench:
-    """A ledger whose time goes by when the test says so."""
-
-    def __init__(self, ledger: Ledger, forward: Callable[[float], None]) -> None:
-        self.ledger = ledger
-        self.forward = forward
-        self.postbox = Postbox()
-        self.dispatcher = SyncDispatcher(self.postbox, ledger, publish=False)
-
-    def relay(self, **options: Any) -> Relay:
-        return Relay(self.ledger, self.postbox, **options)
-
-    def status(self, run_id: str) -> RunStatus:
-        run = self.ledger.get(run_id)
-        assert run is not None
-        return run.status
 
 
 @pytest.fixture(params=["memory", "postgres"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    if request.param == "memory":
-        now = [datetime(2026, 1, 1, tzinfo=UTC)]
-
-        def forward(seconds: float) -> None:
-            now[0] += timedelta(seconds=seconds)
-
-        yield Bench(MemoryLedger(lambda: now[0]), forward)
-        return
-    database: Database = request.getfixturevalue("database")
-    schema.upgrade(database.url)
-
-    def earlier(seconds: float) -> None:
-        """The server's clock cannot be set, so that what it has written down moves back."""
-        with database.connect() as connection:
-            connection.execute(
-                "UPDATE run_handoff SET next_at = next_at - make_interval(secs => %(seconds)s),"
-                " due_at = due_at - make_interval(secs => %(seconds)s)",
-                {"seconds": seconds},
-            )
-
-    with ConnectionPool(database.url, min_size=1, max_size=8) as pool:
-        yield Bench(PostgresLedger(pool), earlier)
+    yield from benches(request)
 
 
 def test_what_was_never_published_is_published_once(bench: Bench) -> None:
@@ -152,62 +69,6 @@ def test_what_was_never_claimed_is_published_again_with_growing_pauses(bench: Be
         pauses.append(waited)
     assert pauses == [100, 200, 400]
     assert set(bench.postbox.sent) == {run_id}
-    assert bench.status(run_id) is RunStatus.QUEUED
-
-
-@pytest.mark.parametrize(
-    ("given", "status", "said"),
-    [
-        ((RunStatus.COMPLETED, {"a": 1}), RunStatus.COMPLETED, {"a": 1}),
-        ((RunStatus.COMPLETED, object()), RunStatus.COMPLETED, None),
-        ((RunStatus.FAILED, ValueError("no")), RunStatus.FAILED, "no"),
-        ((RunStatus.CANCELLED, "revoked"), RunStatus.CANCELLED, None),
-    ],
-)
-def test_what_a_worker_that_does_not_claim_has_executed_is_marked(
-    bench: Bench, given: tuple[RunStatus, Any], status: RunStatus, said: object
-) -> None:
-    bench.postbox = Knowing()
-    run_id, other = (bench.dispatcher.submit_task("work") for _ in range(2))
-    relay = bench.relay(claim_within_seconds=100)
-    relay.run_once()
-    bench.forward(101)
-    bench.postbox.outcomes[run_id] = Outcome(*given, datetime.now(UTC) + timedelta(days=1))
-    assert relay.run_once() == Pass(published_again=1, ended_elsewhere=1)
-    assert bench.postbox.sent.count(run_id) == 1
-    assert bench.postbox.sent.count(other) == 2
-    run = bench.ledger.get(run_id)
-    assert run is not None
-    assert run.status is status
-    assert (run.error if status is RunStatus.FAILED else run.result) == said
-    alerts = [event.data for event in bench.ledger.events(run_id) if event.event_type == EventType.ALERT_TRIGGERED]
-    assert len(alerts) == 1
-    assert "did not claim" in alerts[0]["executing"]
-
-
-def test_what_came_of_something_else_under_an_id_says_nothing(bench: Bench) -> None:
-    """It ended before the run was there, or it is that of an attempt before."""
-    bench.postbox = Knowing()
-    early, tried = (bench.dispatcher.submit_task("work") for _ in range(2))
-    bench.postbox.outcomes[early] = Outcome(RunStatus.COMPLETED, 1, datetime(2025, 1, 1, tzinfo=UTC))
-    bench.postbox.outcomes[tried] = Outcome(RunStatus.FAILED, ValueError(), datetime.now(UTC) + timedelta(days=1))
-    claim = bench.ledger.claim(tried, "worker", lease_seconds=60)
-    bench.ledger.try_again(tried, "no", None, in_seconds=0, fence=claim.fence)
-    relay = bench.relay(claim_within_seconds=100)
-    assert relay.run_once() == Pass(published=2)
-    bench.forward(101)
-    assert relay.run_once() == Pass(published_again=2)
-
-
-def test_while_nobody_can_say_what_became_of_it_a_run_is_published_again(bench: Bench) -> None:
-    """It must not wait for a result backend; a worker that claims does not execute it twice."""
-    bench.postbox = Knowing()
-    run_id = bench.dispatcher.submit_task("work")
-    relay = bench.relay(claim_within_seconds=100)
-    relay.run_once()
-    bench.forward(101)
-    bench.postbox.away = 1
-    assert relay.run_once() == Pass(published_again=1)
     assert bench.status(run_id) is RunStatus.QUEUED
 
 
