@@ -121,7 +121,7 @@ def test_tables_in_two_databases_get_none_and_that_is_said_at_once(
     with fresh_database(server_url, f"{database.name}_legacy", database.owner) as elsewhere:
         done = run(moved.url, "compare", "--source", elsewhere.url, "--certificate", str(file))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "leave out --certificate or --source" in done.stderr
+    assert "leave out --source, or --certificate" in done.stderr
     here = make_conninfo(moved.url, connect_timeout=5)
     assert run(moved.url, "compare", "--source", here, "--certificate", str(file)).returncode == 0
 
