@@ -142,7 +142,7 @@ def _ours(moved: History, folder: Path) -> Iterator[Tool]:
     for method in ("join", "buckets"):
         report = folder / f"{method}.json"
         command = [sys.executable, "-m", "spine_migrate", "compare", EXECUTIONS, "--target", moved.url]
-        command += ["--max-differences", "100000", "--format", "json"]
+        command += ["--method", method, "--no-events", "--max-differences", "100000", "--format", "json"]
         command += ["--output", str(report)]
         yield Tool(f"compare, {method}", command, partial(_reported, report))
 
