@@ -193,31 +193,34 @@ def inject(connection: Connection, kinds: tuple[Kind, ...], rows: int) -> Iterat
     """Each kind into ``rows`` rows of its own, or as many as there are that it fits; gives what is to be found.
     ``connection`` may write both tables.
     """
-    connection.execute("CREATE TEMP TABLE taken (run_id uuid PRIMARY KEY)")
+    connection.execute("""
+        CREATE TEMP TABLE free AS
+        SELECT r.run_id FROM runs r JOIN executions x ON x.execution_id = r.run_id
+         WHERE r.metadata ->> 'migrated_from' = 'capture-spine/executions'
+           AND r.run_id NOT IN (SELECT target_key::uuid FROM spine_migrate.link)""")
+    connection.execute("ALTER TABLE free ADD PRIMARY KEY (run_id)")
+    connection.execute("ANALYZE free")
     connection.execute("CREATE TEMP TABLE pick (run_id uuid PRIMARY KEY)")
     for kind in kinds:
         connection.execute("TRUNCATE pick")
         connection.execute(
             sql.SQL(
-                "INSERT INTO pick SELECT r.run_id FROM runs r JOIN executions x ON x.execution_id = r.run_id"
-                " WHERE r.metadata ->> 'migrated_from' = 'capture-spine/executions' AND ({where})"
-                " AND NOT EXISTS (SELECT FROM taken t WHERE t.run_id = r.run_id)"
-                " AND NOT EXISTS (SELECT FROM spine_migrate.link l WHERE l.target_key = r.run_id::text)"
-                " AND r.run_id > {start}::uuid ORDER BY r.run_id LIMIT {rows}"
+                "INSERT INTO pick SELECT run_id FROM free JOIN runs r USING (run_id)"
+                " WHERE ({where}) AND run_id > {start}::uuid ORDER BY run_id LIMIT {rows}"
             ).format(
                 where=sql.SQL(kind.where),
                 start=sql.Literal(_start(kind.name)),
                 rows=sql.Literal(max(rows, kind.least)),
             )
         )
-        connection.execute("INSERT INTO taken SELECT run_id FROM pick")
+        connection.execute("DELETE FROM free USING pick WHERE free.run_id = pick.run_id")
         for statement in kind.first:
             connection.execute(statement)
         keys = connection.execute(sql.SQL("SELECT {}::text FROM pick").format(sql.SQL(kind.key))).fetchall()
         changed = connection.execute(kind.change).rowcount
         assert changed == len(keys) >= kind.least, f"{kind.name}: {changed} changed, {len(keys)} picked"
         yield kind, {(kind.found, key, kind.field) for (key,) in keys}
-    connection.execute("DROP TABLE taken, pick")
+    connection.execute("DROP TABLE free, pick")
 
 
 def _start(name: str) -> str:
