@@ -93,6 +93,8 @@ def test_another_language(site: Site) -> None:
     task_id = str(uuid4())
     headers = {"lang": "go", "task": f"{site.mode}.add", "id": task_id, "root_id": task_id}
     body = json.dumps([[2, 3], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    # RabbitMQ drops what is sent to a queue that nobody has declared yet.
+    site.get(send(site, "echo"))
     with site.app.connection_for_write() as connection, site.app.amqp.Producer(connection) as producer:
         producer.publish(
             body, routing_key=f"{site.place.prefix}celery", exchange="", headers=headers, correlation_id=task_id,
