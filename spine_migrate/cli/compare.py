@@ -131,17 +131,18 @@ def compare(
     from spine_migrate.cli.certificate import closing
     from spine_migrate.db.connect import connect
     from spine_migrate.parity.compare import compare as compare_migrations
+    from spine_migrate.parity.snapshot import same
     from spine_migrate.report.progress import blocks_shown
 
-    if (certificate or fix_sql) and source and source != target:
-        option = "--certificate" if certificate else "--fix-sql"
-        raise click.UsageError(f"{option} is for two tables in one database; leave out --source, or {option}.")
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)
     with ExitStack() as stack:
         connection = stack.enter_context(connect(target))
         legacy = stack.enter_context(connect(source)) if source and source != target else None
+        if (certificate or fix_sql) and legacy is not None and not same(legacy, connection):
+            option = "--certificate" if certificate else "--fix-sql"
+            raise click.UsageError(f"{option} is for two tables in one database; leave out --source, or {option}.")
         scratch = stack.enter_context(connect(target)) if wanted(self_test) else None
         started, progress = stack.enter_context(blocks_shown())
         report = compare_migrations(
