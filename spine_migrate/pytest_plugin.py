@@ -44,19 +44,6 @@ class SpineParity:
 
     url: str | None = field(repr=False)
 
-    def __call__(
-        self,
-        names: str | Sequence[str] = (),
-        *,
-        url: str | None = None,
-        method: str = "auto",
-        exact: bool = False,
-        max_differences: int = 20,
-    ) -> Report:
-        """The same as ``assert_equal``."""
-        __tracebackhide__ = True
-        return self.assert_equal(names, url=url, method=method, exact=exact, max_differences=max_differences)
-
     def assert_equal(
         self,
         names: str | Sequence[str] = (),
@@ -80,6 +67,8 @@ class SpineParity:
             return report
         failure = NotEqual if report.verdict is Verdict.DIFFERENT else CouldNotTell
         raise failure(message(report), report)
+
+    __call__ = assert_equal
 
     def compare(
         self,

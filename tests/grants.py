@@ -11,6 +11,7 @@ from psycopg import sql
 
 from spine_migrate.cli import main
 from tests.database import Database, Role
+from tests.legacy import Legacy, build
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,18 @@ def _held(grant: dict[str, Any], role: Role) -> list[Held]:
         grantee = sql.Identifier(role.name).as_string(None)
         found.append(Held(place, sql.SQL(f"REVOKE {place} FROM {grantee}"), sql.SQL(f"GRANT {place} TO {grantee}")))
     return found
+
+
+#: The schemas of ``apart``, for the command line.
+SCHEMAS = ("--source-schema", "old", "--target-schema", "spine")
+
+
+def apart(database: Database) -> Legacy:
+    """In schemas that PUBLIC may not use; the target draws from a sequence, and an application's table points to it."""
+    built = build(database.url, source_schema="old", target_schema="spine")
+    built.execute("ALTER TABLE spine.runs ADD COLUMN ticket bigserial")
+    built.execute("CREATE SCHEMA billing")
+    built.execute('CREATE TABLE billing."bills %s" (run_id uuid REFERENCES spine.runs)')
+    built.execute("CREATE TABLE billing.reviews (event_id uuid REFERENCES spine.run_events ON DELETE CASCADE)")
+    built.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
+    return built

@@ -85,8 +85,10 @@ class Shadow:
             self._compare(configuration().worker(self._task.app), self._old)
         except OrchestrationError as error:
             _log.warning("The shadow of %s was not compared: %s", self._task.name, error)
-        except Exception:  # noqa: BLE001 - a route's function, for one: the task has its result, and must not fail for it
-            _log.exception("The shadow of %s was not compared", self._task.name)
+        except Exception as error:  # noqa: BLE001 - a route's function, for one: the task has its result, and must not fail
+            # Its message may hold a value of the call.
+            _log.warning("The shadow of %s was not compared: %s", self._task.name, type(error).__name__)
+            _log.debug("The shadow of %s", self._task.name, exc_info=True)
 
     def _compare(self, worker: Worker, old: Outcome) -> None:
         spec = self._task.run_spec(

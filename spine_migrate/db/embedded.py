@@ -89,6 +89,7 @@ class EmbeddedServer:
             self._initialise()
             self._launch()
         except BaseException:
+            # Whatever it was, an interrupt too: no server and no lock are left behind.
             self.close()
             raise
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from spine_migrate.backfill import retry, undo
 from spine_migrate.backfill.known import chosen
@@ -15,22 +14,13 @@ from spine_migrate.backfill.quarantine import Selected, discard, entry, rows
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import SpineMigrateError
 from tests.database import Database, Role
-from tests.grants import give
-from tests.legacy import Legacy, build, uuid
-
-_SCHEMAS = ("--source-schema", "old", "--target-schema", "spine")
+from tests.grants import SCHEMAS, apart, give
+from tests.legacy import Legacy, uuid
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    """In schemas that PUBLIC may not use; the target draws from a sequence, and an application's table points to it."""
-    built = build(database.url, source_schema="old", target_schema="spine")
-    built.execute("ALTER TABLE spine.runs ADD COLUMN ticket bigserial")
-    built.execute("CREATE SCHEMA billing")
-    built.execute('CREATE TABLE billing."bills %s" (run_id uuid REFERENCES spine.runs)')
-    built.execute("CREATE TABLE billing.reviews (event_id uuid REFERENCES spine.run_events ON DELETE CASCADE)")
-    built.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
-    return built
+    return apart(database)
 
 
 def fill(legacy: Legacy) -> None:
@@ -80,7 +70,7 @@ def test_each_grant_is_needed_and_all_are_enough(
     database: Database, legacy: Legacy, command: str, operation: Callable[[Database, Role], None]
 ) -> None:
     role = database.add_role("role")
-    for held in give(database, role, command, *_SCHEMAS):
+    for held in give(database, role, command, *SCHEMAS):
         if "jobs" in held.name:
             continue  # the mapping of jobs is not at work here
         fill(legacy)
