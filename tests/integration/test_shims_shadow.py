@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -80,6 +81,23 @@ def test_an_old_body_that_fails(site: Site) -> None:
 def test_a_direct_call(site: Site) -> None:
     assert site.tasks.judged(1) == {"n": 1, "parts": (1, 2)}
     assert compared(site)[1] == {"equal": True, "paths": []}
+
+
+@dispatch
+def test_what_cannot_be_compared_costs_the_task_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application's own function of a route raises; its message may hold a value, so that the log has its type."""
+
+    def raises(params: object) -> None:
+        raise KeyError("a value of the call")
+
+    monkeypatch.setattr(site.tasks.judged, "shadow_params", raises)
+    with caplog.at_level(logging.WARNING, "spine_shims"):
+        assert site.tasks.judged(1) == {"n": 1, "parts": (1, 2)}
+    assert f"The shadow of {site.tasks.judged.name} was not compared: KeyError" in caplog.text
+    assert "a value of the call" not in caplog.text
+    assert site.runs_of("judged") == []
 
 
 def test_only_handlers_that_change_nothing() -> None:
