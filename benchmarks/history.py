@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from spine_migrate.backfill.control import WORKER_SETTINGS
 from spine_migrate.backfill.run import Options, Outcome, run
-from spine_migrate.backfill.setting import find_tables
+from spine_migrate.carry.control import WORKER_SETTINGS
+from spine_migrate.carry.tables import find_tables
 from spine_migrate.db import schema
 from spine_migrate.db.connect import Connection, connect
 from spine_migrate.db.embedded import EmbeddedServer

@@ -7,7 +7,7 @@ from psycopg import sql
 from benchmarks.history import EXECUTIONS, History, history
 from benchmarks.rounds import Side, compare
 from benchmarks.setup import Setup
-from spine_migrate.backfill.setting import find_tables
+from spine_migrate.carry.tables import find_tables
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.sql import forward

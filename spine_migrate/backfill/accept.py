@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from spine_migrate.backfill.known import Known
 from spine_migrate.backfill.unwritten import changed, unwritten
+from spine_migrate.carry.known import Known
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query

@@ -2,76 +2,29 @@
 
 All statements of a batch see the same rows, so what the judge passed is what is inserted. The checkpoint is locked
 first and moved last: a second runner, or a commit whose answer was lost, finds it moved and goes on from there.
-Nothing is inserted with ON CONFLICT. A collision rolls the batch back; it is then done again with care, which looks for
-collisions first and sends the losers to quarantine beside the row they collide with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 
-from spine_migrate.backfill.collisions import CollisionSearch, Guard
-from spine_migrate.backfill.links import await_links
-from spine_migrate.backfill.scope import Blocks, Keys, Scope
-from spine_migrate.backfill.statements import Found, Rejects, Statement, Statements
+from spine_migrate.carry.rows import Care, Carrier, Done, judged
+from spine_migrate.carry.scope import Blocks
 from spine_migrate.db.catalog import Leaf, Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Checkpoint, checkpoint
 from spine_migrate.db.queries import query
-from spine_migrate.db.raw import execute
-from spine_migrate.errors import Refused, ServerFault
-
-# Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
-REPAIRS = -1
-UNIQUE = "23505"
-
-
-@dataclass(frozen=True)
-class Care:
-    """What a batch looks for before it inserts. ``orphans``: rows without their parent; ``collisions``: keys and unique
-    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch. ``again``:
-    its rows are in quarantine already.
-    """
-
-    orphans: bool = False
-    collisions: bool = False
-    refused: Found | None = None
-    again: bool = False
-
-    @property
-    def refused_itself(self) -> bool:
-        """The row's own values were refused: looking at them again, to judge or to compare, could fail likewise."""
-        return self.refused is not None and self.refused.sqlstate != UNIQUE
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a batch did. ``rows`` = moved + adopted + quarantined; ``blocks`` is how far the position moved."""
-
-    rows: int = 0
-    moved: int = 0
-    adopted: int = 0
-    quarantined: int = 0
-    blocks: int = 0
-    segment_done: bool = False
 
 
 class Rewritten(Exception):
     """The table was rewritten (VACUUM FULL, CLUSTER, TRUNCATE): positions in it mean nothing any more."""
 
 
-class Batches:
-    """Runs batches of one migration on one connection at a time."""
-
-    def __init__(self, migration_id: int, statements: Statements, guard: Guard) -> None:
-        self.migration_id = migration_id
-        self.statements = statements
-        self.guard = guard
+class Batches(Carrier):
+    """Carries rows segment by segment, each batch with its checkpoint."""
 
     def next(
         self,
@@ -99,11 +52,11 @@ class Batches:
             judge = self.statements.judge(
                 scope, f"({stop},0)", rows, orphans=care.orphans, unjudged=care.refused_itself
             )
-            found = _one(connection, judge)
+            found = judged(connection, judge)
             full = found[0] == rows
             position = found[1] if full else f"({stop},0)"
             scope = Blocks(scope.leaf, at.position, position)
-            done = self._carry(connection, scope, found, care)
+            done = self.carry(connection, scope, found, care)
             finished = not full and stop >= end
             self._advance(connection, at, position, done, rows=rows, finished=finished)
         return Done(
@@ -114,51 +67,6 @@ class Batches:
             blocks=tid(position)[0] - block,
             segment_done=finished,
         )
-
-    def move_keys(self, connection: Connection, scope: Keys, care: Care) -> Done:
-        """Move rows by key, in the caller's transaction; for the sweep and for retries.
-
-        ``rows_quarantined`` of a checkpoint counts rows that came into quarantine, each once, and is never counted
-        down; how many are in there now is the quarantine's to say.
-        """
-        judge = self.statements.judge_scope(scope, orphans=care.orphans, unjudged=care.refused_itself)
-        found = _one(connection, judge)
-        done = self._carry(connection, scope, found, care)
-        connection.execute(
-            query("backfill", "count_repairs"),
-            {"migration_id": self.migration_id, "segment": REPAIRS, "moved": done.moved, "adopted": done.adopted,
-             "quarantined": 0 if care.again else done.quarantined},
-        )  # fmt: skip
-        return done
-
-    def _carry(self, connection: Connection, scope: Scope, found: tuple[Any, ...], care: Care) -> Done:
-        rows, last, judged, linked = found
-        if not rows:
-            return Done()
-        rejects = Rejects(judged=judged or [])
-        if care.collisions and not care.refused_itself:
-            CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
-        if care.refused is not None and last not in rejects.handles:
-            rejects.found[last] = care.refused
-        out = {*rejects.judged, *rejects.found}
-        going = [] if self.statements.offline else [handle for handle in linked or [] if handle not in out]
-        waiting: dict[str, list[str]] = {}
-        if going:
-            statement = await_links(self.statements, self.migration_id, scope, going, rejects)
-            waiting = dict(_execute(connection, statement).fetchall())
-        moved = rows - len(rejects.handles)
-        if moved:
-            inserted = _execute(connection, self.statements.insert(scope, rejects.handles, waiting)).rowcount
-            if inserted != moved:
-                target = self.statements.binding.target
-                raise Refused(
-                    "rows-swallowed",
-                    f"Of {moved} rows inserted into {target} only {inserted} arrived; "
-                    f"a trigger or rule takes them away.",
-                )
-        if rejects.quarantined:
-            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
-        return Done(rows, moved, len(rejects.adopted), rejects.quarantined)
 
     def _advance(
         self, connection: Connection, at: Checkpoint, position: str, done: Done, *, rows: int, finished: bool
@@ -200,15 +108,3 @@ def _transaction(connection: Connection) -> Iterator[None]:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
         yield
-
-
-def _one(connection: Connection, statement: Statement) -> tuple[Any, ...]:
-    row: tuple[Any, ...] | None = _execute(connection, statement).fetchone()
-    if row is None:
-        raise ServerFault("The judge's count did not come back; run the same command again.")
-    return row
-
-
-def _execute(connection: Connection, statement: Statement) -> psycopg.RawCursor[Any]:
-    composed, values = statement
-    return execute(connection, composed, *values)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spine_migrate.backfill.links import await_links
-from spine_migrate.backfill.scope import Blocks
-from spine_migrate.backfill.statements import Rejects, Statements
+from spine_migrate.carry.links import await_links
+from spine_migrate.carry.scope import Blocks
+from spine_migrate.carry.statements import Rejects, Statements
 from spine_migrate.db.queries import query
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.plan.model import Step

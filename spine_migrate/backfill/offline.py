@@ -19,9 +19,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from spine_migrate.backfill.batch import REPAIRS
-from spine_migrate.backfill.setting import Setting, Tables
-from spine_migrate.backfill.statements import AGAIN
+from spine_migrate.backfill.setting import Setting
+from spine_migrate.carry.rows import REPAIRS
+from spine_migrate.carry.statements import AGAIN
+from spine_migrate.carry.tables import Tables
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.catalog import Name, UniqueIndex
 from spine_migrate.db.connect import Connection

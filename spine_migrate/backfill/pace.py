@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from spine_migrate.backfill.batch import Done
+from spine_migrate.carry.rows import Done
 
 # Seconds between two looks at the wish to stop.
 _GLANCE = 0.2

@@ -11,7 +11,7 @@ from datetime import datetime
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.backfill.known import known
+from spine_migrate.carry.known import known
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Migration

@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from spine_migrate.backfill.batch import Care, Done
-from spine_migrate.backfill.known import Known
-from spine_migrate.backfill.scope import Keys
 from spine_migrate.backfill.setting import Setting
+from spine_migrate.carry.known import Known
+from spine_migrate.carry.rows import Care, Done
+from spine_migrate.carry.scope import Keys
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute

@@ -18,14 +18,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.backfill import links
-from spine_migrate.backfill.batch import REPAIRS, Care
-from spine_migrate.backfill.control import SETTINGS, Control
-from spine_migrate.backfill.known import Known, chosen, held, known
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.repair_batch import Kept, Mended, Wrong, mend
 from spine_migrate.backfill.setting import Setting, open_setting
-from spine_migrate.backfill.worker import refusal
+from spine_migrate.carry import links
+from spine_migrate.carry.control import SETTINGS, Control
+from spine_migrate.carry.known import Known, chosen, held, known
+from spine_migrate.carry.rows import REPAIRS, Care, refusal
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import blames_row, explained

@@ -15,10 +15,10 @@ import psycopg
 from psycopg import sql
 
 from spine_migrate import __version__
-from spine_migrate.backfill import references
-from spine_migrate.backfill.batch import REPAIRS, Care
-from spine_migrate.backfill.scope import Keys
 from spine_migrate.backfill.setting import Setting
+from spine_migrate.carry import references
+from spine_migrate.carry.rows import REPAIRS, Care
+from spine_migrate.carry.scope import Keys
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute, rows

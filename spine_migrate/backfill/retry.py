@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from spine_migrate.backfill import links
 from spine_migrate.backfill.accept import Accepted, accept
-from spine_migrate.backfill.batch import Care, Done
-from spine_migrate.backfill.control import Control
-from spine_migrate.backfill.known import Known, chosen, held, known, requires
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.quarantine import Selected, absent
 from spine_migrate.backfill.release import Pages, attempt, pages_of, pages_released
 from spine_migrate.backfill.setting import Setting, open_setting
-from spine_migrate.backfill.sweep import halved
+from spine_migrate.carry import links
+from spine_migrate.carry.control import Control
+from spine_migrate.carry.known import Known, chosen, held, known, requires
+from spine_migrate.carry.rows import Care, Done, halved
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained

@@ -11,12 +11,14 @@ from typing import Any
 
 import psycopg
 
-from spine_migrate.backfill import links, offline, sweep
+from spine_migrate.backfill import offline, sweep
 from spine_migrate.backfill.batch import tid
-from spine_migrate.backfill.control import Control, cancelled_by
 from spine_migrate.backfill.pace import Pace, Progress
-from spine_migrate.backfill.setting import Setting, Tables, find_tables, is_started, lock_name, open_setting
+from spine_migrate.backfill.setting import Setting, open_setting
 from spine_migrate.backfill.worker import Worker
+from spine_migrate.carry import links
+from spine_migrate.carry.control import Control, cancelled_by
+from spine_migrate.carry.tables import Tables, find_tables, is_started, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained, is_transient

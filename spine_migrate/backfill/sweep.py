@@ -6,18 +6,16 @@ missed. Counts and row versions tell whether that can be; the anti-join finds; w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from spine_migrate.backfill.batch import Batches, Care, Done
+from spine_migrate.backfill.batch import Batches
 from spine_migrate.backfill.pace import Pace
-from spine_migrate.backfill.scope import Keys
-from spine_migrate.backfill.worker import refusal
+from spine_migrate.carry.rows import Care, Done, halved
+from spine_migrate.carry.scope import Keys
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import blames_row
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.bind import Binding
@@ -87,25 +85,6 @@ def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: 
     """Move rows by key with every care. Gives what each batch did."""
     care = Care(orphans=True, collisions=True)
     return list(halved(keys, care, lambda part, care: _move(connection, binding, batches, part, care)))
-
-
-def halved(keys: list[str], care: Care, move: Callable[[list[str], Care], Done]) -> Iterator[Done]:
-    """What ``move`` did with each part of the keys, each in a transaction of its own; it is called on halves when the
-    server refuses a row, until the row at fault stands alone and can be told that it is refused.
-    """
-    parts = [keys]
-    while parts:
-        part = parts.pop()
-        try:
-            yield move(part, care)
-        except psycopg.Error as error:
-            if not blames_row(error):
-                raise
-            if len(part) == 1:
-                yield move(part, replace(care, refused=refusal(error)))
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
 
 
 def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> Done:

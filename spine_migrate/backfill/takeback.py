@@ -16,10 +16,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.backfill.batch import REPAIRS
-from spine_migrate.backfill.known import Known
-from spine_migrate.backfill.references import Reference
 from spine_migrate.backfill.unwritten import changed, unwritten
+from spine_migrate.carry.known import Known
+from spine_migrate.carry.references import Reference
+from spine_migrate.carry.rows import REPAIRS
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import psycopg
 
-from spine_migrate.backfill import references
-from spine_migrate.backfill.control import Control
-from spine_migrate.backfill.known import Known, held
 from spine_migrate.backfill.pace import Progress
-from spine_migrate.backfill.references import Reference
 from spine_migrate.backfill.takeback import Left, Takeback
 from spine_migrate.backfill.undo_plan import NAMED, Undone, held_by, members_of, takeback_of
+from spine_migrate.carry import references
+from spine_migrate.carry.control import Control
+from spine_migrate.carry.known import Known, held
+from spine_migrate.carry.references import Reference
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from spine_migrate.backfill import references
-from spine_migrate.backfill.control import SETTINGS
-from spine_migrate.backfill.known import Known, chosen, known, requires
-from spine_migrate.backfill.references import Reference
 from spine_migrate.backfill.takeback import Left, Takeback
+from spine_migrate.carry import references
+from spine_migrate.carry.control import SETTINGS
+from spine_migrate.carry.known import Known, chosen, known, requires
+from spine_migrate.carry.references import Reference
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained

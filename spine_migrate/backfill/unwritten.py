@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.backfill.setting import Tables
+from spine_migrate.carry.tables import Tables
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.mapping.transforms.base import Sql

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import psycopg
 
-from spine_migrate.backfill.batch import Batches, Care, Done, Rewritten
+from spine_migrate.backfill.batch import Batches, Rewritten
 from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.sizing import Sizer
-from spine_migrate.backfill.statements import Found
+from spine_migrate.carry.rows import Care, Done, refusal
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import blames_row, explained, is_lost, is_transient, retrying
 from spine_migrate.db.ledger import Checkpoint
@@ -153,15 +153,3 @@ class Worker:
         if row is None:
             raise ServerFault(f"The size of {segment.leaf_schema}.{segment.leaf_table} cannot be read.")
         return int(row[0])
-
-
-def refusal(error: psycopg.Error) -> Found:
-    """The server's refusal of a single row, as it goes to quarantine."""
-    words = " ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
-    return Found(
-        "server_refused",
-        f"the server refused the row: {words}",
-        field=error.diag.column_name,
-        sqlstate=error.sqlstate,
-        constraint=error.diag.constraint_name,
-    )

@@ -178,7 +178,7 @@ def _opened(
     target: str | None, names: Sequence[str], migration: int | None
 ) -> Iterator[tuple[Connection, list[Migration], list[Mapping]]]:
     """The migrations that the options name, and the mappings behind the names."""
-    from spine_migrate.backfill.known import chosen
+    from spine_migrate.carry.known import chosen
     from spine_migrate.db.connect import PINNED, connect
     from spine_migrate.mapping.load import load
 

@@ -75,7 +75,7 @@ def purge(
     Active runs are never touched. A run that another one names goes with it or after it. Ctrl-C and SIGTERM stop after
     the current batch.
     """
-    from spine_migrate.backfill.control import SETTINGS, Control
+    from spine_migrate.carry.control import SETTINGS, Control
     from spine_migrate.cli.signals import stopping
     from spine_migrate.db.connect import connect
     from spine_migrate.errors import Interrupted

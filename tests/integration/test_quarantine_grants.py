@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from spine_migrate.backfill import retry, undo
-from spine_migrate.backfill.known import chosen
 from spine_migrate.backfill.quarantine import Selected, discard, entry, rows
+from spine_migrate.carry.known import chosen
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import SpineMigrateError
 from tests.database import Database, Role

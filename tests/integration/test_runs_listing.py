@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from spine_migrate.backfill.references import references
+from spine_migrate.carry.references import references
 from spine_migrate.db import catalog, schema
 from spine_migrate.db.connect import connect
 from spine_migrate.db.run_indexes import DEFINITIONS, Patience, RunIndexes, chosen

@@ -8,8 +8,9 @@ from typing import LiteralString
 import pytest
 from psycopg import sql
 
-from spine_migrate.backfill import references, status, undo
+from spine_migrate.backfill import status, undo
 from spine_migrate.backfill.pace import Progress
+from spine_migrate.carry import references
 from spine_migrate.db import connect
 from spine_migrate.mapping.load import load
 from spine_migrate.report.status import as_text

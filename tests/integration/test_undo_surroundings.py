@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from spine_migrate.backfill import references, undo
+from spine_migrate.backfill import undo
 from spine_migrate.backfill.pace import Progress
+from spine_migrate.carry import references
 from spine_migrate.errors import Interrupted, Refused
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid

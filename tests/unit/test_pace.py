@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from spine_migrate.backfill.batch import Done
 from spine_migrate.backfill.pace import Pace, Progress
+from spine_migrate.carry.rows import Done
 
 START = Progress(
     mapping="app/rows",

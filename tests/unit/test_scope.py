@@ -7,9 +7,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spine_migrate.backfill.batch import Care, segments, tid
-from spine_migrate.backfill.scope import Blocks, Parameters
-from spine_migrate.backfill.statements import Found, Rejects
+from spine_migrate.backfill.batch import segments, tid
+from spine_migrate.carry.rows import Care
+from spine_migrate.carry.scope import Blocks, Parameters
+from spine_migrate.carry.statements import Found, Rejects
 from spine_migrate.db.catalog import Leaf, Name
 
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
-from spine_migrate.backfill.scope import Blocks, Parameters, Scope
+from spine_migrate.carry.scope import Blocks, Parameters, Scope
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.sql import forward, is_ours, judgements, key, verdict
 from spine_migrate.mapping.model import Field

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from spine_migrate.backfill.scope import Parameters, Scope
-from spine_migrate.backfill.statements import Rejects, Statement, Statements
+from spine_migrate.carry.scope import Parameters, Scope
+from spine_migrate.carry.statements import Rejects, Statement, Statements
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.bind import Binding

@@ -10,8 +10,8 @@ from typing import Any
 
 from psycopg import sql
 
-from spine_migrate.backfill.scope import Parameters, Scope
-from spine_migrate.backfill.statements import Found, Rejects, Statements
+from spine_migrate.carry.scope import Parameters, Scope
+from spine_migrate.carry.statements import Found, Rejects, Statements
 from spine_migrate.db.catalog import UniqueIndex
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.raw import execute, rows

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from spine_migrate.backfill.control import Control, cancelled_by
-from spine_migrate.backfill.setting import Tables, lock_name
+from spine_migrate.carry.control import Control, cancelled_by
+from spine_migrate.carry.tables import Tables, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import PINNED, Connection, connect, pin
 from spine_migrate.db.ledger import Migration

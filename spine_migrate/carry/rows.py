@@ -1,0 +1,156 @@
+"""Carrying the rows of a scope to the target: judge, search for collisions, links, insert, quarantine.
+
+All of it is in the caller's REPEATABLE READ transaction, so that every statement sees the same rows: what the judge
+passed is what is inserted. Nothing is inserted with ON CONFLICT. A collision fails the transaction; it is then done
+again with care, which looks for collisions first and sends the losers to quarantine beside the row they collide with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from spine_migrate.carry.collisions import CollisionSearch, Guard
+from spine_migrate.carry.links import await_links
+from spine_migrate.carry.scope import Keys, Scope
+from spine_migrate.carry.statements import Found, Rejects, Statement, Statements
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.faults import blames_row
+from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused, ServerFault
+
+# Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
+REPAIRS = -1
+UNIQUE = "23505"
+
+
+@dataclass(frozen=True)
+class Care:
+    """What a batch looks for before it inserts. ``orphans``: rows without their parent; ``collisions``: keys and unique
+    indexes of the target that are taken; ``refused``: the server's error for the single row of this batch. ``again``:
+    its rows are in quarantine already.
+    """
+
+    orphans: bool = False
+    collisions: bool = False
+    refused: Found | None = None
+    again: bool = False
+
+    @property
+    def refused_itself(self) -> bool:
+        """The row's own values were refused: looking at them again, to judge or to compare, could fail likewise."""
+        return self.refused is not None and self.refused.sqlstate != UNIQUE
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a batch did. ``rows`` = moved + adopted + quarantined; ``blocks`` is how far the position moved."""
+
+    rows: int = 0
+    moved: int = 0
+    adopted: int = 0
+    quarantined: int = 0
+    blocks: int = 0
+    segment_done: bool = False
+
+
+class Carrier:
+    """Carries rows of one migration, on one connection at a time."""
+
+    def __init__(self, migration_id: int, statements: Statements, guard: Guard) -> None:
+        self.migration_id = migration_id
+        self.statements = statements
+        self.guard = guard
+
+    def move_keys(self, connection: Connection, scope: Keys, care: Care) -> Done:
+        """Move rows by key, in the caller's transaction; for the sweep and for retries.
+
+        ``rows_quarantined`` of a checkpoint counts rows that came into quarantine, each once, and is never counted
+        down; how many are in there now is the quarantine's to say.
+        """
+        judge = self.statements.judge_scope(scope, orphans=care.orphans, unjudged=care.refused_itself)
+        found = judged(connection, judge)
+        done = self.carry(connection, scope, found, care)
+        connection.execute(
+            query("backfill", "count_repairs"),
+            {"migration_id": self.migration_id, "segment": REPAIRS, "moved": done.moved, "adopted": done.adopted,
+             "quarantined": 0 if care.again else done.quarantined},
+        )  # fmt: skip
+        return done
+
+    def carry(self, connection: Connection, scope: Scope, found: tuple[Any, ...], care: Care) -> Done:
+        rows, last, judged, linked = found
+        if not rows:
+            return Done()
+        rejects = Rejects(judged=judged or [])
+        if care.collisions and not care.refused_itself:
+            CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
+        if care.refused is not None and last not in rejects.handles:
+            rejects.found[last] = care.refused
+        out = {*rejects.judged, *rejects.found}
+        going = [] if self.statements.offline else [handle for handle in linked or [] if handle not in out]
+        waiting: dict[str, list[str]] = {}
+        if going:
+            statement = await_links(self.statements, self.migration_id, scope, going, rejects)
+            waiting = dict(_execute(connection, statement).fetchall())
+        moved = rows - len(rejects.handles)
+        if moved:
+            inserted = _execute(connection, self.statements.insert(scope, rejects.handles, waiting)).rowcount
+            if inserted != moved:
+                target = self.statements.binding.target
+                raise Refused(
+                    "rows-swallowed",
+                    f"Of {moved} rows inserted into {target} only {inserted} arrived; "
+                    f"a trigger or rule takes them away.",
+                )
+        if rejects.quarantined:
+            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
+        return Done(rows, moved, len(rejects.adopted), rejects.quarantined)
+
+
+def halved(keys: list[str], care: Care, move: Callable[[list[str], Care], Done]) -> Iterator[Done]:
+    """What ``move`` did with each part of the keys, each in a transaction of its own; it is called on halves when the
+    server refuses a row, until the row at fault stands alone and can be told that it is refused.
+    """
+    parts = [keys]
+    while parts:
+        part = parts.pop()
+        try:
+            yield move(part, care)
+        except psycopg.Error as error:
+            if not blames_row(error):
+                raise
+            if len(part) == 1:
+                yield move(part, replace(care, refused=refusal(error)))
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+
+
+def refusal(error: psycopg.Error) -> Found:
+    """The server's refusal of a single row, as it goes to quarantine."""
+    words = " ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    return Found(
+        "server_refused",
+        f"the server refused the row: {words}",
+        field=error.diag.column_name,
+        sqlstate=error.sqlstate,
+        constraint=error.diag.constraint_name,
+    )
+
+
+def judged(connection: Connection, statement: Statement) -> tuple[Any, ...]:
+    """The one row of a judge: rows, the last handle, handles of rejects, handles of rows with a link."""
+    row: tuple[Any, ...] | None = _execute(connection, statement).fetchone()
+    if row is None:
+        raise ServerFault("The judge's count did not come back; run the same command again.")
+    return row
+
+
+def _execute(connection: Connection, statement: Statement) -> psycopg.RawCursor[Any]:
+    composed, values = statement
+    return execute(connection, composed, *values)
