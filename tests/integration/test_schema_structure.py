@@ -141,6 +141,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
             ("spine_migrate", name)
             for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit", "repair")
         ),
+        *(("spine_migrate", name) for name in ("capture", "change_log", "pending", "control")),
     }
     named = {fact[2] for fact in reference if fact[0] in {"constraint", "index"}}
     assert {"runs.uq_idempotency", "ix_runs_one_active_per_entity", "ix_run_events_run_id"} <= named
@@ -225,7 +226,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0005")
     fifth = everything(database.url)
     schema.upgrade(database.url, revision="spine_0006")
+    sixth = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0007")
 
+    schema.downgrade(database.url, revision="spine_0006")
+    assert everything(database.url) == sixth
     schema.downgrade(database.url, revision="spine_0005")
     assert everything(database.url) == fifth
     schema.downgrade(database.url, revision="spine_0004")

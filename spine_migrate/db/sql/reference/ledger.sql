@@ -117,3 +117,58 @@ CREATE TABLE spine_migrate.repair (
 );
 
 CREATE INDEX ix_repair_migration ON spine_migrate.repair (migration_id, target_key);
+
+-- Tables whose changes are captured: forward from the legacy table, reverse from the target after a cutover. A trigger
+-- function of the name capture_ID belongs to each
+CREATE TABLE spine_migrate.capture (
+    capture_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
+    relation text NOT NULL,
+    style text NOT NULL CHECK (style IN ('statement', 'row')),
+    why text,
+    tool_version text NOT NULL,
+    installed_by text NOT NULL DEFAULT session_user,
+    installed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    applied bigint NOT NULL DEFAULT 0,
+    applied_at timestamptz,
+    UNIQUE (migration_id, direction)
+);
+
+-- Keys of rows that were written, in the writer's own transaction; row_key NULL: the table was truncated. What is applied
+-- is deleted
+CREATE TABLE spine_migrate.change_log (
+    change_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    capture_id bigint NOT NULL,
+    row_key text,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0,
+    autovacuum_analyze_threshold = 200000
+);
+
+-- Changes that are applied again: keys that were gone while a batch may have been in flight, and all keys after a TRUNCATE;
+-- and rows that are put off because something they need is not there yet, or is taken
+CREATE TABLE spine_migrate.pending (
+    capture_id bigint NOT NULL REFERENCES spine_migrate.capture ON DELETE CASCADE,
+    why text NOT NULL CHECK (why IN ('gone', 'deferred', 'all')),
+    row_key text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    detail text,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (capture_id, why, row_key)
+);
+
+-- What an operator asks of a run from another terminal, and which signal holds it back
+CREATE TABLE spine_migrate.control (
+    migration_id bigint PRIMARY KEY REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    paused_at timestamptz,
+    paused_by text,
+    settings jsonb NOT NULL DEFAULT '{}',
+    held_by text,
+    held_detail text,
+    held_since timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT control_paused_check CHECK ((paused_at IS NULL) = (paused_by IS NULL)),
+    CONSTRAINT control_held_check CHECK ((held_by IS NULL) = (held_since IS NULL))
+);
