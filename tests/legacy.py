@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from spine_migrate.backfill.pace import Progress
-from spine_migrate.backfill.run import Options, Outcome, run
+from spine_migrate.backfill.run import Options, Outcome, Prepare, run
 from spine_migrate.db import schema
 from spine_migrate.demo.generate import create_legacy
 from spine_migrate.mapping.load import load
@@ -243,6 +243,7 @@ class Legacy:
         cancel: threading.Event | None = None,
         report: Callable[[Progress], None] | None = None,
         url: str | None = None,
+        prepare: Prepare | None = None,
         **options: Any,
     ) -> Outcome:
         """One run of the engine; ``options`` as in ``Options``. Progress is collected in ``progress``."""
@@ -262,6 +263,7 @@ class Legacy:
             report=collect,
             source_schema=self.source_schema,
             target_schema=self.target_schema,
+            prepare=prepare,
         )
 
     def quarantine(self) -> list[TupleRow]:

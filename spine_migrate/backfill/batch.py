@@ -13,6 +13,7 @@ import psycopg
 
 from spine_migrate.carry.rows import Care, Carrier, Done, judged
 from spine_migrate.carry.scope import Blocks
+from spine_migrate.db.captures import batch_in_flight
 from spine_migrate.db.catalog import Leaf, Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Checkpoint, checkpoint
@@ -41,7 +42,7 @@ class Batches(Carrier):
         ``density`` is the expected number of rows in a block, ``leaf_blocks`` gives the table's size for an open end.
         Raises psycopg.Error, and Rewritten where the table's file is not the one the segment was made for.
         """
-        with _transaction(connection):
+        with batch_in_flight(connection, self.lock), _transaction(connection):
             at = checkpoint(connection, self.migration_id, segment, lock=True)
             if at.done:
                 return Done(segment_done=True)
@@ -50,7 +51,7 @@ class Batches(Carrier):
             stop = min(end, block + int(rows / density * 1.25) + 2)
             scope = Blocks(Name(at.leaf_schema, at.leaf_table), at.position, f"({stop},0)")
             judge = self.statements.judge(
-                scope, f"({stop},0)", rows, orphans=care.orphans, unjudged=care.refused_itself
+                scope, f"({stop},0)", rows, orphans=self.judges_orphans(care), unjudged=care.refused_itself
             )
             found = judged(connection, judge)
             full = found[0] == rows

@@ -13,6 +13,7 @@ from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry.known import Known
 from spine_migrate.carry.rows import Care, Done
 from spine_migrate.carry.scope import Keys
+from spine_migrate.db.captures import batch_in_flight
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
@@ -35,7 +36,7 @@ class Tried:
 def attempt(connection: Connection, setting: Setting, keys: list[str], care: Care, *, discard_gone: bool) -> Tried:
     """One transaction. An entry whose attempts have not gone up was moved, or has no source row any more."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    with connection.transaction():
+    with batch_in_flight(connection, setting.batches.lock), connection.transaction():
         values = {"migration_id": setting.migration_id, "keys": keys}
         held = connection.execute(query("quarantine", "hold"), values).fetchall()
         names, attempts = [key for key, _ in held], [number for _, number in held]

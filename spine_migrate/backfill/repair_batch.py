@@ -19,6 +19,7 @@ from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry import references
 from spine_migrate.carry.rows import REPAIRS, Care
 from spine_migrate.carry.scope import Keys
+from spine_migrate.db.captures import batch_in_flight
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute, rows
@@ -66,7 +67,7 @@ def mend(connection: Connection, setting: Setting, repairs: Repairs, wrong: Sequ
     """
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     batch = _Batch(connection, setting, repairs, care)
-    with connection.transaction():
+    with batch_in_flight(connection, setting.batches.lock), connection.transaction():
         still = list(batch.still(wrong))
         {"missing": batch.missing, "differing": batch.differing, "extra": batch.extra}[wrong[0].kind](still)
     return batch.mended

@@ -6,7 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -26,6 +27,8 @@ from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted, Refused
 from spine_migrate.mapping.model import Mapping
 
+# Called with the control connection, the tables and the number of the migration.
+Prepare = Callable[[Connection, Tables, int], None]
 _NOT_RECORDED = ("wait", "retry_seconds")
 
 # Segments per worker: enough that none waits long for the last one.
@@ -82,11 +85,13 @@ def run(
     source_schema: str | None = None,
     target_schema: str | None = None,
     cancel: threading.Event | None = None,
+    prepare: Prepare | None = None,
 ) -> Outcome:
     """Move all rows of a mapping that are not moved yet.
 
     ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
-    batch. Raises Refused, Drift, Interrupted, ServerFault.
+    batch, ``prepare`` under the migration's lock before the first one takes its snapshot. Raises Refused, Drift,
+    Interrupted, ServerFault.
     """
     control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
     try:
@@ -98,7 +103,7 @@ def run(
                 )
             )
             control.hold(lock_name(tables), wait=options.wait)
-            return _Run(control, tables, options, stop, cancel or threading.Event(), report).outcome()
+            return _Run(control, tables, options, stop, cancel or threading.Event(), report, prepare).outcome()
     except psycopg.Error as error:
         if stop.is_set() and is_transient(error):
             raise Interrupted("Stopped; what was committed stays, run the same command to go on.") from error
@@ -113,6 +118,7 @@ class _Run:
     stop: threading.Event
     cancel: threading.Event
     report: Callable[[Progress], None]
+    prepare: Prepare | None
 
     def outcome(self) -> Outcome:
         setting = self.control.retried(self._open)
@@ -145,13 +151,19 @@ class _Run:
 
         recorded = {name: value for name, value in asdict(options).items() if name not in _NOT_RECORDED}
         ((since,),) = connection.execute(query("backfill", "oldest_xid")).fetchall()
-        setting = open_setting(
+        opening = partial(
+            open_setting,
             connection,
             self.tables,
             parts=options.workers * SEGMENTS_PER_WORKER,
             options=recorded | {"since_xid": since},
             also=take_away,
         )
+        setting = opening()
+        if self.prepare is not None:
+            self.prepare(connection, self.tables, setting.migration_id)
+            # It may have begun to capture changes, which batches have to know.
+            setting = replace(opening(), started=setting.started)
         ((begun,),) = connection.execute(query("offline", "begun"), {"migration_id": setting.migration_id}).fetchall()
         if options.offline and setting.step == "backfill" and not begun:
             raise Refused(

@@ -10,8 +10,8 @@ from spine_migrate.backfill.batch import Batches, segments
 from spine_migrate.carry import references
 from spine_migrate.carry.rows import REPAIRS
 from spine_migrate.carry.statements import Statements
-from spine_migrate.carry.tables import Tables, guard_of, live, parent_of
-from spine_migrate.db import catalog, ledger
+from spine_migrate.carry.tables import Tables, guard_of, live, lock_name, parent_of
+from spine_migrate.db import captures, catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
@@ -57,7 +57,9 @@ def open_setting(
         )
     _check_company(connection, tables)
     parent = parent_of(connection, tables)
-    references.clear(connection, tables.target.oid)
+    here = [one.migration_id for one in ledger.migrations(connection) if one.target_table == str(tables.target.name)]
+    if not captures.captures(connection, here):
+        references.clear(connection, tables.target.oid)
     if found is None:
         _check_key(connection, tables)
         with connection.transaction():
@@ -79,12 +81,19 @@ def open_setting(
     deferred = connection.execute(query("offline", "deferred"), {"migration_id": migration_id}).fetchone()
     statements = Statements(binding, parent, offline=deferred is not None)
     guard = guard_of(connection, tables)
+    capture = captures.captured(connection, migration_id, captures.FORWARD)
     return Setting(
         tables,
         migration_id,
         started=found is None,
         step=found.step if found else "backfill",
-        batches=Batches(migration_id, statements, guard),
+        batches=Batches(
+            migration_id,
+            statements,
+            guard,
+            lock=lock_name(tables),
+            capture_id=None if capture is None else capture.capture_id,
+        ),
     )
 
 

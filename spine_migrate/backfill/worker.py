@@ -12,14 +12,13 @@ import psycopg
 from spine_migrate.backfill.batch import Batches, Rewritten
 from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.sizing import Sizer
-from spine_migrate.carry.rows import Care, Done, refusal
+from spine_migrate.carry.rows import FOREIGN_KEY, UNIQUE, Care, Done, refusal
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import blames_row, explained, is_lost, is_transient, retrying
 from spine_migrate.db.ledger import Checkpoint
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ServerFault
 
-FOREIGN_KEY, UNIQUE = "23503", "23505"
 # A guess of rows per block, before the first batch has counted them.
 DENSITY = 16.0
 

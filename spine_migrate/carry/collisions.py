@@ -29,13 +29,18 @@ class Guard:
 
 @dataclass(frozen=True)
 class CollisionSearch:
-    """Looks through one scope; what it finds goes into ``rejects``, and what is in there is not looked at again."""
+    """Looks through one scope; what it finds goes into ``rejects``, and what is in there is not looked at again.
+
+    ``live``: changes are captured. A row that is ours is then its applier's, as it should be or not; and a place that
+    is taken may be free by the time the applier has come as far, so that such rows are handed over to it.
+    """
 
     connection: Connection
     statements: Statements
     guard: Guard
     scope: Scope
     rejects: Rejects
+    live: bool = False
 
     def run(self) -> None:
         """Keys first, then the indexes. Rows that are ours and as they should be already are adopted."""
@@ -50,7 +55,7 @@ class CollisionSearch:
         target = self.statements.binding.target
         composed, values = self.statements.taken(self.scope, self.rejects.handles)
         for handle, ours, same, row in execute(self.connection, composed, *values):
-            if ours and same:
+            if ours and (same or self.live):
                 self.rejects.adopted.append(handle)
                 continue
             whose = "was moved before and has changed since" if ours else "is not ours"
@@ -81,6 +86,9 @@ class CollisionSearch:
         self, found: dict[str, Any], index: UniqueIndex, detail: str, row: str | None = None, rival: str | None = None
     ) -> None:
         handle = str(found["tid"] if self.scope.handle_type == "tid" else found["source_key"])
+        if self.live:
+            self.rejects.handed[handle] = detail
+            return
         self.rejects.found[handle] = Found(
             "unique_conflict", detail, sqlstate="23505", constraint=index.name, colliding_row=row, rival=rival
         )

@@ -25,7 +25,7 @@ from spine_migrate.errors import Refused, ServerFault
 
 # Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
 REPAIRS = -1
-UNIQUE = "23505"
+FOREIGN_KEY, UNIQUE = "23503", "23505"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Care:
 
 @dataclass(frozen=True)
 class Done:
-    """What a batch did. ``rows`` = moved + adopted + quarantined; ``blocks`` is how far the position moved."""
+    """What a batch did. ``rows`` are all it has read; those that were not moved, adopted or quarantined are the
+    applier's. ``blocks`` is how far the position moved.
+    """
 
     rows: int = 0
     moved: int = 0
@@ -59,12 +61,20 @@ class Done:
 
 
 class Carrier:
-    """Carries rows of one migration, on one connection at a time."""
+    """Carries rows of one migration, on one connection at a time.
 
-    def __init__(self, migration_id: int, statements: Statements, guard: Guard) -> None:
+    ``lock`` is the name of the migration's lock. With a ``capture_id`` its changes are captured: what stands in a row's
+    way may only be late, so such rows are left to the applier instead of going to quarantine.
+    """
+
+    def __init__(
+        self, migration_id: int, statements: Statements, guard: Guard, *, lock: str, capture_id: int | None = None
+    ) -> None:
         self.migration_id = migration_id
         self.statements = statements
         self.guard = guard
+        self.lock = lock
+        self.capture_id = capture_id
 
     def move_keys(self, connection: Connection, scope: Keys, care: Care) -> Done:
         """Move rows by key, in the caller's transaction; for the sweep and for retries.
@@ -72,7 +82,7 @@ class Carrier:
         ``rows_quarantined`` of a checkpoint counts rows that came into quarantine, each once, and is never counted
         down; how many are in there now is the quarantine's to say.
         """
-        judge = self.statements.judge_scope(scope, orphans=care.orphans, unjudged=care.refused_itself)
+        judge = self.statements.judge_scope(scope, orphans=self.judges_orphans(care), unjudged=care.refused_itself)
         found = judged(connection, judge)
         done = self.carry(connection, scope, found, care)
         connection.execute(
@@ -86,11 +96,7 @@ class Carrier:
         rows, last, judged, linked = found
         if not rows:
             return Done()
-        rejects = Rejects(judged=judged or [])
-        if care.collisions and not care.refused_itself:
-            CollisionSearch(connection, self.statements, self.guard, scope, rejects).run()
-        if care.refused is not None and last not in rejects.handles:
-            rejects.found[last] = care.refused
+        rejects = self._rejects(connection, scope, judged or [], last, care)
         out = {*rejects.judged, *rejects.found}
         going = [] if self.statements.offline else [handle for handle in linked or [] if handle not in out]
         waiting: dict[str, list[str]] = {}
@@ -108,8 +114,33 @@ class Carrier:
                     f"a trigger or rule takes them away.",
                 )
         if rejects.quarantined:
-            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=care.orphans))
-        return Done(rows, moved, len(rejects.adopted), rejects.quarantined)
+            judged_so = self.judges_orphans(care)
+            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=judged_so))
+        if self.capture_id is not None and rejects.handed:
+            _execute(connection, self.statements.hand_over(self.capture_id, scope, rejects))
+        # What the applier has brought it has counted.
+        adopted = len(rejects.adopted) if self.capture_id is None else 0
+        return Done(rows, moved, adopted, rejects.quarantined)
+
+    def _rejects(self, connection: Connection, scope: Scope, judged: list[str], last: str, care: Care) -> Rejects:
+        """What is not inserted. ``last`` is the handle of the row that was refused, where one was."""
+        rejects = Rejects(judged=judged)
+        live = self.capture_id is not None
+        if live and care.orphans and self.statements.parent is not None:
+            orphans = _execute(connection, self.statements.orphans(scope, rejects.handles))
+            rejects.handed.update((handle, "its parent is not there yet") for (handle,) in orphans)
+        if care.collisions and not care.refused_itself:
+            CollisionSearch(connection, self.statements, self.guard, scope, rejects, live=live).run()
+        if care.refused is not None and last not in rejects.handles:
+            if live and care.refused.sqlstate in (FOREIGN_KEY, UNIQUE):
+                rejects.handed[last] = care.refused.detail
+            else:
+                rejects.found[last] = care.refused
+        return rejects
+
+    def judges_orphans(self, care: Care) -> bool:
+        """Whether a row without its parent goes to quarantine."""
+        return care.orphans and self.capture_id is None
 
 
 def halved(keys: list[str], care: Care, move: Callable[[list[str], Care], Done]) -> Iterator[Done]:

@@ -39,16 +39,18 @@ class Rejects:
     """Rows of a scope that are not inserted, by handle.
 
     ``judged`` ones get their reason from the judge when they are written to quarantine; ``found`` ones bring it along;
-    ``adopted`` ones are on the target already, as they should be.
+    ``adopted`` ones are on the target already, as they should be; ``handed`` ones, with what stands in their way, are
+    left to the applier of changes.
     """
 
     judged: list[str] = field(default_factory=list)
     found: dict[str, Found] = field(default_factory=dict)
     adopted: list[str] = field(default_factory=list)
+    handed: dict[str, str] = field(default_factory=dict)
 
     @property
     def handles(self) -> list[str]:
-        return [*self.judged, *self.found, *self.adopted]
+        return [*self.judged, *self.found, *self.adopted, *self.handed]
 
     @property
     def quarantined(self) -> int:
@@ -210,6 +212,43 @@ class Statements:
             table=scope.table("s"),
             handle=scope.handle("s"),
             rows=scope.condition("s", parameters),
+        )
+        return query, parameters.values
+
+    def hand_over(self, capture_id: int, scope: Scope, rejects: Rejects) -> Statement:
+        """Leave the rows that are ``handed`` to the applier of changes."""
+        parameters = Parameters()
+        query = sql.SQL(
+            "INSERT INTO spine_migrate.pending (capture_id, why, row_key, detail)"
+            " SELECT {capture}, 'deferred', {key}::text, x.detail"
+            " FROM unnest({handles}, {details}) AS x (handle, detail) JOIN {table} ON {handle} = x.handle WHERE {rows}"
+            " ON CONFLICT (capture_id, why, row_key) DO NOTHING"
+        ).format(
+            capture=parameters.add(capture_id, "bigint"),
+            key=sql.Identifier("s", self.binding.mapping.key),
+            handles=parameters.add(list(rejects.handed), f"text[]::{scope.handle_type}[]"),
+            details=parameters.add(list(rejects.handed.values()), "text[]"),
+            table=scope.table("s"),
+            handle=scope.handle("s"),
+            rows=scope.condition("s", parameters),
+        )
+        return query, parameters.values
+
+    def orphans(self, scope: Scope, rejects: list[str]) -> Statement:
+        """Handles of rows whose parent is not on the target."""
+        if self.parent is None:
+            raise ValueError(f"{self.binding.mapping.name} requires no mapping")
+        parameters = Parameters()
+        query = sql.SQL(
+            "SELECT {handle}::text FROM {table} WHERE {rows}"
+            " AND (SELECT true FROM {parent} AS r WHERE r.{key} = {value}) IS NULL"
+        ).format(
+            handle=scope.handle("s"),
+            table=scope.table("s"),
+            rows=scope.without("s", rejects, parameters),
+            parent=self.parent.binding.target.identifier,
+            key=sql.Identifier(self.parent.binding.mapping.target.key),
+            value=self.columns[self.parent.field.target],
         )
         return query, parameters.values
 

@@ -167,7 +167,7 @@ def test_an_unknown_revision(act: object, database: Database) -> None:
     assert callable(act)
     with pytest.raises(
         ConfigurationError,
-        match="known are base, spine_0001, spine_0002, spine_0003, spine_0004, spine_0005, spine_0006, spine_0007 and head",
+        match=f"known are base, {', '.join(f'spine_000{number}' for number in range(1, 8))} and head",
     ):
         act(database.url, revision="spine_9999")
     with pytest.raises(ConfigurationError, match="no revision"):

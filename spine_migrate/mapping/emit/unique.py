@@ -70,7 +70,7 @@ def with_target(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Co
         "table": table,
         "target": binding.target.identifier,
         "key": key,
-        "predicate": _predicate(index),
+        "predicate": predicate(index),
     }
     arms = [
         sql.SQL(
@@ -121,7 +121,7 @@ def _keyed(binding: Binding, index: UniqueIndex, candidates: Sql) -> sql.Compose
     OFFSET 0 keeps the predicate from being evaluated on rows that the candidates' own WHERE leaves out.
     """
     table = sql.Identifier(binding.target.table)
-    conditions = [_predicate(index)]
+    conditions = [predicate(index)]
     if index.nulls_distinct:
         conditions += [sql.SQL("({}) IS NOT NULL").format(_text(part)) for part in index.expressions]
     return sql.SQL(
@@ -161,7 +161,8 @@ def _parts(index: UniqueIndex) -> Sql:
     return sql.SQL(", ").join(sql.Identifier(f"k{number}") for number in range(1, len(index.expressions) + 1))
 
 
-def _predicate(index: UniqueIndex) -> Sql:
+def predicate(index: UniqueIndex) -> Sql:
+    """Which of the candidates are in an index."""
     return sql.SQL("({})").format(_text(index.predicate or "true"))
 
 

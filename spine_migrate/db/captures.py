@@ -1,0 +1,98 @@
+"""What is captured, as the ledger has it, and the locks between batches and the applier of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg.rows import class_row
+
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
+
+FORWARD, REVERSE = "forward", "reverse"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One capture. ``applied`` counts entries of the log; ``why`` says why the style is ``row``."""
+
+    capture_id: int
+    migration_id: int
+    direction: str
+    relation: str
+    style: str
+    why: str | None
+    installed_at: datetime
+    applied: int
+    applied_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Lag:
+    """What is not applied: ``entries`` of the log (counted up to 100,000), the age of the oldest in ``seconds``; rows
+    that are ``deferred``; keys that were ``gone`` and are looked at once more.
+    """
+
+    entries: int
+    seconds: float
+    deferred: int
+    gone: int
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.entries or self.deferred or self.gone)
+
+
+def captures(connection: Connection, migrations: Sequence[int]) -> list[Captured]:
+    """Those of some migrations; none where the ledger is older than change capture."""
+    ((installed,),) = connection.execute(query("capture", "installed")).fetchall()
+    if not installed:
+        return []
+    with connection.cursor(row_factory=class_row(Captured)) as cursor:
+        return cursor.execute(query("capture", "captures"), {"migrations": list(migrations)}).fetchall()
+
+
+def captured(connection: Connection, migration_id: int, direction: str) -> Captured | None:
+    return next((one for one in captures(connection, [migration_id]) if one.direction == direction), None)
+
+
+def lag(connection: Connection, capture_id: int) -> Lag:
+    with connection.cursor(row_factory=class_row(Lag)) as cursor:
+        (found,) = cursor.execute(query("capture", "lag"), {"capture_id": capture_id}).fetchall()
+    return found
+
+
+@contextmanager
+def batch_in_flight(connection: Connection, name: str) -> Iterator[None]:
+    """Around a transaction that reads rows of a migration and writes them to its target later; ``name`` is that of the
+    migration's lock. The lock is the session's, as it must be had before the snapshot is taken.
+    """
+    connection.execute(query("capture", "share"), {"name": name})
+    try:
+        yield
+    finally:
+        # A session that is lost has no locks any more.
+        with suppress(psycopg.OperationalError):
+            connection.execute(query("capture", "unshare"), {"name": name})
+
+
+def barrier(connection: Connection, name: str) -> None:
+    """Come back when every batch that was in flight is over. Batches that begin meanwhile wait for a moment."""
+    connection.execute(query("capture", "exclude"), {"name": name})
+    connection.execute(query("capture", "include"), {"name": name})
+
+
+@contextmanager
+def alone(connection: Connection, name: str) -> Iterator[bool]:
+    """Whether no batch is in flight; none begins before the block ends then."""
+    ((had,),) = connection.execute(query("capture", "try_exclude"), {"name": name}).fetchall()
+    try:
+        yield bool(had)
+    finally:
+        if had:
+            with suppress(psycopg.OperationalError):
+                connection.execute(query("capture", "include"), {"name": name})

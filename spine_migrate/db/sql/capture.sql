@@ -1,0 +1,173 @@
+-- name: installed
+-- Whether the ledger knows change capture (spine_0007).
+SELECT to_regclass('spine_migrate.capture') IS NOT NULL;
+
+-- name: captures
+-- What is captured for some migrations.
+SELECT capture_id, migration_id, direction, relation, style, why, installed_at, applied, applied_at
+  FROM spine_migrate.capture
+ WHERE migration_id = ANY(%(migrations)s::bigint[])
+ ORDER BY capture_id;
+
+-- name: add
+-- A capture, in the transaction that makes its triggers.
+INSERT INTO spine_migrate.capture (migration_id, direction, relation, style, why, tool_version)
+VALUES (%(migration_id)s, %(direction)s, %(relation)s, %(style)s, %(why)s, %(tool_version)s)
+RETURNING capture_id;
+
+-- name: remove
+-- A capture that is over, with what waits for it.
+DELETE FROM spine_migrate.capture WHERE capture_id = %(capture_id)s;
+
+-- name: forget
+-- What was logged for a capture that is over.
+DELETE FROM spine_migrate.change_log WHERE capture_id = %(capture_id)s;
+
+-- name: members
+-- The tables that a statement on a table may write to, itself first: its partitions, and what inherits from it.
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relispartition AS partition
+  FROM tree t
+  JOIN pg_class c ON c.oid = t.oid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY c.oid <> %(oid)s::oid, n.nspname, c.relname;
+
+-- name: subscribed
+-- Whether logical replication writes to a table or to one of its partitions.
+SELECT EXISTS (
+    SELECT FROM pg_subscription_rel s
+     WHERE s.srrelid IN (SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid)));
+
+-- name: triggers
+-- The triggers of a capture: on which tables, under which names, and whether they fire always.
+SELECT n.nspname AS schema, c.relname AS table_name, t.tgname AS name, t.tgenabled = 'A' AS always,
+       t.tgparentid <> 0 AS cloned
+  FROM pg_trigger t
+  JOIN pg_class c ON c.oid = t.tgrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE t.tgfoid = to_regproc(%(function)s)::oid
+ ORDER BY 1, 2, 3;
+
+-- name: hold
+-- One applier at a time writes for a capture: whoever comes second at REPEATABLE READ fails and reads anew.
+UPDATE spine_migrate.capture SET applied_at = clock_timestamp() WHERE capture_id = %(capture_id)s;
+
+-- name: take
+-- The oldest entries that are committed, out of the log. Entries that commit later may be older; they come next.
+WITH taken AS (
+    DELETE FROM spine_migrate.change_log
+     WHERE change_id IN (SELECT change_id FROM spine_migrate.change_log
+                          WHERE capture_id = %(capture_id)s ORDER BY change_id LIMIT %(limit)s)
+    RETURNING row_key)
+SELECT row_key, count(*) FROM taken GROUP BY row_key;
+
+-- name: count
+-- Entries that were applied.
+UPDATE spine_migrate.capture SET applied = applied + %(entries)s WHERE capture_id = %(capture_id)s;
+
+-- name: waiting
+-- Rows that were put off, those first that have been tried least.
+SELECT row_key, attempts, extract(epoch FROM clock_timestamp() - since)::float8 AS seconds
+  FROM spine_migrate.pending
+ WHERE capture_id = %(capture_id)s AND why = 'deferred'
+ ORDER BY attempts, since
+ LIMIT %(limit)s;
+
+-- name: put_off
+-- Rows that cannot be applied yet, and why; one more attempt for those that were put off before.
+INSERT INTO spine_migrate.pending (capture_id, why, row_key, attempts, detail)
+SELECT %(capture_id)s, 'deferred', row_key, 1, detail
+  FROM unnest(%(keys)s::text[], %(details)s::text[]) AS given (row_key, detail)
+ON CONFLICT (capture_id, why, row_key) DO UPDATE SET attempts = pending.attempts + 1, detail = EXCLUDED.detail;
+
+-- name: settle
+-- Rows that do not wait any more.
+DELETE FROM spine_migrate.pending
+ WHERE capture_id = %(capture_id)s AND why = 'deferred' AND row_key = ANY(%(keys)s::text[]);
+
+-- name: note_gone
+-- Keys to look at again when all batches that may have read their rows are over; all of them after a TRUNCATE.
+INSERT INTO spine_migrate.pending (capture_id, why, row_key)
+SELECT %(capture_id)s, %(why)s, row_key FROM unnest(%(keys)s::text[]) AS given (row_key)
+ON CONFLICT (capture_id, why, row_key) DO UPDATE SET since = clock_timestamp();
+
+-- name: gone
+-- Keys that were gone, and since when they wait.
+SELECT row_key, since FROM spine_migrate.pending
+ WHERE capture_id = %(capture_id)s AND why = 'gone' ORDER BY since LIMIT %(limit)s;
+
+-- name: forget_gone
+-- Keys that were looked at again, but for those that were found gone once more meanwhile.
+DELETE FROM spine_migrate.pending p
+ USING unnest(%(keys)s::text[], %(since)s::timestamptz[]) AS given (row_key, since)
+ WHERE p.capture_id = %(capture_id)s AND p.why = 'gone' AND p.row_key = given.row_key AND p.since = given.since;
+
+-- name: everything
+-- Whether all rows are to be looked at again, and since when.
+SELECT since FROM spine_migrate.pending WHERE capture_id = %(capture_id)s AND why = 'all';
+
+-- name: forget_everything
+-- All rows were looked at again.
+DELETE FROM spine_migrate.pending WHERE capture_id = %(capture_id)s AND why = 'all' AND since = %(since)s;
+
+-- name: lag
+-- What is not applied yet: entries, at most a hundred thousand are counted; the age of the oldest; what waits, by why.
+SELECT (SELECT count(*) FROM (SELECT FROM spine_migrate.change_log WHERE capture_id = c.capture_id LIMIT 100000) AS x)
+           AS entries,
+       coalesce((SELECT extract(epoch FROM clock_timestamp() - l.at) FROM spine_migrate.change_log l
+                  WHERE l.capture_id = c.capture_id ORDER BY l.change_id LIMIT 1), 0)::float8 AS seconds,
+       (SELECT count(*) FROM spine_migrate.pending p WHERE p.capture_id = c.capture_id AND p.why = 'deferred')
+           AS deferred,
+       (SELECT count(*) FROM spine_migrate.pending p WHERE p.capture_id = c.capture_id AND p.why <> 'deferred')
+           AS gone
+  FROM spine_migrate.capture c
+ WHERE c.capture_id = %(capture_id)s;
+
+-- name: share
+-- Held for as long as a batch of a migration lasts, from before its snapshot.
+SELECT pg_advisory_lock_shared(hashtextextended(%(name)s, 7742));
+
+-- name: unshare
+-- The batch is over.
+SELECT pg_advisory_unlock_shared(hashtextextended(%(name)s, 7742));
+
+-- name: exclude
+-- Had once every batch that was in flight is over.
+SELECT pg_advisory_lock(hashtextextended(%(name)s, 7742));
+
+-- name: try_exclude
+-- Had where no batch is in flight.
+SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7742));
+
+-- name: include
+-- Batches may begin again.
+SELECT pg_advisory_unlock(hashtextextended(%(name)s, 7742));
+
+-- name: try_apply
+-- The lock of the one applier of a migration.
+SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7743));
+
+-- name: step
+-- Where a migration stands.
+SELECT step FROM spine_migrate.migration WHERE migration_id = %(migration_id)s;
+
+-- name: held
+-- Those of the keys that are in quarantine.
+SELECT source_key FROM spine_migrate.quarantine
+ WHERE migration_id = %(migration_id)s AND source_key = ANY(%(keys)s::text[]);
+
+-- name: release
+-- Take rows out of quarantine that can be carried now, or are gone.
+DELETE FROM spine_migrate.quarantine
+ WHERE migration_id = %(migration_id)s AND source_key = ANY(%(keys)s::text[]);
+
+-- name: dependent
+-- Rows in quarantine for the sake of other rows, which may have changed since; those tried longest ago first.
+SELECT source_key FROM spine_migrate.quarantine
+ WHERE migration_id = %(migration_id)s AND discarded_at IS NULL
+   AND reason IN ('parent_quarantined', 'orphan', 'unique_conflict', 'key_taken')
+ ORDER BY updated_at LIMIT %(limit)s;

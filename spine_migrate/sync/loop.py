@@ -1,0 +1,234 @@
+"""Following the application's writes until told otherwise: one session that applies the captures of some migrations.
+
+Migrations whose rows others refer to come first. It can be killed at any moment and started again; a second one for the
+same migration is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import psycopg
+
+from spine_migrate.carry import links
+from spine_migrate.carry.control import SETTINGS
+from spine_migrate.carry.known import Known, chosen, known
+from spine_migrate.carry.statements import Statements
+from spine_migrate.carry.tables import guard_of, lock_name, parent_of
+from spine_migrate.db import captures
+from spine_migrate.db.captures import Captured, Lag, barrier
+from spine_migrate.db.connect import PINNED, Connection, connect
+from spine_migrate.db.faults import explained, retrying
+from spine_migrate.db.queries import query
+from spine_migrate.errors import Refused
+from spine_migrate.mapping.model import Mapping
+from spine_migrate.sync.applier import Applier
+from spine_migrate.sync.capture import verify
+from spine_migrate.sync.changes import Changes
+from spine_migrate.sync.work import Applied
+
+# Every statement is about a few keys of tables that may never have been analyzed: each is a look-up by an index. What
+# is applied is out of the log in the same transaction, so a commit lost with the server is applied once more.
+APPLIER_SETTINGS = {
+    **SETTINGS,
+    **PINNED,
+    "synchronous_commit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+# Seconds between two looks: at an empty log, at rows that were put off, at keys that were gone, at quarantine, at the
+# triggers.
+IDLE, SOON, SETTLING, DEPENDENT, CHECK = 0.2, 0.5, 2.0, 10.0, 30.0
+# Transactions for one capture before the next has its turn.
+TURN = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """``batch_rows``: entries of one transaction. ``once``: stop as soon as nothing is left to apply."""
+
+    batch_rows: int = 2000
+    once: bool = False
+    retry_seconds: float = 60.0
+
+
+@dataclass
+class Followed:
+    """One migration: what was applied in this run, and what is not applied yet."""
+
+    migration_id: int
+    mapping: str
+    applied: Applied = field(default_factory=Applied)
+    lag: Lag = field(default_factory=lambda: Lag(0, 0.0, 0, 0))
+
+
+@dataclass
+class _Member:
+    known: Known
+    captured: Captured
+    applier: Applier
+    followed: Followed
+
+
+Report = Callable[[Sequence[Followed]], None]
+
+
+def follow(
+    url: str | None,
+    *,
+    mappings: Sequence[Mapping] = (),
+    options: Options,
+    stop: threading.Event,
+    report: Report,
+) -> list[Followed]:
+    """Apply what is captured for these mappings, or for all, until ``stop`` is set; ``report`` hears of it every second
+    or so. Captures that are installed meanwhile are taken up.
+
+    Raises Refused (``nothing-captured``, ``already-running``, ``capture-broken``), ServerFault.
+    """
+    loop = _Loop(mappings, options, stop, report)
+    try:
+        retrying(seconds=options.retry_seconds, stop=stop)(loop.session, url)
+    except psycopg.Error as error:
+        if not stop.is_set():
+            raise explained(error) from error
+    return list(loop.followed.values())
+
+
+class _Loop:
+    def __init__(self, mappings: Sequence[Mapping], options: Options, stop: threading.Event, report: Report) -> None:
+        self._mappings = mappings
+        self._options = options
+        self._stop = stop
+        self._report = report
+        self._due: dict[str, float] = {}
+        self.followed: dict[int, Followed] = {}
+
+    def session(self, url: str | None) -> None:
+        """As long as one connection lasts."""
+        with closing(connect(url, settings=APPLIER_SETTINGS)) as connection:
+            members: list[_Member] = []
+            self._due.clear()
+            while True:
+                if self._is_due("members", CHECK if members and self._options.once else SETTLING):
+                    members = self._members(connection, members)
+                busy = self._cycle(connection, members)
+                if self._is_due("report", 1.0):
+                    self._tell(connection, members)
+                if self._stop.is_set() or (self._options.once and not busy and self._caught_up(connection, members)):
+                    self._tell(connection, members)
+                    return
+                if not busy:
+                    self._stop.wait(IDLE)
+
+    def _is_due(self, what: str, seconds: float) -> bool:
+        """Whether something is to be done now that is done every so many seconds."""
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + seconds
+        return True
+
+    def _members(self, connection: Connection, before: list[_Member]) -> list[_Member]:
+        """The captures there are, those first whose rows others refer to."""
+        names = [mapping.name for mapping in self._mappings]
+        migrations = chosen(connection, mappings=names) if not before else chosen(connection)
+        migrations = [one for one in migrations if not names or one.mapping in names]
+        found = {
+            one.migration_id: one
+            for one in captures.captures(connection, [one.migration_id for one in migrations])
+            if one.direction == captures.FORWARD
+        }
+        there = {member.captured.capture_id: member for member in before}
+        members = []
+        for migration in migrations:
+            captured = found.get(migration.migration_id)
+            if captured is None:
+                continue
+            member = there.get(captured.capture_id)
+            if member is None:
+                member = self._member(connection, known(connection, migration, self._mappings), captured)
+            members.append(member)
+        if not members:
+            raise Refused(
+                "nothing-captured", "No changes are captured; spine-migrate sync start or --live begins with it."
+            )
+        return sorted(members, key=lambda one: sum(one.known.needs(other.known) for other in members))
+
+    def _member(self, connection: Connection, one: Known, captured: Captured) -> _Member:
+        lock = lock_name(one.tables)
+        ((had,),) = connection.execute(query("capture", "try_apply"), {"name": lock}).fetchall()
+        if not had:
+            raise Refused(
+                "already-running", f"Another process applies the changes of {one.mapping.name}; one is enough."
+            )
+        parent = parent_of(connection, one.tables)
+        statements = Statements(
+            one.tables.binding, None if parent is None else replace(parent, has_quarantine=True), offline=False
+        )
+        changes = Changes(statements, guard_of(connection, one.tables))
+        applier = Applier(captured.migration_id, captured.capture_id, changes, lock)
+        followed = self.followed.setdefault(captured.migration_id, Followed(captured.migration_id, one.mapping.name))
+        return _Member(one, captured, applier, followed)
+
+    def _cycle(self, connection: Connection, members: list[_Member]) -> bool:
+        """One turn for each capture; whether there was anything in a log."""
+        busy = False
+        for member in members:
+            for _ in range(TURN):
+                done = member.applier.next(connection, limit=self._options.batch_rows)
+                member.followed.applied.add(done)
+                busy = busy or done.entries > 0
+                if done.entries < self._options.batch_rows or self._stop.is_set():
+                    break
+        soon, settling, dependent = (
+            self._is_due("soon", SOON),
+            self._is_due("settling", SETTLING),
+            self._is_due("dependent", DEPENDENT),
+        )
+        for member in members:
+            limit = self._options.batch_rows
+            if soon:
+                member.followed.applied.add(member.applier.deferred(connection, limit=limit, patient=busy))
+            if settling:
+                self._settle(connection, member)
+            if dependent:
+                member.followed.applied.add(member.applier.dependent(connection, limit=limit))
+        if self._is_due("check", CHECK):
+            for member in members:
+                source = member.known.tables.source
+                verify(connection, member.captured, oid=source.oid, key=member.known.mapping.key)
+        return busy
+
+    def _settle(self, connection: Connection, member: _Member) -> None:
+        """Keys that were gone once more, after a barrier; then links whose rows have come."""
+        applier, limit = member.applier, self._options.batch_rows
+        noted = applier.noted(connection, limit=limit)
+        everything = applier.awaits_everything(connection)
+        if noted or everything:
+            try:
+                barrier(connection, applier.lock)
+            except psycopg.errors.LockNotAvailable:
+                # A batch takes longer than the lock timeout; the next time will do.
+                return
+            if noted:
+                member.followed.applied.add(applier.again(connection, noted))
+            while everything and not self._stop.is_set():
+                removed = applier.everything(connection, limit=limit)
+                if removed is None or not removed.deleted:
+                    break
+                member.followed.applied.add(removed)
+        links.complete(connection, member.known.tables.binding, member.captured.migration_id, everything_moved=False)
+
+    def _caught_up(self, connection: Connection, members: list[_Member]) -> bool:
+        return all(captures.lag(connection, member.captured.capture_id).nothing for member in members)
+
+    def _tell(self, connection: Connection, members: list[_Member]) -> None:
+        for member in members:
+            member.followed.lag = captures.lag(connection, member.captured.capture_id)
+        self._report([member.followed for member in members])

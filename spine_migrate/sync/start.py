@@ -1,0 +1,90 @@
+"""Beginning and ending the capture of a migration's changes."""
+
+from __future__ import annotations
+
+import threading
+
+from psycopg import sql
+
+from spine_migrate.carry import references
+from spine_migrate.carry.tables import Tables
+from spine_migrate.db import captures, catalog, ledger
+from spine_migrate.db.captures import Captured
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.patience import Patience
+from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused
+from spine_migrate.mapping.emit.repair import repairs
+from spine_migrate.sync import capture
+from spine_migrate.sync.applier import EVERYTHING
+
+
+def start(
+    connection: Connection, tables: Tables, migration_id: int, *, patience: Patience, stop: threading.Event
+) -> Captured:
+    """Capture every write to the legacy table from now on. What was moved before and has changed since is found by a
+    comparison and left to the applier. The caller holds the migration's lock.
+
+    Raises Refused (``ledger-outdated``, ``key-not-indexed``, ``index-missing``, ``capture-broken``), Interrupted.
+    """
+    _require(connection, tables)
+    known = captures.captured(connection, migration_id, captures.FORWARD)
+    if known is None:
+        # Each row that goes makes the server look for rows that point to it.
+        references.build(connection, references.needed(references.references(connection, tables.target.oid)))
+    made = capture.install(
+        connection,
+        migration_id=migration_id,
+        direction=captures.FORWARD,
+        relation=tables.source.name,
+        oid=tables.source.oid,
+        key=tables.binding.mapping.key,
+        patience=patience,
+        stop=stop,
+    )
+    if known is None and _has_moved(connection, migration_id):
+        _catch_up(connection, tables, made)
+    return made
+
+
+def stop_capture(
+    connection: Connection, tables: Tables, found: Captured, *, patience: Patience, stop: threading.Event
+) -> None:
+    """Capture no more; what was logged and not applied is lost. The caller holds the migration's lock."""
+    capture.remove(connection, found, key=tables.binding.mapping.key, patience=patience, stop=stop)
+    references.drop(connection, tables.target.oid)
+
+
+def _require(connection: Connection, tables: Tables) -> None:
+    ((installed,),) = connection.execute(query("capture", "installed")).fetchall()
+    if not installed:
+        raise Refused("ledger-outdated", "Change capture needs the revision spine_0007; run spine-migrate db upgrade.")
+    if not catalog.is_unique(connection, tables.source.oid, tables.binding.mapping.key):
+        raise Refused(
+            "key-not-indexed",
+            f"Each change is looked up by {tables.source.name}.{tables.binding.mapping.key}, over which there is no "
+            f"unique index; create one (CREATE UNIQUE INDEX CONCURRENTLY) first.",
+        )
+
+
+def _has_moved(connection: Connection, migration_id: int) -> bool:
+    return any(point.batches for point in ledger.checkpoints(connection, migration_id))
+
+
+def _catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
+    """Rows that were moved before their changes were captured, and are not as they should be."""
+    found = repairs(tables.binding, tables.target.columns).found()
+    with connection.transaction():
+        execute(
+            connection,
+            sql.SQL(
+                "INSERT INTO spine_migrate.pending (capture_id, why, row_key)"
+                " SELECT $2::bigint, 'deferred', x.source_key FROM ({}) AS x WHERE x.source_key IS NOT NULL"
+                " ON CONFLICT (capture_id, why, row_key) DO NOTHING"
+            ).format(found),
+            made.migration_id,
+            made.capture_id,
+        )
+        everything = {"capture_id": made.capture_id, "why": "all", "keys": [EVERYTHING]}
+        connection.execute(query("capture", "note_gone"), everything)

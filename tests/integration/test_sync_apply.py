@@ -1,0 +1,219 @@
+"""The applier: after any change of the legacy table the target is what the table says."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from spine_migrate.db.connect import connect
+from spine_migrate.db.queries import query
+from spine_migrate.errors import Refused
+from tests.database import Database
+from tests.legacy import Connection, Legacy, build, uuid
+from tests.syncing import apply, in_another_session, lag_of, logged, move_live
+
+
+@pytest.fixture
+def legacy(database: Database) -> Legacy:
+    return build(database.url)
+
+
+@pytest.fixture
+def live(legacy: Legacy) -> Legacy:
+    """Ten executions, moved, their changes captured."""
+    legacy.many_executions(10)
+    move_live(legacy)
+    return legacy
+
+
+def test_insert_update_delete(live: Legacy) -> None:
+    live.executions(11, 12)
+    live.execute("UPDATE executions SET status = 'failed', error = 'boom' WHERE execution_id = %s", uuid(3))
+    live.execute("DELETE FROM executions WHERE execution_id = %s", uuid(4))
+    (done,) = apply(live)
+    live.prove()
+    assert (done.applied.inserted, done.applied.updated, done.applied.deleted) == (2, 1, 1)
+    assert done.lag.nothing
+    assert not logged(live)
+
+
+def test_a_key_that_changes(live: Legacy) -> None:
+    live.execute("UPDATE executions SET execution_id = %s WHERE execution_id = %s", uuid(99), uuid(1))
+    assert sorted(filter(None, logged(live))) == [uuid(1), uuid(99)]
+    apply(live)
+    live.prove()
+    assert live.value("SELECT count(*) FROM runs") == 10
+
+
+def test_keys_that_change_places(live: Legacy) -> None:
+    """Both keys are there before and after, with each other's rows."""
+    live.execute("UPDATE executions SET execution_id = %s, error = 'was 1' WHERE execution_id = %s", uuid(50), uuid(1))
+    live.execute("UPDATE executions SET execution_id = %s WHERE execution_id = %s", uuid(1), uuid(2))
+    live.execute("UPDATE executions SET execution_id = %s WHERE execution_id = %s", uuid(2), uuid(50))
+    apply(live)
+    live.prove()
+
+
+def test_delete_and_insert_again_in_one_transaction(live: Legacy) -> None:
+    with live.connect() as connection, connection.transaction():
+        connection.execute("DELETE FROM executions WHERE execution_id = %s", (uuid(5),))
+        connection.execute(
+            "INSERT INTO executions (execution_id, pipeline_name, status) VALUES (%s, 'other', 'running')", (uuid(5),)
+        )
+    apply(live)
+    live.prove()
+    assert live.value("SELECT name FROM runs WHERE run_id = %s", uuid(5)) == "other"
+
+
+def test_what_is_not_committed_is_not_applied(live: Legacy) -> None:
+    with live.connect() as connection:
+        with connection.transaction(force_rollback=True):
+            connection.execute("UPDATE executions SET status = 'failed'")
+            apply(live)
+        assert live.value("SELECT count(*) FROM runs WHERE status = 'failed'") == 0
+    live.prove()
+
+
+def test_an_older_entry_that_commits_later(live: Legacy) -> None:
+    """Its number in the log is lower than that of entries which are long applied."""
+    with live.connect() as slow:
+        with slow.transaction():
+            slow.execute("UPDATE executions SET error = 'slow' WHERE execution_id = %s", (uuid(1),))
+            live.execute("UPDATE executions SET error = 'quick' WHERE execution_id = %s", uuid(2))
+            apply(live)
+            assert live.value("SELECT error FROM runs WHERE run_id = %s", uuid(2)) == "quick"
+        apply(live)
+    live.prove()
+
+
+def test_truncate(live: Legacy) -> None:
+    live.execute("TRUNCATE executions CASCADE")
+    live.executions(3, 77)
+    apply(live)
+    live.prove()
+    assert live.value("SELECT count(*) FROM runs") == 2
+
+
+def test_one_ends_and_another_begins_on_the_same_feed(live: Legacy) -> None:
+    """In one transaction, whatever their order: the target allows one active run per feed."""
+    feed = uuid(7000)
+    live.executions(20, status="running", feed_id=feed)
+    live.executions(21, status="completed", feed_id=feed)
+    apply(live)
+    with live.connect() as connection, connection.transaction():
+        connection.execute("UPDATE executions SET status = 'completed' WHERE execution_id = %s", (uuid(20),))
+        connection.execute("UPDATE executions SET status = 'running' WHERE execution_id = %s", (uuid(21),))
+        connection.execute("UPDATE executions SET status = 'completed' WHERE execution_id = %s", (uuid(21),))
+        connection.execute(
+            "INSERT INTO executions (execution_id, pipeline_name, status, feed_id) VALUES (%s, 'x', 'running', %s)",
+            (uuid(19), feed),
+        )
+    (done,) = apply(live)
+    assert done.applied.deferred == 0
+    live.prove()
+
+
+def test_values_of_a_unique_index_that_change_places(live: Legacy) -> None:
+    """Neither of the two can be first: both stay as they were, and are told."""
+    live.executions(30, idempotency_key="a")
+    live.executions(31, idempotency_key="b")
+    apply(live)
+    with live.connect() as connection, connection.transaction():
+        connection.execute("UPDATE executions SET idempotency_key = NULL WHERE execution_id = %s", (uuid(30),))
+        connection.execute("UPDATE executions SET idempotency_key = 'a' WHERE execution_id = %s", (uuid(31),))
+    apply(live)
+    live.prove()
+
+
+def test_a_row_that_cannot_be_carried_any_more_and_is_mended(live: Legacy) -> None:
+    """Its last good state stays on the target."""
+    live.execute("UPDATE executions SET status = 'odd' WHERE execution_id = %s", uuid(1))
+    (done,) = apply(live)
+    assert done.applied.quarantined == 1
+    assert [row[:2] for row in live.quarantine()] == [(uuid(1), "unknown_value")]
+    assert live.value("SELECT status FROM runs WHERE run_id = %s", uuid(1)) == "completed"
+    live.execute("UPDATE executions SET status = 'failed' WHERE execution_id = %s", uuid(1))
+    (done,) = apply(live)
+    assert done.applied.released == 1
+    live.prove()
+
+
+def test_a_row_in_quarantine_that_is_deleted(live: Legacy) -> None:
+    live.executions(40, status="odd")
+    apply(live)
+    assert len(live.quarantine()) == 1
+    live.execute("DELETE FROM executions WHERE execution_id = %s", uuid(40))
+    apply(live)
+    assert not live.quarantine()
+    live.prove()
+
+
+def test_links(live: Legacy) -> None:
+    """A child before its parent, a parent that changes, a parent that goes and comes again."""
+    live.executions(60, parent_execution_id=uuid(61))
+    apply(live)
+    live.executions(61)
+    apply(live)
+    live.execute("UPDATE executions SET parent_execution_id = %s WHERE execution_id = %s", uuid(2), uuid(60))
+    apply(live)
+    assert str(live.value("SELECT parent_run_id FROM runs WHERE run_id = %s", uuid(60))) == uuid(2)
+    live.execute("DELETE FROM executions WHERE execution_id = %s", uuid(2))
+    apply(live)
+    assert live.value("SELECT parent_run_id FROM runs WHERE run_id = %s", uuid(60)) is None
+    live.executions(2)
+    apply(live)
+    assert str(live.value("SELECT parent_run_id FROM runs WHERE run_id = %s", uuid(60))) == uuid(2)
+    assert not live.rows("SELECT FROM spine_migrate.link")
+
+
+def test_events_follow(legacy: Legacy) -> None:
+    """Events of new runs, runs deleted with their events, events that come before their run is applied."""
+    legacy.many_executions(5)
+    legacy.execute(
+        "INSERT INTO execution_events (event_id, execution_id, event_type, timestamp)"
+        " SELECT gen_random_uuid(), execution_id, 'started', now() FROM executions"
+    )
+    move_live(legacy, "executions", "execution_events")
+    legacy.executions(6, 7)
+    legacy.execute(
+        "INSERT INTO execution_events (event_id, execution_id, event_type, timestamp)"
+        " SELECT gen_random_uuid(), execution_id, 'completed', now() FROM executions"
+    )
+    legacy.execute("DELETE FROM execution_events WHERE execution_id = %s", uuid(1))
+    legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(1))
+    apply(legacy)
+    legacy.prove("executions", "execution_events")
+    assert legacy.value("SELECT count(*) FROM run_events") == 10
+
+
+def test_a_second_applier_is_refused_and_the_first_goes_on(live: Legacy) -> None:
+    with connect(live.url) as other:
+        name = 'capture-spine/executions|"public"."executions"|"public"."runs"'
+        assert other.execute(query("capture", "try_apply"), {"name": name}).fetchall() == [(True,)]
+        with pytest.raises(Refused, match="Another process applies"):
+            apply(live)
+
+
+def _write(connection: Connection) -> None:
+    connection.execute("UPDATE executions SET error = 'x'")
+
+
+def test_a_writer_never_waits_for_the_applier(live: Legacy) -> None:
+    """While the applier's transaction is open."""
+    with live.connect() as connection, connection.transaction():
+        connection.execute("UPDATE spine_migrate.capture SET applied_at = now()")
+        connection.execute("DELETE FROM spine_migrate.change_log")
+        writer = in_another_session(live, _write)
+        writer.join(timeout=20)
+        assert not writer.is_alive()
+    apply(live)
+    live.prove()
+
+
+def test_lag(live: Legacy) -> None:
+    assert lag_of(live).nothing
+    live.execute("UPDATE executions SET error = 'x'")
+    assert lag_of(live).entries == 10
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        live.executions(1)
+    assert lag_of(live).entries == 10
