@@ -28,6 +28,7 @@ _COMMANDS = {
         "Move capture-spine's executions and their events into runs.",
     ),
     "jobs-to-runs": ("spine_migrate.cli.move:jobs_to_runs", "Move capture-spine's legacy jobs into runs."),
+    "sync": ("spine_migrate.cli.sync:sync", "Capture what the application writes, and bring it to the target."),
     "status": ("spine_migrate.cli.status:status", "Show every migration, its step and its progress."),
     "quarantine": ("spine_migrate.cli.quarantine:quarantine", "List, show, export, retry or discard rejected rows."),
     "compare": ("spine_migrate.cli.compare:compare", "Prove that source and target agree, or list where they differ."),

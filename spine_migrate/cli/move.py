@@ -70,6 +70,11 @@ def _moving(command: Command) -> Command:
             is_flag=True,
             help="Target empty, no writers: build indexes and foreign keys after the load.",
         ),
+        click.option(
+            "--live",
+            is_flag=True,
+            help="Capture what the application writes meanwhile, and go on applying it until Ctrl-C.",
+        ),
         click.option("--wait", is_flag=True, help="Wait for another run of the same migration instead of refusing."),
         retry_option,
         click.option("--quiet", is_flag=True, help="No progress on stderr."),
@@ -123,6 +128,7 @@ def _move(
     limit: int | None,
     max_rows_per_second: float | None,
     offline: bool,
+    live: bool,
     wait: bool,
     retry_for: float,
     quiet: bool,
@@ -132,7 +138,10 @@ def _move(
     source_schema: str | None,
     target_schema: str | None,
 ) -> None:
+    if live and (offline or limit is not None):
+        raise click.UsageError("--live goes with neither --offline nor --limit.")
     from spine_migrate.backfill.run import Options, Outcome, run
+    from spine_migrate.cli.live import Live
     from spine_migrate.cli.signals import stopping
     from spine_migrate.mapping.load import load
     from spine_migrate.report import outcome as report
@@ -148,35 +157,39 @@ def _move(
         )
         return
     outcomes: list[Outcome] = []
-    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
-        for mapping in mappings:
-            left = None if limit is None else limit - sum(outcome.rows for outcome in outcomes)
-            if left == 0:
-                break
-            options = Options(
-                batch_rows=batch_size,
-                workers=workers,
-                limit=left,
-                rows_per_second=max_rows_per_second,
-                offline=offline,
-                wait=wait,
-                retry_seconds=retry_for,
-            )
-            outcomes.append(
-                run(
-                    url,
-                    mapping,
-                    options=options,
-                    stop=stop,
-                    cancel=cancel,
-                    report=progress,
-                    source_schema=source_schema,
-                    target_schema=target_schema,
+    with stopping() as (stop, cancel), Live(url, mappings, stop, retry_for, quiet=quiet) as following:
+        with shown(quiet=quiet) as progress:
+            for mapping in mappings:
+                left = None if limit is None else limit - sum(outcome.rows for outcome in outcomes)
+                if left == 0:
+                    break
+                options = Options(
+                    batch_rows=batch_size,
+                    workers=workers,
+                    limit=left,
+                    rows_per_second=max_rows_per_second,
+                    offline=offline,
+                    wait=wait,
+                    retry_seconds=retry_for,
                 )
-            )
-            if outcomes[-1].state in ("limit", "interrupted"):
-                break
-    click.echo(json.dumps(report.as_json(outcomes), indent=2) if as_json else report.as_text(outcomes))
+                outcomes.append(
+                    run(
+                        url,
+                        mapping,
+                        options=options,
+                        stop=stop,
+                        cancel=cancel,
+                        report=progress,
+                        source_schema=source_schema,
+                        target_schema=target_schema,
+                        prepare=following.prepare if live else None,
+                    )
+                )
+                if outcomes[-1].state in ("limit", "interrupted"):
+                    break
+        click.echo(json.dumps(report.as_json(outcomes), indent=2) if as_json else report.as_text(outcomes))
+        if live and outcomes[-1].state != "interrupted":
+            following.wait()
     if outcomes[-1].state == "interrupted":
         raise click.exceptions.Exit(Interrupted.exit_code)
     if not all(outcome.clean for outcome in outcomes):

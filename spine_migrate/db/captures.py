@@ -14,6 +14,8 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 
 FORWARD, REVERSE = "forward", "reverse"
+# A row that was put off as often has been tried in vain.
+MOST_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,24 @@ class Captured:
 @dataclass(frozen=True)
 class Lag:
     """What is not applied: ``entries`` of the log (counted up to 100,000), the age of the oldest in ``seconds``; rows
-    that are ``deferred``; keys that were ``gone`` and are looked at once more.
+    that are ``deferred``, of which those ``stuck`` have been tried in vain for long; keys that were ``gone`` and are
+    looked at once more.
     """
 
-    entries: int
-    seconds: float
-    deferred: int
-    gone: int
+    entries: int = 0
+    seconds: float = 0.0
+    deferred: int = 0
+    stuck: int = 0
+    gone: int = 0
 
     @property
     def nothing(self) -> bool:
         return not (self.entries or self.deferred or self.gone)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing can be done about what is left, if anything is."""
+        return not (self.entries or self.gone) and self.deferred == self.stuck
 
 
 def captures(connection: Connection, migrations: Sequence[int]) -> list[Captured]:
@@ -62,7 +71,9 @@ def captured(connection: Connection, migration_id: int, direction: str) -> Captu
 
 def lag(connection: Connection, capture_id: int) -> Lag:
     with connection.cursor(row_factory=class_row(Lag)) as cursor:
-        (found,) = cursor.execute(query("capture", "lag"), {"capture_id": capture_id}).fetchall()
+        (found,) = cursor.execute(
+            query("capture", "lag"), {"capture_id": capture_id, "attempts": MOST_ATTEMPTS}
+        ).fetchall()
     return found
 
 

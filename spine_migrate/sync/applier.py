@@ -20,14 +20,14 @@ from datetime import datetime
 
 import psycopg
 
-from spine_migrate.db.captures import alone
+from spine_migrate.db.captures import MOST_ATTEMPTS, alone
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.sync.changes import Changes
 from spine_migrate.sync.work import Applied, Work, run
 
-# A row that was put off as often, for as many seconds, goes to quarantine with what stands in its way.
-MOST_ATTEMPTS, LONGEST_SECONDS = 20, 30.0
+# A row that was put off for as many seconds, and tried in vain, goes to quarantine with what stands in its way.
+LONGEST_SECONDS = 30.0
 EVERYTHING = ""
 
 

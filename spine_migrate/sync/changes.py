@@ -175,6 +175,27 @@ class Changes:
         )
         return query, parameters.values
 
+    def park(self, keys: Sequence[str], index_names: set[str]) -> Statement | None:
+        """Empty what rows have in some unique indexes, so that they can exchange it; None where that cannot be."""
+        columns = {
+            name
+            for index in self.guard.indexes
+            if index.name in index_names
+            for name in index.columns
+            if name and name in self.statements.columns and not self.binding.mapping.target.columns[name].not_null
+        }
+        if not columns:
+            return None
+        parameters = Parameters()
+        query = sql.SQL("UPDATE {target} AS t SET {sets} WHERE t.{key} = ANY(ARRAY({keys})) AND {ours}").format(
+            target=self.binding.target.identifier,
+            sets=sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in sorted(columns)),
+            key=self._target_key,
+            keys=self.led_to(keys)(parameters),
+            ours=is_ours(self.binding, "t"),
+        )
+        return query, parameters.values
+
     def taken_by(self, keys: Sequence[str], index_name: str) -> Statement | None:
         """The target rows that stand where rows want to stand in an index; None where it is none of the target's."""
         index = next((one for one in self.guard.indexes if one.name == index_name), None)

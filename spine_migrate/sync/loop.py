@@ -22,9 +22,9 @@ from spine_migrate.carry.tables import guard_of, lock_name, parent_of
 from spine_migrate.db import captures
 from spine_migrate.db.captures import Captured, Lag, barrier
 from spine_migrate.db.connect import PINNED, Connection, connect
-from spine_migrate.db.faults import explained, retrying
+from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.queries import query
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Refused, ServerFault
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.sync.applier import Applier
 from spine_migrate.sync.capture import verify
@@ -44,13 +44,22 @@ APPLIER_SETTINGS = {
 # Seconds between two looks: at an empty log, at rows that were put off, at keys that were gone, at quarantine, at the
 # triggers.
 IDLE, SOON, SETTLING, DEPENDENT, CHECK = 0.2, 0.5, 2.0, 10.0, 30.0
+# Before a lost server is looked for again.
+RECONNECT = 0.5
+CONTENDED = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+)
 # Transactions for one capture before the next has its turn.
 TURN = 20
 
 
 @dataclass(frozen=True)
 class Options:
-    """``batch_rows``: entries of one transaction. ``once``: stop as soon as nothing is left to apply."""
+    """``batch_rows``: entries of one transaction. ``once``: stop as soon as nothing is left that can be
+    applied.
+    """
 
     batch_rows: int = 2000
     once: bool = False
@@ -64,7 +73,7 @@ class Followed:
     migration_id: int
     mapping: str
     applied: Applied = field(default_factory=Applied)
-    lag: Lag = field(default_factory=lambda: Lag(0, 0.0, 0, 0))
+    lag: Lag = field(default_factory=Lag)
 
 
 @dataclass
@@ -92,12 +101,16 @@ def follow(
     Raises Refused (``nothing-captured``, ``already-running``, ``capture-broken``), ServerFault.
     """
     loop = _Loop(mappings, options, stop, report)
-    try:
-        retrying(seconds=options.retry_seconds, stop=stop)(loop.session, url)
-    except psycopg.Error as error:
-        if not stop.is_set():
-            raise explained(error) from error
-    return list(loop.followed.values())
+    while True:
+        try:
+            loop.session(url)
+        except (psycopg.Error, ServerFault) as error:
+            if not stop.is_set() and (not is_transient(error) or loop.silent_for > options.retry_seconds):
+                raise error if isinstance(error, ServerFault) else explained(error) from error
+        else:
+            return list(loop.followed.values())
+        if stop.wait(RECONNECT):
+            return list(loop.followed.values())
 
 
 class _Loop:
@@ -107,7 +120,13 @@ class _Loop:
         self._stop = stop
         self._report = report
         self._due: dict[str, float] = {}
+        self._well_at = time.monotonic()
         self.followed: dict[int, Followed] = {}
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since something went well."""
+        return time.monotonic() - self._well_at
 
     def session(self, url: str | None) -> None:
         """As long as one connection lasts."""
@@ -117,7 +136,12 @@ class _Loop:
             while True:
                 if self._is_due("members", CHECK if members and self._options.once else SETTLING):
                     members = self._members(connection, members)
-                busy = self._cycle(connection, members)
+                try:
+                    busy = self._cycle(connection, members)
+                except CONTENDED:
+                    # Somebody wrote the same rows; what was not applied is in the log still.
+                    busy = not self._stop.wait(IDLE)
+                self._well_at = time.monotonic()
                 if self._is_due("report", 1.0):
                     self._tell(connection, members)
                 if self._stop.is_set() or (self._options.once and not busy and self._caught_up(connection, members)):
@@ -226,7 +250,7 @@ class _Loop:
         links.complete(connection, member.known.tables.binding, member.captured.migration_id, everything_moved=False)
 
     def _caught_up(self, connection: Connection, members: list[_Member]) -> bool:
-        return all(captures.lag(connection, member.captured.capture_id).nothing for member in members)
+        return all(captures.lag(connection, member.captured.capture_id).idle for member in members)
 
     def _tell(self, connection: Connection, members: list[_Member]) -> None:
         for member in members:

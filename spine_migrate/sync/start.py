@@ -7,7 +7,7 @@ import threading
 from psycopg import sql
 
 from spine_migrate.carry import references
-from spine_migrate.carry.tables import Tables
+from spine_migrate.carry.tables import Tables, lock_name
 from spine_migrate.db import captures, catalog, ledger
 from spine_migrate.db.captures import Captured
 from spine_migrate.db.connect import Connection
@@ -51,7 +51,16 @@ def start(
 def stop_capture(
     connection: Connection, tables: Tables, found: Captured, *, patience: Patience, stop: threading.Event
 ) -> None:
-    """Capture no more; what was logged and not applied is lost. The caller holds the migration's lock."""
+    """Capture no more; what was logged and not applied is forgotten. The caller holds the migration's lock.
+
+    Raises Refused (``already-running``) where an applier is at work, Interrupted where a lock cannot be had.
+    """
+    ((alone,),) = connection.execute(query("capture", "try_apply"), {"name": lock_name(tables)}).fetchall()
+    if not alone:
+        raise Refused(
+            "already-running",
+            f"A process applies the changes of {tables.binding.mapping.name}; stop it first (Ctrl-C to sync run).",
+        )
     capture.remove(connection, found, key=tables.binding.mapping.key, patience=patience, stop=stop)
     references.drop(connection, tables.target.oid)
 

@@ -109,6 +109,24 @@ class Work:
             [key for key in here if key in ours and key not in out and key not in leaving],
             lambda part: self._update(part, links),
         )
+        self._exchange(ours, links)
+
+    def _exchange(self, ours: set[str], links: set[str]) -> None:
+        """Rows that want each other's place in a unique index: none can be first, so all give theirs up first."""
+        late = {key: error for key, error in self._late.items() if error.sqlstate == UNIQUE and key in ours}
+        park = self.changes.park(list(late), {error.diag.constraint_name or "" for error in late.values()})
+        if park is None:
+            return
+        try:
+            with self.connection.transaction():
+                run(self.connection, park)
+                updated = self._update(list(late), links)
+        except psycopg.Error as error:
+            if not blames_row(error):
+                raise
+            return
+        self.done.updated += updated
+        self._late = {key: error for key, error in self._late.items() if key not in late}
 
     def _leaving(self, keys: list[str]) -> set[str]:
         statement = self.changes.leaving(keys) if keys else None

@@ -8,6 +8,7 @@ import pytest
 from spine_migrate.db.connect import connect
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
+from spine_migrate.sync import applier, loop
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
 from tests.syncing import apply, in_another_session, lag_of, logged, move_live
@@ -114,15 +115,35 @@ def test_one_ends_and_another_begins_on_the_same_feed(live: Legacy) -> None:
 
 
 def test_values_of_a_unique_index_that_change_places(live: Legacy) -> None:
-    """Neither of the two can be first: both stay as they were, and are told."""
+    """Neither of the two rows can be first."""
     live.executions(30, idempotency_key="a")
     live.executions(31, idempotency_key="b")
     apply(live)
     with live.connect() as connection, connection.transaction():
         connection.execute("UPDATE executions SET idempotency_key = NULL WHERE execution_id = %s", (uuid(30),))
         connection.execute("UPDATE executions SET idempotency_key = 'a' WHERE execution_id = %s", (uuid(31),))
+        connection.execute("UPDATE executions SET idempotency_key = 'b' WHERE execution_id = %s", (uuid(30),))
+    (done,) = apply(live)
+    assert done.applied.deferred == 0
+    live.prove()
+
+
+def test_a_place_that_stays_taken(live: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a row of the runtime's: after some attempts it is quarantined beside that row; it moves when it is free."""
+    monkeypatch.setattr(applier, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(applier, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SOON", 0.0)
+    monkeypatch.setattr(loop, "DEPENDENT", 0.0)
+    live.execute("INSERT INTO runs (run_id, kind, name, idempotency_key) VALUES (%s, 'task', 'x', 'k')", uuid(900))
+    live.executions(41, idempotency_key="k")
+    apply(live)
+    assert live.quarantine() == [(uuid(41), "unique_conflict", None, "23505", "uq_idempotency")]
+    assert live.value("SELECT colliding_row ->> 'run_id' FROM spine_migrate.quarantine") == uuid(900)
+    live.execute("UPDATE runs SET idempotency_key = NULL WHERE run_id = %s", uuid(900))
+    live.executions(42)
     apply(live)
     live.prove()
+    assert not live.quarantine()
 
 
 def test_a_row_that_cannot_be_carried_any_more_and_is_mended(live: Legacy) -> None:

@@ -115,13 +115,16 @@ SELECT since FROM spine_migrate.pending WHERE capture_id = %(capture_id)s AND wh
 DELETE FROM spine_migrate.pending WHERE capture_id = %(capture_id)s AND why = 'all' AND since = %(since)s;
 
 -- name: lag
--- What is not applied yet: entries, at most a hundred thousand are counted; the age of the oldest; what waits, by why.
+-- What is not applied yet: entries, at most a hundred thousand are counted; the age of the oldest; what waits; of
+-- what was put off, what has been tried in vain for long.
 SELECT (SELECT count(*) FROM (SELECT FROM spine_migrate.change_log WHERE capture_id = c.capture_id LIMIT 100000) AS x)
            AS entries,
        coalesce((SELECT extract(epoch FROM clock_timestamp() - l.at) FROM spine_migrate.change_log l
                   WHERE l.capture_id = c.capture_id ORDER BY l.change_id LIMIT 1), 0)::float8 AS seconds,
        (SELECT count(*) FROM spine_migrate.pending p WHERE p.capture_id = c.capture_id AND p.why = 'deferred')
            AS deferred,
+       (SELECT count(*) FROM spine_migrate.pending p
+         WHERE p.capture_id = c.capture_id AND p.why = 'deferred' AND p.attempts >= %(attempts)s) AS stuck,
        (SELECT count(*) FROM spine_migrate.pending p WHERE p.capture_id = c.capture_id AND p.why <> 'deferred')
            AS gone
   FROM spine_migrate.capture c
@@ -171,3 +174,15 @@ SELECT source_key FROM spine_migrate.quarantine
  WHERE migration_id = %(migration_id)s AND discarded_at IS NULL
    AND reason IN ('parent_quarantined', 'orphan', 'unique_conflict', 'key_taken')
  ORDER BY updated_at LIMIT %(limit)s;
+
+-- name: applied_by
+-- The session that applies the changes of a migration; none where nobody does.
+SELECT pid FROM pg_locks
+ WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%(name)s, 7743);
+
+-- name: put_off_rows
+-- Rows that wait longest, and for what.
+SELECT row_key, attempts, detail FROM spine_migrate.pending
+ WHERE capture_id = %(capture_id)s AND why = 'deferred' ORDER BY since LIMIT %(limit)s;

@@ -1,0 +1,85 @@
+"""A backfill beside the applier of changes: the one in the foreground, the other in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import click
+
+from spine_migrate.carry.tables import Tables
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.patience import Patience
+from spine_migrate.mapping.model import Mapping
+from spine_migrate.report import sync as report
+from spine_migrate.sync.loop import Options, follow
+from spine_migrate.sync.start import start
+
+_GLANCE = 0.2
+
+
+class Live:
+    """A context manager. The applier begins with the first capture and ends with the block, or where it fails: ``stop``
+    is set then, and the block raises what it raised.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        mappings: Sequence[Mapping],
+        stop: threading.Event,
+        retry_for: float,
+        *,
+        quiet: bool,
+    ) -> None:
+        self._url = url
+        self._mappings = mappings
+        self._stop = stop
+        self._retry_for = retry_for
+        self._quiet = quiet
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="spine-applier")
+        self._following: Future[object] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def prepare(self, connection: Connection, tables: Tables, migration_id: int) -> None:
+        """What a run calls before its first batch."""
+        start(connection, tables, migration_id, patience=Patience(), stop=self._stop)
+        if self._following is None:
+            self._following = self._pool.submit(self._follow)
+
+    def _follow(self) -> None:
+        try:
+            follow(
+                self._url,
+                mappings=self._mappings,
+                options=Options(retry_seconds=self._retry_for),
+                stop=self._over,
+                report=report.lines(quiet=self._quiet),
+            )
+        finally:
+            self._stop.set()
+
+    def wait(self) -> None:
+        """Until Ctrl-C, or the applier fails."""
+        click.echo("History is moved; what is written now follows until Ctrl-C.", err=True)
+        while not self._stop.wait(_GLANCE):
+            continue
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        if self._following is None:
+            return
+        failure = self._following.exception()
+        if failure is not None and error is None:
+            raise failure
+        if error is None:
+            click.echo("Writes are captured all the same; spine-migrate sync run goes on applying them.", err=True)

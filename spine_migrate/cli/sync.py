@@ -1,0 +1,244 @@
+"""``spine-migrate sync``: changes of the legacy tables are captured, and follow to the target."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
+
+if TYPE_CHECKING:
+    from spine_migrate.carry.known import Known
+    from spine_migrate.db.connect import Connection
+    from spine_migrate.mapping.model import Mapping
+    from spine_migrate.sync.loop import Followed
+
+_MAPPINGS = click.option(
+    "--mapping",
+    multiple=True,
+    metavar="NAME_OR_FILE",
+    help="This migration alone, by its mapping's name or .toml file; more than once for several.",
+)
+_LOCK_TIMEOUT = click.option(
+    "--lock-timeout",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    metavar="MS",
+    help="The longest that one attempt to lock a table waits, and whoever queues behind it.",
+)
+_LOCK_WITHIN = click.option(
+    "--lock-within",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up after attempts of so long, with exit code 4.",
+)
+
+
+@click.group()
+def sync() -> None:
+    """Capture what the application writes to the legacy tables, and bring it to the target.
+
+    Triggers append the key of each row that is written to a log, in the writer's own transaction; they do nothing else.
+    sync run reads the rows as they are then and brings the target up to date. executions-to-runs --live does both.
+    """
+
+
+@sync.command(
+    epilog="""\b
+Examples:
+  spine-migrate sync start
+  spine-migrate sync start --mapping capture-spine/executions --lock-timeout 100
+
+It creates triggers, which takes SHARE ROW EXCLUSIVE on the table: it waits for the writers in flight for at
+most --lock-timeout, gives up, and tries again a moment later. What was moved before and has changed since is
+found by a comparison, and left to sync run.
+
+Exit codes: 0; 3 where a precondition is missing; 4 where the lock could not be had."""
+)
+@_MAPPINGS
+@_LOCK_TIMEOUT
+@_LOCK_WITHIN
+@click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
+@retry_option
+@json_option
+@target_option
+def start(
+    *,
+    mapping: tuple[str, ...],
+    lock_timeout: int,
+    lock_within: float,
+    wait: bool,
+    retry_for: float,
+    as_json: bool,
+    target: str | None,
+) -> None:
+    """Begin to capture the writes of migrations that have begun."""
+    from spine_migrate.db.patience import Patience
+    from spine_migrate.sync.start import start as begin
+
+    mappings = _loaded(mapping)
+    patience = Patience(lock_timeout, lock_within)
+    with _held(target, mappings, wait=wait, retry_for=retry_for) as (connection, members, stop):
+        for one in members:
+            begin(connection, one.tables, one.migration.migration_id, patience=patience, stop=stop)
+    _show(target, mappings, as_json=as_json)
+
+
+@sync.command(
+    epilog="""\b
+Examples:
+  spine-migrate sync run
+  spine-migrate sync run --once --json
+
+It can be stopped, killed and started again at any moment. Of two at once for one migration the second is
+refused. Stop it with Ctrl-C: writes are captured all the same, and applied the next time.
+
+Exit codes: 0; 3 where nothing is captured or somebody applies it already; 5 where the server was lost for
+longer than --retry-for."""
+)
+@_MAPPINGS
+@click.option("--once", is_flag=True, help="Stop as soon as nothing is left that can be applied.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 100_000),
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Changes of one transaction.",
+)
+@retry_option
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@json_option
+@target_option
+def run(
+    *,
+    mapping: tuple[str, ...],
+    once: bool,
+    batch_size: int,
+    retry_for: float,
+    quiet: bool,
+    as_json: bool,
+    target: str | None,
+) -> None:
+    """Apply captured changes to the target until told to stop."""
+    from spine_migrate.cli.signals import stopping
+    from spine_migrate.report import sync as report
+    from spine_migrate.sync.loop import Options, follow
+
+    with stopping() as (stop, _):
+        options = Options(batch_rows=batch_size, once=once, retry_seconds=retry_for)
+        followed: list[Followed] = follow(
+            target, mappings=_loaded(mapping), options=options, stop=stop, report=report.lines(quiet=quiet)
+        )
+    click.echo(json.dumps(report.followed_json(followed), indent=2) if as_json else report.followed_text(followed))
+
+
+@sync.command(
+    epilog="""\b
+Examples:
+  spine-migrate sync status
+  spine-migrate sync status --json
+
+Exit codes: 0 up to date or on the way, 1 where rows have been put off for long."""
+)
+@_MAPPINGS
+@json_option
+@target_option
+def status(*, mapping: tuple[str, ...], as_json: bool, target: str | None) -> None:
+    """Show what is captured, how far behind the target is, and who applies it."""
+    if _show(target, _loaded(mapping), as_json=as_json):
+        raise click.exceptions.Exit(1)
+
+
+@sync.command(
+    epilog="""\b
+Examples:
+  spine-migrate sync stop
+  spine-migrate sync stop --mapping capture-spine/executions --yes
+
+From then on the target does not follow any more, and what was captured and not applied is forgotten; sync
+start begins anew, with a comparison that finds what has changed meanwhile.
+
+Exit codes: 0; 3 where a run is at work; 4 where the lock could not be had."""
+)
+@_MAPPINGS
+@_LOCK_TIMEOUT
+@_LOCK_WITHIN
+@click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
+@retry_option
+@yes_option
+@json_option
+@target_option
+def stop(
+    *,
+    mapping: tuple[str, ...],
+    lock_timeout: int,
+    lock_within: float,
+    wait: bool,
+    retry_for: float,
+    yes: bool,
+    as_json: bool,
+    target: str | None,
+) -> None:
+    """Capture no more: drop the triggers and the log."""
+    from spine_migrate.db import captures
+    from spine_migrate.db.patience import Patience
+    from spine_migrate.sync.start import stop_capture
+
+    mappings = _loaded(mapping)
+    patience = Patience(lock_timeout, lock_within)
+    if not yes:
+        _show(target, mappings, as_json=False, to_stderr=True)
+        click.confirm("Stop capturing changes?", abort=True, err=True)
+    with _held(target, mappings, wait=wait, retry_for=retry_for) as (connection, members, asked_to_stop):
+        for one in members:
+            found = captures.captured(connection, one.migration.migration_id, captures.FORWARD)
+            if found is not None:
+                stop_capture(connection, one.tables, found, patience=patience, stop=asked_to_stop)
+    _show(target, mappings, as_json=as_json)
+
+
+@contextmanager
+def _held(
+    target: str | None, mappings: list[Mapping], *, wait: bool, retry_for: float
+) -> Iterator[tuple[Connection, list[Known], threading.Event]]:
+    """A connection, the migrations of these mappings or all, with their locks, and what Ctrl-C sets."""
+    from spine_migrate.carry.known import chosen, held, known
+    from spine_migrate.cli.signals import stopping
+
+    def find(connection: Connection) -> list[Known]:
+        names = [one.name for one in mappings]
+        return [known(connection, one, mappings) for one in chosen(connection, mappings=names)]
+
+    with (
+        stopping() as (stop, cancel),
+        held(target, find, stop=stop, cancel=cancel, retry_seconds=retry_for, wait=wait) as (connection, members, _),
+    ):
+        yield connection, members, stop
+
+
+def _loaded(names: tuple[str, ...]) -> list[Mapping]:
+    from spine_migrate.mapping.load import load
+
+    return [load(name) for name in names]
+
+
+def _show(target: str | None, mappings: list[Mapping], *, as_json: bool, to_stderr: bool = False) -> bool:
+    """Print where the captures stand; whether rows are stuck."""
+    from spine_migrate.db.connect import PINNED, connect
+    from spine_migrate.report import sync as report
+    from spine_migrate.sync.state import states
+
+    with connect(target, settings=PINNED) as connection:
+        found = states(connection, [one.name for one in mappings])
+    text = json.dumps(report.states_json(found), indent=2) if as_json else report.states_text(found)
+    click.echo(text, err=to_stderr)
+    return any(one.lag.stuck for one in found)
