@@ -127,9 +127,11 @@ def _complete(binding: Binding, column: str) -> sql.Composed:
 
 def _mark_broken(binding: Binding) -> sql.Composed:
     return sql.SQL(
-        "UPDATE spine_migrate.link AS l SET state = CASE WHEN EXISTS ("
-        "SELECT FROM {source} AS s WHERE {forward_key} = l.wanted::{type}) THEN 'waiting' ELSE 'broken' END"
-        " WHERE l.migration_id = $1"
+        "UPDATE spine_migrate.link AS l SET state = x.state FROM ("
+        "SELECT w.target_key, w.field, CASE WHEN EXISTS ("
+        "SELECT FROM {source} AS s WHERE {forward_key} = w.wanted::{type}) THEN 'waiting' ELSE 'broken' END AS state"
+        " FROM spine_migrate.link AS w WHERE w.migration_id = $1) AS x"
+        " WHERE l.migration_id = $1 AND l.target_key = x.target_key AND l.field = x.field AND l.state <> x.state"
     ).format(source=binding.source.identifier, forward_key=key(binding, "s"), type=_key_type(binding))
 
 

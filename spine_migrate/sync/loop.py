@@ -145,6 +145,8 @@ class _Loop:
                 if self._is_due("report", 1.0):
                     self._tell(connection, members)
                 if self._stop.is_set() or (self._options.once and not busy and self._caught_up(connection, members)):
+                    for member in members:
+                        _complete_links(connection, member, judge=not self._stop.is_set())
                     self._tell(connection, members)
                     return
                 if not busy:
@@ -161,8 +163,7 @@ class _Loop:
     def _members(self, connection: Connection, before: list[_Member]) -> list[_Member]:
         """The captures there are, those first whose rows others refer to."""
         names = [mapping.name for mapping in self._mappings]
-        migrations = chosen(connection, mappings=names) if not before else chosen(connection)
-        migrations = [one for one in migrations if not names or one.mapping in names]
+        migrations = [one for one in chosen(connection) if not names or one.mapping in names]
         found = {
             one.migration_id: one
             for one in captures.captures(connection, [one.migration_id for one in migrations])
@@ -221,6 +222,7 @@ class _Loop:
                 member.followed.applied.add(member.applier.deferred(connection, limit=limit, patient=busy))
             if settling:
                 self._settle(connection, member)
+                _complete_links(connection, member, judge=dependent)
             if dependent:
                 member.followed.applied.add(member.applier.dependent(connection, limit=limit))
         if self._is_due("check", CHECK):
@@ -230,7 +232,7 @@ class _Loop:
         return busy
 
     def _settle(self, connection: Connection, member: _Member) -> None:
-        """Keys that were gone once more, after a barrier; then links whose rows have come."""
+        """Keys that were gone once more, after a barrier."""
         applier, limit = member.applier, self._options.batch_rows
         noted = applier.noted(connection, limit=limit)
         everything = applier.awaits_everything(connection)
@@ -247,7 +249,6 @@ class _Loop:
                 if removed is None or not removed.deleted:
                     break
                 member.followed.applied.add(removed)
-        links.complete(connection, member.known.tables.binding, member.captured.migration_id, everything_moved=False)
 
     def _caught_up(self, connection: Connection, members: list[_Member]) -> bool:
         return all(captures.lag(connection, member.captured.capture_id).idle for member in members)
@@ -256,3 +257,11 @@ class _Loop:
         for member in members:
             member.followed.lag = captures.lag(connection, member.captured.capture_id)
         self._report([member.followed for member in members])
+
+
+def _complete_links(connection: Connection, member: _Member, *, judge: bool) -> None:
+    """Links whose rows have come. To ``judge`` those that lead nowhere, all rows must have been moved."""
+    migration_id = member.captured.migration_id
+    ((step,),) = connection.execute(query("capture", "step"), {"migration_id": migration_id}).fetchall()
+    everything = judge and step != "backfill"
+    links.complete(connection, member.known.tables.binding, migration_id, everything_moved=everything)
