@@ -31,11 +31,13 @@ def printed(database: Database, role: Role, *command: str) -> list[dict[str, Any
 
 
 def give(database: Database, role: Role, *command: str) -> list[Held]:
-    """Run what is printed for a command, as the owner of the database; what the role holds by it."""
+    """Run what is printed for a command, as a superuser: membership in an owner is nobody else's to give. Gives what
+    the role holds by it.
+    """
     grants = printed(database, role, *command)
-    with database.connect(autocommit=True) as owner:
+    with database.connect_admin(autocommit=True) as admin:
         for grant in grants:
-            owner.execute(sql.SQL(grant["statement"]))
+            admin.execute(sql.SQL(grant["statement"]))
     return [held for grant in grants for held in _held(grant, role)]
 
 

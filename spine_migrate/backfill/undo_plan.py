@@ -12,7 +12,7 @@ from spine_migrate.carry import references
 from spine_migrate.carry.control import SETTINGS
 from spine_migrate.carry.known import Known, chosen, known, requires
 from spine_migrate.carry.references import Reference
-from spine_migrate.db import ledger
+from spine_migrate.db import captures, ledger
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
@@ -100,6 +100,12 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
                 "offline-unfinished",
                 f"The offline load of {one.mapping.name} (migration {one.migration.migration_id}) is not finished; "
                 f"run the command that began it again first.",
+            )
+        if captures.captured(connection, one.migration.migration_id, captures.FORWARD) is not None:
+            raise Refused(
+                "changes-captured",
+                f"Changes of {one.tables.source.name} are captured, so what is removed would come again; "
+                f"spine-migrate sync stop first.",
             )
         for other in ledger.migrations(connection):
             if other.migration_id in numbers or other.step == "undoing":

@@ -22,10 +22,13 @@ LEDGER = "spine_migrate"
 
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
-REPAIR = "repair"
+REPAIR, SYNC = "repair", "sync"
 
 _READ = ("SELECT",)
-_SOURCE = dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ)
+_SOURCE = {
+    **dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ),
+    SYNC: ("SELECT", "TRIGGER"),
+}
 _TARGET = {
     DRY_RUN: _READ,
     MOVE: ("SELECT", "INSERT"),
@@ -34,8 +37,9 @@ _TARGET = {
     QUARANTINE: ("SELECT", "INSERT"),
     UNDO: ("SELECT", "DELETE"),
     REPAIR: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    SYNC: ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
-_INSERTS = (MOVE, OFFLINE, QUARANTINE, REPAIR)
+_INSERTS = (MOVE, OFFLINE, QUARANTINE, REPAIR, SYNC)
 _LINKS = (MOVE, OFFLINE, QUARANTINE, UNDO)
 _MOVED = {
     "migration": ("SELECT", "INSERT", "UPDATE"),
@@ -43,6 +47,7 @@ _MOVED = {
     "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "deferred_ddl": _READ,
+    "capture": _READ,
     "audit": ("INSERT",),
 }
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -57,6 +62,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": _READ,
+        "capture": _READ,
         "audit": ("INSERT",),
     },
     UNDO: {
@@ -65,6 +71,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "quarantine": ("SELECT", "DELETE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": ("SELECT", "DELETE"),
+        "capture": _READ,
         "audit": ("INSERT",),
     },
     REPAIR: {
@@ -73,8 +80,19 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "quarantine": ("SELECT", "INSERT", "UPDATE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "deferred_ddl": _READ,
+        "capture": _READ,
         "audit": ("INSERT",),
         "repair": ("INSERT",),
+    },
+    SYNC: {
+        "migration": _READ,
+        "checkpoint": ("SELECT", "UPDATE"),
+        "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "capture": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "change_log": ("SELECT", "INSERT", "DELETE"),
+        "pending": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "audit": ("INSERT",),
     },
 }
 COMMANDS = (UPGRADE, *_LEDGER_TABLES)
@@ -138,6 +156,7 @@ class Tables:
     database: str
 
     source: Name
+    source_owner: Owner | None
     leaves: tuple[Name, ...]
     target: Name
     target_owner: Owner | None
@@ -167,6 +186,7 @@ def tables(
     return Tables(
         database=here(connection)[0],
         source=source_name,
+        source_owner=None if isinstance(source, Name) else owner_of(connection, source),
         leaves=tuple(leaf for leaf in parts if leaf != source_name),
         target=target if isinstance(target, Name) else target.name,
         target_owner=owner,
@@ -223,6 +243,11 @@ def _further(command: str, move: Tables) -> Iterator[Grant]:
             yield from _on_table(name, _READ)
     if command == OFFLINE:
         yield from _for_offline(move)
+    if command == SYNC:
+        # A function is made there, and its triggers are to fire always, which is the owner's to say.
+        yield Grant("SCHEMA", (LEDGER,), ("CREATE",))
+        if move.source_owner is not None:
+            yield Grant("ROLE", (move.source_owner.name,), superuser=move.source_owner.superuser)
 
 
 def _for_offline(move: Tables) -> Iterator[Grant]:

@@ -104,8 +104,10 @@ def test_killed_while_the_application_writes(legacy: Legacy, chance: random.Rand
 
 def _written_is_there(legacy: Legacy, told: list[Told]) -> None:
     """Every committed write of the writers' own rows, on both sides."""
-    old = dict(legacy.rows("SELECT execution_id::text, error FROM executions WHERE pipeline_name = 'live'"))
-    new = dict(legacy.rows("SELECT run_id::text, error FROM runs WHERE name = 'live'"))
+    old: dict[str, str | None] = dict(
+        legacy.rows("SELECT execution_id::text, error FROM executions WHERE pipeline_name = 'live'")
+    )
+    new: dict[str, str | None] = dict(legacy.rows("SELECT run_id::text, error FROM runs WHERE name = 'live'"))
     for one in told:
         for key, text in one.mine.items():
             assert (old.get(key), new.get(key)) == (text, text), key
