@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from spine_migrate.execution import invariants
-from spine_migrate.execution.errors import TransitionError
+from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.ledgers.filtering import fits
 from spine_migrate.execution.ledgers.memory_tables import WAITING, Handoff, Tables
-from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
+from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, Ending, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
     CLAIM_LOST,
     EXPIRED,
@@ -290,6 +290,23 @@ class MemoryLedger:
             return [
                 self._reap(run, backoff_seconds) for run in self._tables.ripe(RunStatus.RUNNING, limit, self._clock())
             ]
+
+    def end_unclaimed(self, run: RunRecord, ending: Ending, *, worker: str, why: str) -> bool:
+        invariants.json_value("result", ending.result)
+        with self._lock:
+            try:
+                claim = self.claim(run.run_id, worker, lease_seconds=None, attempt=run.attempt)
+            except (ExecutionNotFoundError, TransitionError):
+                return False
+            self._tables.note(claim.run.run_id, EventType.ALERT_TRIGGERED, {"executing": as_text(why)}, self._clock())
+            if ending.status is RunStatus.COMPLETED:
+                self.complete(run.run_id, ending.result, fence=claim.fence)
+            elif ending.status is RunStatus.CANCELLED:
+                self.cancel(run.run_id, ending.error or "", fence=claim.fence)
+            else:
+                dead = ending.status is RunStatus.DEAD_LETTERED
+                self.fail(run.run_id, ending.error or "", ending.error_type, dead=dead, fence=claim.fence)
+        return True
 
     def _reap(self, run: RunRecord, backoff_seconds: float) -> RunRecord:
         handoff = self._tables.handoffs[run.run_id]
