@@ -210,19 +210,26 @@ class MemoryLedger:
             handoff.next_at = self._clock() + timedelta(seconds=lease_seconds)
             return handoff.cancel_requested
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         invariants.json_value("result", result)
         with self._lock:
-            run = self._allowed(run_id, RunStatus.COMPLETED, fence)
+            run = self._allowed(run_id, RunStatus.COMPLETED, fence, attempt)
             run.result, run.error, run.error_type = as_json(result), None, None
             return self._end(run.run_id, RunStatus.COMPLETED, EventType.COMPLETED, {})
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
         status = RunStatus.DEAD_LETTERED if dead else RunStatus.FAILED
         with self._lock:
-            run = self._allowed(run_id, status, fence)
+            run = self._allowed(run_id, status, fence, attempt)
             run.error, run.error_type = storable_error(error, error_type)
             event = EventType.DEAD_LETTERED if dead else EventType.FAILED
             return self._end(run.run_id, status, event, {"error": run.error, "error_type": run.error_type})
@@ -357,10 +364,14 @@ class MemoryLedger:
         if self._tables.handoffs[run.run_id].cancel_requested:
             raise self._refuse(run.run_id, RunStatus.PENDING, TO_BE_CANCELLED)
 
-    def _allowed(self, run_id: str, wanted: RunStatus, fence: int | None = None) -> RunRecord:
+    def _allowed(
+        self, run_id: str, wanted: RunStatus, fence: int | None = None, attempt: int | None = None
+    ) -> RunRecord:
         run = self._tables.run(run_id)
         if fence is not None and self._tables.handoffs[run.run_id].fence != fence:
             raise self._refuse(run.run_id, wanted, CLAIM_LOST)
+        if attempt not in (None, run.attempt):
+            raise self._refuse(run.run_id, wanted, OTHER_ATTEMPT)
         if run.status not in SOURCES[wanted]:
             raise self._refuse(run.run_id, wanted, NO_STEP)
         return run

@@ -175,15 +175,24 @@ class PostgresLedger:
         values = {"run_id": run_id, "fence": fence, "lease": lease_seconds}
         return bool(self._change("renew", values, RunStatus.RUNNING)["cancel_requested"])
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         invariants.json_value("result", result)
-        return self._finish(run_id, RunStatus.COMPLETED, fence=fence, result=result)
+        values = finishing(run_id, RunStatus.COMPLETED, fence=fence, attempt=attempt, result=result)
+        return record_of(self._change("finish", values, RunStatus.COMPLETED))
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
         status = RunStatus.DEAD_LETTERED if dead else RunStatus.FAILED
-        return self._finish(run_id, status, fence=fence, error=error, error_type=error_type)
+        values = finishing(run_id, status, fence=fence, attempt=attempt, error=error, error_type=error_type)
+        return record_of(self._change("finish", values, status))
 
     def try_again(
         self,
@@ -235,19 +244,6 @@ class PostgresLedger:
     def end_unclaimed(self, run: RunRecord, ending: Ending, *, worker: str, why: str) -> bool:
         return self._relaying.end_unclaimed(run, ending, worker, why)
 
-    def _finish(
-        self,
-        run_id: str,
-        status: RunStatus,
-        *,
-        fence: int | None,
-        result: Any = None,
-        error: str | None = None,
-        error_type: str | None = None,
-    ) -> RunRecord:
-        values = finishing(run_id, status, fence=fence, result=result, error=error, error_type=error_type)
-        return record_of(self._change("finish", values, status))
-
     def _change(self, name: str, values: Row, wanted: RunStatus) -> Row:
         """One compare-and-set; where it finds nothing to change, why that is."""
         run_id = _key(values["run_id"])
@@ -282,7 +278,7 @@ class PostgresLedger:
             why = EXPIRED
         elif name == "claim" and waits and standing["early"]:
             why = NOT_DUE
-        elif name == "claim" and waits:
+        elif values.get("attempt") not in (None, standing["attempt"]):
             why = OTHER_ATTEMPT
         elif name == "try_again" and standing["status"] == RunStatus.DEAD_LETTERED:
             why = NO_DEAD_LETTERS

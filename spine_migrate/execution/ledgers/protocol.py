@@ -205,15 +205,24 @@ class Ledger(Protocol):
         """Extend the lease; whether the run is to be cancelled. Raises TransitionError where the claim is lost."""
         ...
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
-        """Raises InvalidSpecError for a result that is not JSON, and leaves the run as it is."""
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
+        """In this ``attempt`` alone, where one is given. Raises InvalidSpecError for a result that is not JSON, and
+        leaves the run as it is.
+        """
         ...
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
-        """Failed, or with ``dead`` a dead letter, which ``reprocess`` brings back. What cannot be stored of ``error``
-        and ``error_type`` is escaped or cut.
+        """Failed, or with ``dead`` a dead letter, which ``reprocess`` brings back; likewise. What cannot be stored of
+        ``error`` and ``error_type`` is escaped or cut.
         """
         ...
 
