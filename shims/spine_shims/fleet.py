@@ -121,6 +121,10 @@ class Fleet:
         except BackendError as error:
             self._tell(error.sentence, "Old workers are not looked for now: %s", error.sentence)
             return None
+        except Exception as error:  # noqa: BLE001 - kombu's own, where a connection is lost; nobody else would look again
+            kind = type(error).__qualname__
+            self._tell(kind, "Old workers are not looked for now: looking raised %s.", kind)
+            return None
         nodes = sorted({node for _, node in seen.without})
         if nodes:
             self._tell(seen.without, "Nothing is dispatched to workers without shims; there are %s.", ", ".join(nodes))
