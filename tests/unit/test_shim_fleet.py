@@ -43,9 +43,10 @@ def test_whoever_looks_goes_on_whatever_looking_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody else would look again, and the worker would not be announced."""
-    raised = [AttributeError("secret"), TypeError("secret")]
+    raised, waited = [AttributeError("secret"), TypeError("secret")], []
 
-    def look(app: Celery, tasks: Collection[str]) -> Look:
+    def look(app: Celery, tasks: Collection[str], patience: float) -> Look:
+        waited.append(patience)
         if raised:
             raise raised.pop()
         return Look.of([{"new@a": NEW}], tasks)
@@ -56,5 +57,7 @@ def test_whoever_looks_goes_on_whatever_looking_raises(
     with Celery("looks", broker="memory://", set_as_current=False) as app:
         Fleet(Tables.at("")).watch(app, "new@a", TASKS, announced.set)
         assert announced.wait(60)
+    # Longer than later on: one that answers late is not known before.
+    assert waited == [3.0] * 3
     assert "looking raised TypeError" in caplog.text
     assert "secret" not in caplog.text
