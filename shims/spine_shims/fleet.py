@@ -34,8 +34,8 @@ MARK = "spine_shim"
 #: Seconds between two looks of the one that looks often, and how many of them the others leave out.
 LOOK_SECONDS = 30.0
 _OTHERS = 3
-#: Seconds that nodes have to answer: later on, where what was seen before goes on counting for a few looks; and at first,
-#: where one that answers late would not be known at all.
+#: Seconds that nodes have to answer: later on, where what was seen before goes on counting for a few looks, and at
+#: first, where one that answers late would not be known at all.
 _PATIENCE = 1.0
 _FIRST_PATIENCE = 3.0
 #: Looks in which a worker does not see itself before it takes remote control for switched off.
