@@ -113,4 +113,7 @@ def test_one_that_has_asked_for_its_next_attempt(shop: Shop) -> None:
     until(lambda: shop.status(link_id) == ("completed", 1), f"Not so: {shop.status(task_id)}", shop.worker)
     assert shop.status(task_id) == ("completed", 2)
     assert shop.executions() == {task_id: 2, link_id: 1}
-    assert shop.refused(task_id) == [("dead_lettered", "it is in another attempt")]
+    # Who hears of it late may find the result of the second attempt.
+    assert shop.refused(task_id) in (
+        [(wanted, "it is in another attempt")] for wanted in ("dead_lettered", "completed")
+    )
