@@ -103,10 +103,10 @@ if registry is not contract.registry:
 
 
 class DyingLedger(PostgresLedger):
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         if result == DIE:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().complete(run_id, result, fence=fence)
+        return super().complete(run_id, result, fence=fence, attempt=attempt)
 
 
 def ledger() -> DyingLedger:

@@ -20,7 +20,9 @@ from tests.database import Database
 
 
 class Postbox:
-    """An executor that notes what it is given; ``down`` for as many publications, or for certain runs."""
+    """An executor that notes what it is given; ``down`` for as many publications, or for certain runs. It can make no
+    message of those that are ``broken``.
+    """
 
     name = "postbox"
 
@@ -29,12 +31,15 @@ class Postbox:
         self.asked = 0
         self.down = 0
         self.refused: set[str] = set()
+        self.broken: set[str] = set()
 
     def submit(self, run: RunRecord) -> str:
         self.asked += 1
         if self.down > 0 or run.run_id in self.refused:
             self.down -= 1
             raise BackendError("The broker is down.")
+        if run.run_id in self.broken:
+            raise LookupError("secret")
         self.sent.append(run.run_id)
         return run.run_id
 
@@ -46,17 +51,22 @@ class Postbox:
 
 
 class Knowing(Postbox):
-    """Likewise, which others may take runs from; ``away`` for so many questions."""
+    """Likewise, which others may take runs from; ``away`` for so many questions. What came of those that are
+    ``unreadable`` it cannot read.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.outcomes: dict[str, Outcome] = {}
         self.away = 0
+        self.unreadable: set[str] = set()
 
     def outcome(self, run: RunRecord) -> Outcome | None:
         if self.away > 0:
             self.away -= 1
             raise BackendError("The result backend is down.")
+        if run.run_id in self.unreadable:
+            raise AttributeError("secret")
         return self.outcomes.get(run.run_id)
 
 

@@ -14,13 +14,16 @@ from spine_migrate.execution.ledgers.protocol import Delivery, Ledger
 from spine_migrate.execution.publishing import PUBLISH_GRACE
 from spine_migrate.execution.runs import FINAL, RunRecord
 from spine_shims.message import stored
-from spine_shims.producing import PARENT_HEADER, another, run_id_of
+from spine_shims.producing import PARENT_HEADER, another, correlation_of, run_id_of, with_known_parent
 
 if TYPE_CHECKING:
     from celery.app.task import Context
 
     from spine_shims.executing import Execution
     from spine_shims.task import RerouteTask
+
+#: What triggers a run that its caller executes.
+CALL = "call"
 
 
 def adopted(
@@ -40,8 +43,12 @@ def adopted(
     if message is None:
         run.spec.max_retries = 0
     delivery = Delivery(publish_in_seconds=PUBLISH_GRACE, message=message)
+
+    def store(given: RunRecord) -> RunRecord:
+        return ledger.create(given, delivery)
+
     try:
-        return ledger.create(run, delivery).run_id, fits
+        return with_known_parent(run, store).run_id, fits
     except InvalidSpecError as error:
         if error.field != "run_id":
             raise
@@ -49,7 +56,14 @@ def adopted(
     again = bool((request.delivery_info or {}).get("redelivered")) or _comes_again(request, found)
     if found is None or found.status not in FINAL or again:
         return run.run_id, fits
-    return ledger.create(another(run, request.id), delivery).run_id, fits
+    return with_known_parent(another(run, request.id), store).run_id, fits
+
+
+def is_left(run: RunRecord) -> bool:
+    """Whether whoever gets its message finds a run that its caller was to execute, and is not there any more: it has
+    failed by now, and is not to be executed later. One that a person has brought back is.
+    """
+    return run.spec.trigger_source == CALL and run.attempt == 1 and run.retry_of_run_id is None
 
 
 def _run(
@@ -63,9 +77,9 @@ def _run(
     if not direct and run_id != request.id:
         metadata["celery_task_id"] = request.id
     fields = {
-        "correlation_id": None if direct else request.root_id or request.id,
+        "correlation_id": None if direct else correlation_of(request.root_id or request.id),
         "parent_run_id": getattr(request, PARENT_HEADER, None) if by is None else by.run_id,
-        "trigger_source": "call" if called else "message",
+        "trigger_source": CALL if called else "message",
         "metadata": metadata,
         # Whoever calls directly sees how it ended, and is the one to call again.
         "max_retries": 0 if called else task.lost_worker_retries,

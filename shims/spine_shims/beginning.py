@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject
+from kombu.exceptions import EncodeError
 
-from spine_migrate.execution.errors import BackendError, ConcurrencyError, ExecutionNotFoundError
+from spine_migrate.execution.errors import BackendError, ConcurrencyError, ExecutionNotFoundError, RunCancelled
 from spine_migrate.execution.executors.celery_message import ATTEMPT_HEADER, RUN_HEADER
 from spine_migrate.execution.runs import RunRecord, RunStatus
-from spine_shims.adopting import adopted
+from spine_shims.adopting import adopted, is_left
 from spine_shims.configuration import configuration
 from spine_shims.executing import ON_REQUEST, Execution, running
 from spine_shims.modes import Mode, Side
@@ -36,6 +38,10 @@ def of_run(task: RerouteTask, request: Context) -> Execution | None:
         attempt = worker.begin(run_id, getattr(request, ATTEMPT_HEADER, None))
         if attempt is None:
             _refused(task, worker.ledger.get(run_id))
+        if is_left(attempt.claim.run) and not request.is_eager:
+            with attempt:
+                attempt.fail(RunCancelled("whoever called it is gone"), RunStatus.CANCELLED)
+            raise Ignore("The run was its caller's to execute.")
     except ExecutionNotFoundError:
         return None
     except BackendError as error:
@@ -85,16 +91,26 @@ def _kept(execution: Execution, request: Context) -> Execution:
 
 
 def _later(task: RerouteTask, request: Context, why: str) -> NoReturn:
-    """The message again, as it is, after a while; by Celery itself, since it is no call."""
+    """The message again, as it is, after a while; by Celery itself, since it is no call.
+
+    Where the broker is away too, the message goes back. One that was acknowledged early cannot, and without a run it is
+    nowhere else: this process, which gets no other one from that broker either, holds it until it can be sent.
+    """
     seconds = task.adopt_again_seconds
     _log.warning("The message %s of %s is looked at again in %g s: %s", request.id, task.name, seconds, why)
     again = task.signature_from_request(request, retries=request.retries, countdown=seconds)
-    try:
-        Task.apply_async(task, again.args, again.kwargs, **again.options)
-    except Exception as error:
-        # Whatever the broker's own client raises: kombu passes on what it does not know. The message goes back.
-        raise Reject(error, requeue=True) from error
-    raise Ignore(why)
+    goes_back = task.acks_late or getattr(request, RUN_HEADER, None) is not None
+    while True:
+        try:
+            Task.apply_async(task, again.args, again.kwargs, **again.options)
+        except Exception as error:
+            # Whatever the broker's own client raises: kombu passes on what it does not know.
+            if goes_back or isinstance(error, EncodeError):
+                raise Reject(error, requeue=True) from error
+            _log.warning("The message %s of %s cannot be sent, and is held: %s", request.id, task.name, error)
+            time.sleep(seconds)
+        else:
+            raise Ignore(why)
 
 
 def _refused(task: RerouteTask, run: RunRecord | None) -> NoReturn:

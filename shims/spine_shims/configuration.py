@@ -37,6 +37,9 @@ PUBLISHERS = ("relay", "direct")
 
 #: Seconds after which a caller is told that the database is away.
 _PATIENCE = 5.0
+#: libpq's, where the URL says nothing else: a host that has vanished without a word is given up, and not waited for as
+#: long as the kernel does, which is a quarter of an hour.
+_VANISHED = {"connect_timeout": "5", "tcp_user_timeout": "10000", "keepalives_idle": "30"}
 
 
 class Configuration:
@@ -244,15 +247,23 @@ def _at(
 
 
 def _pool(url: str) -> ConnectionPool:
+    """Raises ConfigurationError."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import ConnectionPool
 
     from spine_migrate.execution.pools import check_alive
 
+    try:
+        given = conninfo_to_dict(url)
+    except ProgrammingError:
+        # What libpq says of it repeats parts of it.
+        raise ConfigurationError("The URL that spine_shims.configure() was given is none that libpq knows.") from None
     # Which by itself would look for a server that is back after ever longer pauses, of minutes in the end.
     return ConnectionPool(
         url,
         # As the ledger has its connections; else it would switch to and fro for each call.
-        kwargs={"autocommit": True},
+        kwargs={**{name: value for name, value in _VANISHED.items() if name not in given}, "autocommit": True},
         min_size=1,
         max_size=4,
         timeout=_PATIENCE,

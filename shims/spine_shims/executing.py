@@ -26,7 +26,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery import states
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.time import maybe_make_aware
 
 from spine_migrate.execution.errors import BackendError, HandlerFailed, TransitionError
@@ -138,12 +138,19 @@ class Execution:
         self._marked = True
         with self.attempt:
             try:
-                self._mark(state, value)
+                self._mark_in_time(state, value)
             except BackendError:
                 _log.exception(
                     "The run %s has ended and could not be marked; its lease will tell that its worker was lost",
                     self.run_id,
                 )
+
+    def _mark_in_time(self, state: str | None, value: Any) -> None:
+        """The limit is the body's, which is over; Celery raises it once, wherever the process is."""
+        try:
+            self._mark(state, value)
+        except SoftTimeLimitExceeded:
+            self._mark(state, value)
 
     def _mark(self, state: str | None, value: Any) -> None:
         own, result = self._outcome

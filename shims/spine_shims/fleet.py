@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import KombuError, OperationalError
 
 from spine_migrate.execution.errors import BackendError
+from spine_shims.forking import renew_in_children
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -33,8 +34,10 @@ MARK = "spine_shim"
 #: Seconds between two looks of the one that looks often, and how many of them the others leave out.
 LOOK_SECONDS = 30.0
 _OTHERS = 3
-#: Seconds that nodes have to answer.
+#: Seconds that nodes have to answer: later on, where what was seen before goes on counting for a few looks, and at
+#: first, where one that answers late would not be known at all.
 _PATIENCE = 1.0
+_FIRST_PATIENCE = 3.0
 #: Looks in which a worker does not see itself before it takes remote control for switched off.
 _BLIND = 5
 
@@ -63,13 +66,13 @@ class Look:
         return cls(frozenset(shimmed), tuple(sorted(bare)))
 
 
-def look(app: Celery, tasks: Collection[str]) -> Look:
+def look(app: Celery, tasks: Collection[str], patience: float = _PATIENCE) -> Look:
     """Raises BackendError where the broker cannot be reached."""
     with app.connection_for_write() as connection:
         errors = (KombuError, OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
         try:
             answers = app.control.broadcast(
-                "registered", {"taskinfoitems": [MARK]}, connection=connection, reply=True, timeout=_PATIENCE
+                "registered", {"taskinfoitems": [MARK]}, connection=connection, reply=True, timeout=patience
             )
         except errors as error:
             words = " ".join(str(error).split()) or type(error).__name__
@@ -92,6 +95,7 @@ class Fleet:
             _log.warning("Workers without shims cannot be seen: worker_enable_remote_control is off.")
             announce()
             return
+        renew_in_children()
         work = threading.Thread(
             target=self._watch, args=(app, node, tasks, announce), name="spine-shim-fleet", daemon=True
         )
@@ -100,7 +104,7 @@ class Fleet:
     def _watch(self, app: Celery, node: str, tasks: Collection[str], announce: Callable[[], None]) -> None:
         pause, blind, announced = threading.Event(), 0, False
         while True:
-            seen = self._look(app, tasks)
+            seen = self._look(app, tasks, _PATIENCE if announced else _FIRST_PATIENCE)
             blind = blind + 1 if seen is not None and node not in seen.nodes else 0
             if blind == _BLIND:
                 _log.warning("Workers without shims may not be seen: this one does not see itself by remote control.")
@@ -112,14 +116,18 @@ class Fleet:
             else:
                 pause.wait(LOOK_SECONDS * (1 if node == min(seen.nodes, default=node) else _OTHERS))
 
-    def _look(self, app: Celery, tasks: Collection[str]) -> Look | None:
+    def _look(self, app: Celery, tasks: Collection[str], patience: float) -> Look | None:
         """None where nobody could be asked, or told."""
         try:
-            seen = look(app, tasks)
+            seen = look(app, tasks, patience)
             if seen.without:
                 self._tables.seen_without(seen.without)
         except BackendError as error:
             self._tell(error.sentence, "Old workers are not looked for now: %s", error.sentence)
+            return None
+        except Exception as error:  # noqa: BLE001 - kombu's own, where a connection is lost; nobody else would look again
+            kind = type(error).__qualname__
+            self._tell(kind, "Old workers are not looked for now: looking raised %s.", kind)
             return None
         nodes = sorted({node for _, node in seen.without})
         if nodes:

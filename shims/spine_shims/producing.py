@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from spine_migrate.execution.errors import InvalidSpecError
+from spine_migrate.execution.invariants import LENGTHS
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.runs import RunRecord, run_uuid
 from spine_shims.configuration import configuration
@@ -54,8 +56,12 @@ def submit(
     delivery = Delivery(made.due_at, made.expires_at, message=stored(made.message))
     dispatcher = configuration().dispatcher(task.app)
     _expect_reply(task.app, made)
+
+    def store(given: RunRecord) -> RunRecord:
+        return dispatcher.submit_run(given, delivery, connection=connection)
+
     try:
-        found = dispatcher.submit_run(run, delivery, connection=connection)
+        found = with_known_parent(run, store)
     except InvalidSpecError as error:
         if error.field != "run_id":
             raise
@@ -63,8 +69,27 @@ def submit(
             return task.AsyncResult(task_id)
         # Whoever gives one id to two calls has them both executed.
         run = another(run, task_id)
-        found = dispatcher.submit_run(run, delivery, connection=connection)
+        found = with_known_parent(run, store)
     return task.AsyncResult(task_id if found.run_id == run.run_id else _task_id_of(found))
+
+
+def with_known_parent(run: RunRecord, store: Callable[[RunRecord], RunRecord]) -> RunRecord:
+    """What ``store`` gives for the run; for the run without its parent, where there is none of that id any more: a
+    database that has taken over may lack what the one before it had last, and a call is no less one for that.
+    """
+    try:
+        return store(run)
+    except InvalidSpecError as error:
+        if error.field != "parent_run_id":
+            raise
+    spec = run.spec
+    metadata = {**spec.metadata, "lost_parent": spec.parent_run_id}
+    return store(replace(run, spec=replace(spec, parent_run_id=None, metadata=metadata)))
+
+
+def correlation_of(root_id: str | None) -> str | None:
+    """As the ledger has room for it."""
+    return run_id_of(root_id) if root_id is not None and len(root_id) > LENGTHS["correlation_id"] else root_id
 
 
 def sent_after(by: Execution | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +137,7 @@ def _run(task: RerouteTask, made: Outgoing, by: Execution | None, *, replaces: b
         message.kwargs,
         queue=made.queue,
         urgency=made.urgency,
-        correlation_id=message.options.get("root_id"),
+        correlation_id=correlation_of(message.options.get("root_id")),
         parent_run_id=None if by is None else by.run_id,
         trigger_source="celery" if beat_entry() is None else "beat",
         metadata=metadata,

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -58,7 +57,8 @@ class Tables:
 
     def __init__(self, connect: Callable[[], Connection], schema: str | None = None) -> None:
         self._connect = connect
-        self._schema = schema
+        # At once: before Python 3.12 a cached_property has a lock, which a fork could leave held.
+        self._queries = _queries(schema)
         # That of a parent stays, unused: it is not the child's to close.
         self._by_process: dict[int, _Own] = {}
         # What uses it, and is registered later, comes to its end first.
@@ -163,11 +163,11 @@ class Tables:
     def _own(self) -> _Own:
         return self._by_process.setdefault(os.getpid(), _Own())
 
-    @cached_property
-    def _queries(self) -> dict[str, sql.Composed]:
-        parts = [] if self._schema is None else [escaped(self._schema)]
-        names = {name: sql.Identifier(*parts, name) for name in _TABLES}
-        return {name: sql.SQL(text).format(**names) for name, text in load("spine_shims", "shims").items()}
+
+def _queries(schema: str | None) -> dict[str, sql.Composed]:
+    parts = [] if schema is None else [escaped(schema)]
+    names = {name: sql.Identifier(*parts, name) for name in _TABLES}
+    return {name: sql.SQL(text).format(**names) for name, text in load("spine_shims", "shims").items()}
 
 
 def _give_up(own: _Own) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,9 +18,6 @@ from spine_migrate.execution.storable import check_text, copied, reread
 LENGTHS = {"name": 100, "lane": 50, "trigger_source": 50, "idempotency_key": 255, "correlation_id": 255}
 #: The pair that ix_runs_one_active_per_entity guards.
 ENTITY = ("entity_type", "entity_id")
-#: Levels of a JSON value. Python's own reader gives up where the stack is deep already, so that what can be written
-#: cannot always be read.
-DEPTH = 100
 #: Characters of its columns' texts in an index entry, which has no room for more.
 ENTITY_LENGTH = 255
 #: Seconds, some three hundred years: more is a mistake, and some day a time that no calendar has.
@@ -175,24 +172,6 @@ def json_value(field: str, value: object) -> Any:
 
 def _reread(field: str, value: object) -> Any:
     try:
-        stored = reread(value)
-    except RecursionError as error:
-        raise _too_deep(field) from error
+        return reread(value)
     except ValueError as error:
         raise InvalidSpecError(field, f"{field} {error}.") from error
-    level: list[object] = [stored]
-    for _ in range(DEPTH + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return stored
-    raise _too_deep(field)
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _too_deep(field: str) -> InvalidSpecError:
-    return InvalidSpecError(field, f"{field} is nested more than {DEPTH} levels deep.")

@@ -24,14 +24,14 @@ def plain(value: Any) -> Any:
 
 def _reread(value: Any) -> Any:
     try:
-        written = json.dumps(value, default=_text, allow_nan=False)
+        read = json.loads(json.dumps(value, default=_text, allow_nan=False))
     except (TypeError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from None
     except ValueError:
         raise ValueError(
             "cannot be written as JSON: it has a number that is infinite or none, or refers to itself"
         ) from None
-    return reread(json.loads(written))
+    return reread(read)
 
 
 def plain_or_none(value: Any) -> Any:

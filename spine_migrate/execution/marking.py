@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 import weakref
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 
 from spine_migrate.execution.per_process import PerProcess
 from spine_migrate.execution.runs import RunRecord
+
+_log = logging.getLogger(__name__)
 
 Handed = tuple[RunRecord, str]
 
@@ -40,7 +43,7 @@ def _waiting() -> _Waiting:
 
 class LaterMarks:
     """``mark`` is called with all that was published since the last time, by a thread, which there is while it has
-    something to do; it must not raise. A process that is killed before leaves its last runs to the relay, which
+    something to do. Runs whose mark fails, and the last ones of a process that is killed, are left to the relay, which
     publishes them once more; a claim then refuses the second message.
     """
 
@@ -90,8 +93,12 @@ class LaterMarks:
             with own.lock:
                 taken, own.handed = own.handed, []
                 own.more.clear()
-            if taken:
+            if not taken:
+                return
+            try:
                 self._mark(taken)
+            except Exception:  # noqa: BLE001 - a thread that ended here would let all that come after pile up
+                _log.exception("%d published runs are not marked; the relay publishes them again", len(taken))
 
 
 _all: weakref.WeakSet[LaterMarks] = weakref.WeakSet()

@@ -39,8 +39,9 @@ class Published:
 
 
 def publish_all(executor: Executor, runs: Sequence[RunRecord], mark: Callable[[list[Handed]], object]) -> Published:
-    """Until the executor cannot be reached ``PATIENCE`` times in a row. ``mark`` is given runs with their references, a
-    slice at a time, before others may think that nobody has published them; also where the executor fails otherwise.
+    """Until the executor cannot be reached ``PATIENCE`` times in a row; whatever else it raises is about one run, and
+    no reason to leave the others. ``mark`` is given runs with their references, a slice at a time, before others may
+    think that nobody has published them.
     """
     outcome, in_a_row = Published(), 0
     for first in range(0, len(runs), _SLICE):
@@ -55,11 +56,19 @@ def publish_all(executor: Executor, runs: Sequence[RunRecord], mark: Callable[[l
                     in_a_row += 1
                     if in_a_row == PATIENCE:
                         return outcome
+                except Exception as error:  # noqa: BLE001 - a message that cannot be made, for one
+                    outcome.failed.append((run, _unpublishable(run, error)))
         finally:
             outcome.runs += len(handed)
             if handed:
                 mark(handed)
     return outcome
+
+
+def _unpublishable(run: RunRecord, error: Exception) -> BackendError:
+    """Its text may hold a value of the call."""
+    _log.debug("The run %s cannot be published.", run.run_id, exc_info=error)
+    return BackendError(f"The run {run.run_id} cannot be published: the executor raised {type(error).__qualname__}.")
 
 
 class Publishing:
@@ -95,6 +104,9 @@ class Publishing:
                 self._later.add(run, self._executor.submit(run))
         except BackendError as error:
             self.alert(run.run_id, "publishing", error)
+            return False
+        except Exception as error:  # noqa: BLE001 - as in publish_all
+            self.alert(run.run_id, "publishing", _unpublishable(run, error))
             return False
         return True
 

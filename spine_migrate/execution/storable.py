@@ -6,7 +6,7 @@ Every ledger is given values that went through here, so that the one in memory h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,10 @@ written = json.JSONEncoder(allow_nan=False).encode
 _NUMBERS, _LISTS = frozenset({int, float}), frozenset({list, tuple})
 #: Numbers below it are written without an exponent, and come back as they are.
 _PLAIN = 1e15
+#: Levels of a JSON value. Python's own reader gives up where the stack is deep already, so that what can be written
+#: cannot always be read.
+DEPTH = 100
+_TOO_DEEP = f"is nested more than {DEPTH} levels deep"
 #: Characters of an error's text that are kept; some carry the document that they could not read.
 _ERROR_LENGTH = 10_000
 
@@ -63,12 +67,32 @@ def reread(value: Any) -> Any:
         text = written(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot be written as JSON: {error}") from error
-    stored = json.loads(text, parse_float=_number)
+    try:
+        stored = json.loads(text, parse_float=_number)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _is_too_deep(stored):
+        raise ValueError(_TOO_DEEP)
     # What cannot be stored is escaped in ``text``, and so is text that only looks like it.
     if "\\u0000" in text or "\\ud" in text:
         for found in _texts(stored):
             check_text(found)
     return stored
+
+
+def _is_too_deep(stored: object) -> bool:
+    level: list[object] = [stored]
+    for _ in range(DEPTH + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _number(text: str) -> int | float:

@@ -10,19 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
-from spine_migrate.execution.events import EventType, RunEvent
+from spine_migrate.execution.errors import BackendError
 from spine_migrate.execution.executors.protocol import Executor, KnowsOutcomes, Outcome
 from spine_migrate.execution.jsonable import plain_or_none
-from spine_migrate.execution.ledgers.protocol import Ledger
+from spine_migrate.execution.ledgers.protocol import Ending, Ledger
 from spine_migrate.execution.runs import RunRecord, RunStatus
 from spine_migrate.execution.storable import describe
 
 _log = logging.getLogger(__name__)
 
-#: Who claims such a run, for the moment that the mark takes.
+#: By whom such a run was started, as far as its history knows.
 WORKER = "one that does not claim"
-_LEASE_SECONDS = 60.0
 
 
 def mark_ended(ledger: Ledger, executor: Executor, runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -38,10 +36,15 @@ def mark_ended(ledger: Ledger, executor: Executor, runs: Sequence[RunRecord]) ->
         except BackendError as error:
             _log.warning("Runs are published again without a look at what became of their tasks: %s", error)
             return [*left, *runs[number:]]
-        if found is None or not _belongs_to(run, found):
+        except Exception as error:  # noqa: BLE001 - a result that cannot be read here, for one; the others go on
+            _log.warning(
+                "The run %s is published again: what became of its task cannot be read (%s).",
+                run.run_id,
+                type(error).__qualname__,
+            )
+            found = None
+        if found is None or not _belongs_to(run, found) or not _marked(ledger, run, found):
             left.append(run)
-        else:
-            _mark(ledger, run, found)
     return left
 
 
@@ -50,18 +53,16 @@ def _belongs_to(run: RunRecord, found: Outcome) -> bool:
     return run.started_at is None and found.at > run.created_at
 
 
-def _mark(ledger: Ledger, run: RunRecord, found: Outcome) -> None:
-    try:
-        claim = ledger.claim(run.run_id, WORKER, lease_seconds=_LEASE_SECONDS, attempt=run.attempt)
-        why = f"the task ended at {found.at.isoformat()}, executed by a worker that did not claim its run"
-        ledger.record(RunEvent(run.run_id, EventType.ALERT_TRIGGERED, {"executing": why}))
-        if found.status is RunStatus.COMPLETED:
-            ledger.complete(run.run_id, plain_or_none(found.result), fence=claim.fence)
-        elif found.status is RunStatus.CANCELLED:
-            ledger.cancel(run.run_id, "revoked", fence=claim.fence)
-        else:
-            error = found.result if isinstance(found.result, Exception) else RuntimeError(str(found.result))
-            ledger.fail(run.run_id, *describe(error), fence=claim.fence)
-    except (TransitionError, ExecutionNotFoundError):
-        # Somebody else was faster, whose it is now.
-        return
+def _marked(ledger: Ledger, run: RunRecord, found: Outcome) -> bool:
+    """False where somebody else was faster, whose it is now, or it has expired, which a worker is to find."""
+    why = f"the task ended at {found.at.isoformat()}, executed by a worker that did not claim its run"
+    return ledger.end_unclaimed(run, _ending(found), worker=WORKER, why=why)
+
+
+def _ending(found: Outcome) -> Ending:
+    if found.status is RunStatus.COMPLETED:
+        return Ending(found.status, plain_or_none(found.result))
+    if found.status is RunStatus.CANCELLED:
+        return Ending(found.status, error="revoked")
+    error = found.result if isinstance(found.result, Exception) else RuntimeError(str(found.result))
+    return Ending(RunStatus.FAILED, None, *describe(error))

@@ -27,12 +27,20 @@ _doomed = False
 
 
 class DyingLedger(postgres.PostgresLedger):
-    """Of a process that dies once a body has ended, what comes next is published, and the run is not marked."""
+    """Of a process that dies once a body has ended, what comes next is published, and the run is not marked; or once
+    the next attempt that the body asks for is, and Celery's main process has not heard of it.
+    """
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         if _doomed:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().complete(run_id, result, fence=fence)
+        return super().complete(run_id, result, fence=fence, attempt=attempt)
+
+    def try_again(self, run_id: str, error: str, error_type: str | None, **options: Any) -> RunRecord:
+        marked = super().try_again(run_id, error, error_type, **options)
+        if _doomed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return marked
 
 
 app = Celery("chaos", broker=os.environ["SPINE_TEST_BROKER_URL"], backend=os.environ["SPINE_TEST_RESULT_URL"])
@@ -43,6 +51,9 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     task_default_queue=f"{os.environ['SPINE_TEST_PREFIX']}celery",
     result_chord_retry_interval=0.1,
+    # By which Celery 5.7 reckons for how long a process keeps a chord's callback to itself, be it dead or alive: six
+    # seconds are the least. A task that is executed again sooner finds it taken, and nobody comes after it.
+    broker_connection_timeout=1.0,
     # What a worker had fetched that was killed is delivered again after so many seconds.
     broker_transport_options={"visibility_timeout": 4},
 )
@@ -98,6 +109,15 @@ def once(self: Any, seconds: float, dies: str = "") -> float:
     """Not to be executed twice, whatever happens."""
     _body(self, seconds, dies)
     return seconds
+
+
+@shim("retried", lost_worker_retries=0, max_retries=None)  # type: ignore[untyped-decorator]  # as above
+def retried(self: Any, seconds: float, dies: str = "") -> int:
+    """Once, and the second time slowly enough for everybody to hear of the end of the first."""
+    _body(self, max(seconds, 2.0 * self.request.retries), dies)
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return int(self.request.retries)
 
 
 @shim("again", acks_late=True, max_retries=None)  # type: ignore[untyped-decorator]  # as above

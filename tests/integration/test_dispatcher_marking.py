@@ -44,19 +44,24 @@ if sys.argv[2] == "killed":
 
 
 class _Gated(PostgresLedger):
-    """Marks once it may; ``marked`` has how many runs came together."""
+    """Marks once it may; ``marked`` has how many runs came together, ``failed`` what their marks have raised."""
 
     def __init__(self, pool: ConnectionPool[Any]) -> None:
         super().__init__(pool)
         self.gate = threading.Event()
         self.marked: list[int] = []
+        self.failed: list[Exception] = []
 
     def mark_many_queued(
         self, published: Sequence[tuple[RunRecord, str]], executor_name: str, *, claim_within_seconds: float
     ) -> int:
         assert self.gate.wait(60)
         self.marked.append(len(published))
-        return super().mark_many_queued(published, executor_name, claim_within_seconds=claim_within_seconds)
+        try:
+            return super().mark_many_queued(published, executor_name, claim_within_seconds=claim_within_seconds)
+        except Exception as error:
+            self.failed.append(error)
+            raise
 
 
 def test_nobody_waits_and_many_are_marked_together(ledger_pool: ConnectionPool[Any], postgres: Timed) -> None:
@@ -89,6 +94,23 @@ def test_what_cannot_be_published_is_told_at_once(dispatcher: SyncDispatcher, ca
     run_id = later.submit_task("work")
     assert found(later, run_id).status is RunStatus.PENDING
     assert types(later, run_id) == ["created", "alert_triggered"]
+
+
+def test_a_mark_that_fails_leaves_the_next_ones_alone(ledger_pool: ConnectionPool[Any], postgres: Timed) -> None:
+    """Whatever the reason is: here, a table that is not there for a moment."""
+    ledger, carrier = _Gated(ledger_pool), Carrier()
+    dispatcher = SyncDispatcher(carrier, ledger, mark_later=True)
+    unmarked = dispatcher.submit_task("work")
+    with ledger_pool.connection() as connection:
+        connection.execute("ALTER TABLE run_events RENAME TO elsewhere")
+    ledger.gate.set()
+    until(lambda: ledger.failed, "No mark has failed.")
+    with ledger_pool.connection() as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO run_events")
+    _queued(dispatcher, dispatcher.submit_task("work"))
+    assert found(dispatcher, unmarked).status is RunStatus.PENDING
+    postgres.forward(PUBLISH_GRACE)
+    assert Relay(postgres.ledger, carrier).run_once().published == 1
 
 
 @pytest.mark.parametrize("how", ["ends", "child"])

@@ -122,6 +122,18 @@ def test_a_run_is_claimed_for_its_attempt(timed: Timed) -> None:
     assert ledger.claim(run_id, "w", lease_seconds=60, attempt=2).run.attempt == 2
 
 
+def test_a_run_is_ended_in_the_attempt_that_is_named(timed: Timed) -> None:
+    """By somebody who has no fence: he may have heard late of what became of the attempt before."""
+    ledger, why = timed.ledger, "it is in another attempt"
+    run_id = timed.made()
+    fence = ledger.claim(run_id, "w", lease_seconds=60).fence
+    ledger.try_again(run_id, "no", None, in_seconds=0, fence=fence)
+    refused(timed, run_id, lambda: ledger.fail(run_id, "lost", None, dead=True, attempt=1), why)
+    ledger.claim(run_id, "w", lease_seconds=60)
+    refused(timed, run_id, lambda: ledger.complete(run_id, 1, attempt=1), why)
+    assert ledger.complete(run_id, 2, attempt=2).result == 2
+
+
 def test_a_run_carries_its_message_to_everyone_who_publishes_or_executes_it(timed: Timed) -> None:
     message = {"task": "old.name", "args": [1, {"é": None}]}
     ledger = timed.ledger

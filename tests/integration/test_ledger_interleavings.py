@@ -124,8 +124,8 @@ def test_a_cancellation_that_waited_for_the_end(postgres: Timed, first: Connecti
     ledger, run_id = postgres.ledger, postgres.made()
     fence = ledger.claim(run_id, "w", lease_seconds=60).fence
     change(
-        first, "finish", run_id=run_id, status="completed", sources=["running"], fence=fence, result=Jsonb(1),
-        error=None, error_type=None, data=Jsonb({}),
+        first, "finish", run_id=run_id, status="completed", sources=["running"], fence=fence, attempt=None,
+        result=Jsonb(1), error=None, error_type=None, data=Jsonb({}),
     )  # fmt: skip
     assert after(first, lambda: refusal(lambda: ledger.cancel(run_id, "x"))).status == "completed"
     assert status(postgres, run_id) is RunStatus.COMPLETED

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from spine_migrate.execution import EventType, InvalidSpecError, RunEvent, RunRecord, RunStatus, WorkSpec
-from spine_migrate.execution.invariants import DEPTH
 from spine_migrate.execution.ledgers.protocol import Delivery, RunFilter
+from spine_migrate.execution.storable import DEPTH
 from tests.ledgers import Timed, kinds
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 what is refused

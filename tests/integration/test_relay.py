@@ -124,6 +124,31 @@ def test_a_run_that_cannot_be_published_does_not_hold_up_the_others(bench: Bench
     assert sorted(bench.postbox.sent) == sorted(good)
 
 
+def test_a_run_of_which_no_message_can_be_made_is_that_runs_alone(bench: Bench) -> None:
+    """Whatever the executor raises of it, the others are published, and marked; nothing of its values is told."""
+    first, broken, last = (bench.dispatcher.submit_task("work") for _ in range(3))
+    bench.postbox.broken.add(broken)
+    done = bench.relay().run_once()
+    assert (done.published, done.failed) == (2, 1)
+    assert done.error == f"The run {broken} cannot be published: the executor raised LookupError."
+    assert set(bench.postbox.sent) == {first, last}
+    assert [bench.status(run_id) for run_id in (first, broken, last)] == [
+        RunStatus.QUEUED, RunStatus.PENDING, RunStatus.QUEUED,
+    ]  # fmt: skip
+    bench.postbox.broken.clear()
+    bench.forward(31)
+    assert bench.relay().run_once() == Pass(published=1)
+
+
+def test_a_submitter_leaves_to_the_relay_what_it_cannot_make_a_message_of(bench: Bench) -> None:
+    """It is stored: an error would make its caller call again."""
+    submitter = SyncDispatcher(bench.postbox, bench.ledger)
+    run = RunRecord(task_spec("work"))
+    bench.postbox.broken.add(run.run_id)
+    assert submitter.submit_run(run).run_id == run.run_id
+    assert [str(event.event_type) for event in bench.ledger.events(run.run_id)] == ["created", "alert_triggered"]
+
+
 def test_a_full_batch_says_that_there_may_be_more(bench: Bench) -> None:
     for _ in range(5):
         bench.dispatcher.submit_task("work")

@@ -7,11 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg_pool import ConnectionPool
 
-from spine_migrate.execution import RunStatus
+from spine_migrate.db import schema
+from spine_migrate.execution import BackendError, RunStatus, SyncDispatcher
 from spine_migrate.execution.events import EventType
 from spine_migrate.execution.executors.protocol import Outcome
-from spine_migrate.execution.relay import Pass
+from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_migrate.execution.ledgers.protocol import Ending
+from spine_migrate.execution.relay import Pass, Relay
+from tests.database import Database
 from tests.relays import Bench, Knowing, benches
 
 
@@ -74,3 +79,51 @@ def test_while_nobody_can_say_what_became_of_it_a_run_is_published_again(bench: 
     bench.postbox.away = 1
     assert relay.run_once() == Pass(published_again=1)
     assert bench.status(run_id) is RunStatus.QUEUED
+
+
+def test_what_cannot_be_read_of_one_does_not_hold_up_the_others(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.postbox = Knowing()
+    ended, unreadable = (bench.dispatcher.submit_task("work") for _ in range(2))
+    relay = bench.relay(claim_within_seconds=100)
+    relay.run_once()
+    bench.forward(101)
+    bench.postbox.unreadable.add(unreadable)
+    bench.postbox.outcomes[ended] = Outcome(RunStatus.COMPLETED, 1, datetime.now(UTC) + timedelta(days=1))
+    assert relay.run_once() == Pass(published_again=1, ended_elsewhere=1)
+    assert f"The run {unreadable} is published again" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_who_was_faster_than_the_mark_keeps_the_run(bench: Bench) -> None:
+    run_id = bench.dispatcher.submit_task("work")
+    run = bench.ledger.get(run_id)
+    assert run is not None
+    bench.ledger.claim(run_id, "worker", lease_seconds=60)
+    assert not bench.ledger.end_unclaimed(run, Ending(RunStatus.COMPLETED, 1), worker="one", why="so")
+    assert bench.status(run_id) is RunStatus.RUNNING
+
+
+def test_a_mark_is_made_whole_or_not_at_all(database: Database) -> None:
+    """A run that was claimed for it, and nothing more, would be reaped, and executed once more."""
+    schema.upgrade(database.url)
+    with ConnectionPool(database.url, min_size=1, max_size=2) as pool:
+        ledger, postbox = PostgresLedger(pool), Knowing()
+        run_id = SyncDispatcher(postbox, ledger, publish=False).submit_task("work")
+        relay = Relay(ledger, postbox, claim_within_seconds=0)
+        relay.run_once()
+        postbox.outcomes[run_id] = Outcome(RunStatus.COMPLETED, 1, datetime.now(UTC) + timedelta(days=1))
+        with database.connect() as connection:
+            connection.execute(_FAILOVER)
+        with pytest.raises(BackendError, match="going away"):
+            relay.run_once()
+        run = ledger.get(run_id)
+        assert run is not None
+        assert (run.status, run.started_at) == (RunStatus.QUEUED, None)
+
+
+_FAILOVER = """
+    CREATE FUNCTION go_away() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'going away' USING ERRCODE = 'admin_shutdown'; END $$;
+    CREATE TRIGGER go_away BEFORE UPDATE ON runs FOR EACH ROW WHEN (NEW.status = 'completed')
+        EXECUTE FUNCTION go_away();
+"""

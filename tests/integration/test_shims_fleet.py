@@ -279,9 +279,9 @@ assert not [name for name in sys.modules if name.startswith("spine_")]
 def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> None:
     """500 messages in the queue, and a chord of which the old worker has executed a part."""
     with fleet.old_producer() as tasks:
+        in_flight = chord(group([tasks.slow.s(n) for n in range(40)]), tasks.total.s())()
+        queued = [tasks.add.delay(n, 1) for n in range(500)]
         with fleet.worker("old") as worker:
-            in_flight = chord(group([tasks.slow.s(n) for n in range(40)]), tasks.total.s())()
-            queued = [tasks.add.delay(n, 1) for n in range(500)]
             until(lambda: fleet.executed()["slow", "old"] >= 5, "The old worker does nothing", worker)
             worker.stop()
         before = fleet.executed()

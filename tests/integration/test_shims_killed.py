@@ -59,6 +59,14 @@ class Shop:
         query = "SELECT event_type FROM run_events WHERE run_id::text = %s ORDER BY timestamp"
         return [kind for (kind,) in self.place.rows(query, run_id) if kind != "transition_refused"]
 
+    def refused(self, run_id: str) -> list[tuple[Any, ...]]:
+        """What was wanted of a run that was no claim, and why it was not to be."""
+        query = """
+            SELECT data ->> 'wanted', data ->> 'why' FROM run_events
+             WHERE run_id::text = %s AND event_type = 'transition_refused' AND data ->> 'wanted' <> 'running'
+        """
+        return self.place.rows(query, run_id)
+
 
 @pytest.fixture
 def shop(database: Database, redis_url: str, request: pytest.FixtureRequest) -> Iterator[Shop]:
@@ -95,3 +103,17 @@ def test_one_that_may_not(shop: Shop) -> None:
     until(lambda: shop.status(link_id) == ("completed", 1), f"Not so: {shop.status(link_id)}", shop.worker)
     assert shop.executions() == {task_id: 1, link_id: 1}
     assert shop.events(task_id) == ["created", "queued", "started", "completed"]
+
+
+@pytest.mark.parametrize("shop", [60.0], indirect=True)
+def test_one_that_has_asked_for_its_next_attempt(shop: Shop) -> None:
+    """Its process is lost in one attempt, and the run is in the next one, which is not to end for that."""
+    task_id, link_id = shop.called("retried")
+    until(lambda: shop.refused(task_id), f"Nobody has heard of it: {shop.status(task_id)}", shop.worker)
+    until(lambda: shop.status(link_id) == ("completed", 1), f"Not so: {shop.status(task_id)}", shop.worker)
+    assert shop.status(task_id) == ("completed", 2)
+    assert shop.executions() == {task_id: 2, link_id: 1}
+    # Who hears of it late may find the result of the second attempt.
+    assert shop.refused(task_id) in (
+        [(wanted, "it is in another attempt")] for wanted in ("dead_lettered", "completed")
+    )

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -17,11 +18,15 @@ from celery.exceptions import WorkerLostError
 from psycopg_pool import ConnectionPool
 
 from spine_migrate.db import schema
-from spine_migrate.execution import BackendError, HandlerRegistry, OrchestrationError, SyncDispatcher
+from spine_migrate.errors import ConfigurationError
+from spine_migrate.execution import BackendError, HandlerRegistry, OrchestrationError, RunRecord, SyncDispatcher
 from spine_migrate.execution.executors.celery import CeleryExecutor
+from spine_migrate.execution.executors.celery_message import TaskMessage
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
+from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_shims import configure
 from spine_shims.configuration import _pool
+from spine_shims.message import stored
 from tests.celery_worker import CeleryWorker, Place, until
 from tests.conftest import StartServer
 from tests.database import Database
@@ -165,6 +170,41 @@ def test_what_comes_next_is_sent_again(site: Site) -> None:
 
 
 @dispatch
+def test_a_parent_that_the_database_has_lost(site: Site) -> None:
+    """It came back without what it had last: what comes next is executed all the same."""
+    lost_parent = str(uuid4())
+    result = site.app.send_task(site.tasks.echo.name, (1,), headers={"spine_parent": lost_parent})
+    assert site.get(result) == [[1], {}]
+    run = site.run(result)
+    assert run is not None
+    assert (run.spec.parent_run_id, run.spec.metadata["lost_parent"]) == (None, lost_parent)
+
+
+@dispatch
+def test_a_direct_call_whose_caller_is_gone(site: Site) -> None:
+    """Between storing its run and claiming it: nobody waits for it, and it is not executed later, unless somebody says
+    so.
+    """
+    run_id, task = str(uuid4()), site.tasks.add
+    spec = task.run_spec((1,), {}, queue=None, urgency=None, trigger_source="call", metadata={"celery_task": task.name})
+    message = stored(TaskMessage(task.name, run_id, (1,)))
+    site.dispatcher.ledger.create(RunRecord(spec, run_id=run_id), Delivery(message=message))
+    site.run(run_id, "cancelled")
+    assert site.noted("add") == []
+    again = site.dispatcher.retry(run_id)
+    until(lambda: [run.status for run in site.runs(again)] == ["completed"], "It is not executed", site.worker)
+
+
+@dispatch
+def test_an_id_that_the_ledger_has_no_room_for(site: Site) -> None:
+    """Celery has: what is called, or sent by name, under such an id is executed, and told under it."""
+    for number, call in enumerate((site.tasks.add.apply_async, partial(site.app.send_task, site.tasks.add.name))):
+        result = call((1,), task_id=f"{number}" * 300)
+        assert site.get(result) == 2
+        site.run(result)
+
+
+@dispatch
 def test_sessions_that_the_server_has_ended(site: Site) -> None:
     """As when it was restarted, or a pooler was: a call finds out before it is made, and does not fail."""
     with _pool(site.place.url) as pool:
@@ -176,6 +216,19 @@ def test_sessions_that_the_server_has_ended(site: Site) -> None:
                 "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+def test_a_host_that_has_vanished_is_given_up(database: Database) -> None:
+    """Unless the URL says for how long: the kernel would wait for a quarter of an hour."""
+    for url, seconds in ((database.url, "10000"), (f"{database.url}&tcp_user_timeout=77", "77")):
+        with _pool(url) as pool, pool.connection() as connection:
+            assert connection.info.get_parameters()["tcp_user_timeout"] == seconds
+
+
+def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError, match="none that libpq knows") as raised:
+        _pool("host=here secret")
+    assert "secret" not in str(raised.value)
 
 
 @pytest.fixture

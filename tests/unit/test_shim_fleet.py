@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from spine_shims.fleet import Look
+import threading
+from collections.abc import Collection
+
+import pytest
+from celery import Celery
+
+from spine_shims import fleet
+from spine_shims.fleet import Fleet, Look
+from spine_shims.tables import Tables
 
 TASKS = {"app.add", "app.slow"}
 NEW = ["app.add [spine_shim=yes]", "app.plain", "app.slow [spine_shim=yes]", "spine.execute_run"]
@@ -29,3 +37,27 @@ def test_two_nodes_of_one_name_are_two() -> None:
 
 def test_an_answer_that_is_an_error_says_nothing() -> None:
     assert Look.of([{"a": {"error": "no such command"}}, {"b": [{"error": "x"}]}], TASKS) == Look(frozenset(), ())
+
+
+def test_whoever_looks_goes_on_whatever_looking_raises(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else would look again, and the worker would not be announced."""
+    raised, waited = [AttributeError("secret"), TypeError("secret")], []
+
+    def look(app: Celery, tasks: Collection[str], patience: float) -> Look:
+        waited.append(patience)
+        if raised:
+            raise raised.pop()
+        return Look.of([{"new@a": NEW}], tasks)
+
+    monkeypatch.setattr(fleet, "look", look)
+    monkeypatch.setattr(fleet, "_PATIENCE", 0.01)
+    announced = threading.Event()
+    with Celery("looks", broker="memory://", set_as_current=False) as app:
+        Fleet(Tables.at("")).watch(app, "new@a", TASKS, announced.set)
+        assert announced.wait(60)
+    # Longer than later on: one that answers late is not known before.
+    assert waited == [3.0] * 3
+    assert "looking raised TypeError" in caplog.text
+    assert "secret" not in caplog.text

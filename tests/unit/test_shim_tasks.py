@@ -207,6 +207,9 @@ def test_plain_json() -> None:
         "key": "00000000-0000-0000-0000-000000000007",
         "pair": [1, 2],
     }
-    for value in ({1}, object(), float("inf"), "a\0b"):
-        with pytest.raises(ValueError, match=r"^(cannot be written|has a NUL)"):
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep]
+    for value in ({1}, object(), float("inf"), "a\0b", deep):
+        with pytest.raises(ValueError, match=r"^(cannot be written|has a NUL|is nested more than 100 levels deep)"):
             plain(value)

@@ -76,7 +76,14 @@ def test_a_cancellation_between_the_last_look_and_the_retry_is_not_lost() -> Non
     assert run.status is RunStatus.CANCELLED
 
 
-@pytest.mark.parametrize("result", [object(), {"x": float("nan")}, {1, 2}])
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("result", [object(), {"x": float("nan")}, {1, 2}, nested(150), nested(5000)])
 def test_a_result_that_is_not_json_fails_the_run_for_good(result: object) -> None:
     _, worker, run_id = made(lambda _: result)
     run = worker.execute(run_id)

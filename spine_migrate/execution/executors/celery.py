@@ -41,6 +41,8 @@ PRIORITIES: Mapping[str, tuple[str, int]] = MappingProxyType(
 LANES: Mapping[str, str] = MappingProxyType({"background": "background"})
 
 _HIGHEST = 9
+#: Characters of a reference.
+_LONGEST = 255
 
 #: Celery's PENDING is what it says of tasks that it has never heard of.
 STATUSES: Mapping[str, RunStatus] = MappingProxyType(
@@ -93,11 +95,11 @@ class CeleryExecutor:
 
     def _submit_message(self, run: RunRecord, message: TaskMessage) -> str:
         """A run that retries another one is a task of its own: the result of the first is final, and workers that were
-        told to refuse its id still do.
+        told to refuse its id still do. The message keeps an id that the ledger has no room for.
         """
         task_id = message.task_id if run.retry_of_run_id is None else run.run_id
         self._broker.publish_message(message, task_id, {RUN_HEADER: run.run_id, ATTEMPT_HEADER: run.attempt})
-        return task_id
+        return task_id if len(task_id) <= _LONGEST else run.run_id
 
     def close(self) -> None:
         """Close the connections to the broker; what is submitted afterwards opens others."""

@@ -6,7 +6,6 @@ it again.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from psycopg.rows import TupleRow
@@ -22,7 +21,8 @@ class PostgresGuard:
 
     def __init__(self, pool: ConnectionPool[Any], schema: str | None = None) -> None:
         self._pool = ForkedPool(pool)
-        self._schema = schema
+        # At once: before Python 3.12 a cached_property has a lock, which a fork could leave held.
+        self._queries = queries("guards", schema)
 
     def acquire(self, entity_type: str, entity_id: str, *, holder: str, ttl_seconds: float) -> int | None:
         _, row = self._run("acquire", entity_type, entity_id, holder=holder, ttl=milliseconds(ttl_seconds))
@@ -45,7 +45,3 @@ class PostgresGuard:
         with session(self._pool, "guard") as opened:
             cursor = opened.execute(self._queries[name], {"entity_type": entity_type, "entity_id": entity_id, **values})
             return cursor.rowcount, cursor.fetchone() if cursor.description else None
-
-    @cached_property
-    def _queries(self) -> dict[str, str]:
-        return queries("guards", self._schema)

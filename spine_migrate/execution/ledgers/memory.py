@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from spine_migrate.execution import invariants
-from spine_migrate.execution.errors import TransitionError
+from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
 from spine_migrate.execution.ledgers.filtering import fits
 from spine_migrate.execution.ledgers.memory_tables import WAITING, Handoff, Tables
-from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
+from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, Ending, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
     CLAIM_LOST,
     EXPIRED,
@@ -210,19 +210,26 @@ class MemoryLedger:
             handoff.next_at = self._clock() + timedelta(seconds=lease_seconds)
             return handoff.cancel_requested
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         invariants.json_value("result", result)
         with self._lock:
-            run = self._allowed(run_id, RunStatus.COMPLETED, fence)
+            run = self._allowed(run_id, RunStatus.COMPLETED, fence, attempt)
             run.result, run.error, run.error_type = as_json(result), None, None
             return self._end(run.run_id, RunStatus.COMPLETED, EventType.COMPLETED, {})
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
         status = RunStatus.DEAD_LETTERED if dead else RunStatus.FAILED
         with self._lock:
-            run = self._allowed(run_id, status, fence)
+            run = self._allowed(run_id, status, fence, attempt)
             run.error, run.error_type = storable_error(error, error_type)
             event = EventType.DEAD_LETTERED if dead else EventType.FAILED
             return self._end(run.run_id, status, event, {"error": run.error, "error_type": run.error_type})
@@ -291,6 +298,23 @@ class MemoryLedger:
                 self._reap(run, backoff_seconds) for run in self._tables.ripe(RunStatus.RUNNING, limit, self._clock())
             ]
 
+    def end_unclaimed(self, run: RunRecord, ending: Ending, *, worker: str, why: str) -> bool:
+        invariants.json_value("result", ending.result)
+        with self._lock:
+            try:
+                claim = self.claim(run.run_id, worker, lease_seconds=None, attempt=run.attempt)
+            except (ExecutionNotFoundError, TransitionError):
+                return False
+            self._tables.note(claim.run.run_id, EventType.ALERT_TRIGGERED, {"executing": as_text(why)}, self._clock())
+            if ending.status is RunStatus.COMPLETED:
+                self.complete(run.run_id, ending.result, fence=claim.fence)
+            elif ending.status is RunStatus.CANCELLED:
+                self.cancel(run.run_id, ending.error or "", fence=claim.fence)
+            else:
+                dead = ending.status is RunStatus.DEAD_LETTERED
+                self.fail(run.run_id, ending.error or "", ending.error_type, dead=dead, fence=claim.fence)
+        return True
+
     def _reap(self, run: RunRecord, backoff_seconds: float) -> RunRecord:
         handoff = self._tables.handoffs[run.run_id]
         if handoff.cancel_requested:
@@ -340,10 +364,14 @@ class MemoryLedger:
         if self._tables.handoffs[run.run_id].cancel_requested:
             raise self._refuse(run.run_id, RunStatus.PENDING, TO_BE_CANCELLED)
 
-    def _allowed(self, run_id: str, wanted: RunStatus, fence: int | None = None) -> RunRecord:
+    def _allowed(
+        self, run_id: str, wanted: RunStatus, fence: int | None = None, attempt: int | None = None
+    ) -> RunRecord:
         run = self._tables.run(run_id)
         if fence is not None and self._tables.handoffs[run.run_id].fence != fence:
             raise self._refuse(run.run_id, wanted, CLAIM_LOST)
+        if attempt not in (None, run.attempt):
+            raise self._refuse(run.run_id, wanted, OTHER_ATTEMPT)
         if run.status not in SOURCES[wanted]:
             raise self._refuse(run.run_id, wanted, NO_STEP)
         return run

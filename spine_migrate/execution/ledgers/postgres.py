@@ -15,13 +15,13 @@ from psycopg_pool import ConnectionPool
 from spine_migrate.execution import invariants
 from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import RunEvent
+from spine_migrate.execution.ledgers.changes import finishing, trying_again
 from spine_migrate.execution.ledgers.creation import Creation, taken
 from spine_migrate.execution.ledgers.listing import listing
-from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, RunFilter
+from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, Ending, RunFilter
 from spine_migrate.execution.ledgers.refusals import (
     CLAIM_LOST,
     EXPIRED,
-    LEASE_EXPIRED,
     NO_DEAD_LETTERS,
     NO_STEP,
     NOT_DUE,
@@ -30,8 +30,9 @@ from spine_migrate.execution.ledgers.refusals import (
     TO_BE_CANCELLED,
     storable_error,
 )
+from spine_migrate.execution.ledgers.relaying import Relaying
 from spine_migrate.execution.ledgers.statements import Session, Statements, json_column
-from spine_migrate.execution.runs import SOURCES, RunRecord, RunStatus, RunSummary, record_of, run_uuid
+from spine_migrate.execution.runs import RunRecord, RunStatus, RunSummary, record_of, run_uuid
 from spine_migrate.execution.sessions import Row, execute
 from spine_migrate.execution.storable import as_text
 
@@ -48,6 +49,7 @@ class PostgresLedger:
     def __init__(self, pool: ConnectionPool[Any], schema: str | None = None, *, wait_for_disk: bool = True) -> None:
         self._statements = Statements(pool, schema)
         self._creation = Creation(self._statements, wait_for_disk=wait_for_disk)
+        self._relaying = Relaying(self._statements)
 
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
@@ -173,15 +175,24 @@ class PostgresLedger:
         values = {"run_id": run_id, "fence": fence, "lease": lease_seconds}
         return bool(self._change("renew", values, RunStatus.RUNNING)["cancel_requested"])
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
         invariants.json_value("result", result)
-        return self._finish(run_id, RunStatus.COMPLETED, fence=fence, result=result)
+        values = finishing(run_id, RunStatus.COMPLETED, fence=fence, attempt=attempt, result=result)
+        return record_of(self._change("finish", values, RunStatus.COMPLETED))
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
         status = RunStatus.DEAD_LETTERED if dead else RunStatus.FAILED
-        return self._finish(run_id, status, fence=fence, error=error, error_type=error_type)
+        values = finishing(run_id, status, fence=fence, attempt=attempt, error=error, error_type=error_type)
+        return record_of(self._change("finish", values, status))
 
     def try_again(
         self,
@@ -195,7 +206,7 @@ class PostgresLedger:
         message: dict[str, Any] | None = None,
     ) -> RunRecord:
         text, kind = storable_error(error, error_type)
-        values = _trying_again(
+        values = trying_again(
             run_id,
             text,
             kind,
@@ -222,36 +233,16 @@ class PostgresLedger:
                 raise taken(session, self._known(run_id), error) from error
 
     def publishable(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
-        return self._take(RunStatus.PENDING, limit, again_in_seconds)
+        return self._relaying.take(RunStatus.PENDING, limit, again_in_seconds)
 
     def unclaimed(self, limit: int, *, again_in_seconds: float) -> Sequence[RunRecord]:
-        return self._take(RunStatus.QUEUED, limit, again_in_seconds)
+        return self._relaying.take(RunStatus.QUEUED, limit, again_in_seconds)
 
     def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
-        invariants.page(limit)
-        with self._statements.session(None) as session, session.transaction():
-            ripe = session.execute("expired_leases", {"limit": limit}).fetchall()
-            reaped = [session.one(*_reaping(row, backoff_seconds)) for row in ripe]
-        return [record_of(row) for row in reaped if row is not None]
+        return self._relaying.reap(limit, backoff_seconds)
 
-    def _take(self, status: RunStatus, limit: int, again_in_seconds: float) -> list[RunRecord]:
-        values = {"status": str(status), "limit": limit, "again_in": again_in_seconds}
-        invariants.page(limit)
-        with self._statements.session(None) as session:
-            return [record_of(row) for row in session.execute("take", values).fetchall()]
-
-    def _finish(
-        self,
-        run_id: str,
-        status: RunStatus,
-        *,
-        fence: int | None,
-        result: Any = None,
-        error: str | None = None,
-        error_type: str | None = None,
-    ) -> RunRecord:
-        values = _finishing(run_id, status, fence=fence, result=result, error=error, error_type=error_type)
-        return record_of(self._change("finish", values, status))
+    def end_unclaimed(self, run: RunRecord, ending: Ending, *, worker: str, why: str) -> bool:
+        return self._relaying.end_unclaimed(run, ending, worker, why)
 
     def _change(self, name: str, values: Row, wanted: RunStatus) -> Row:
         """One compare-and-set; where it finds nothing to change, why that is."""
@@ -287,7 +278,7 @@ class PostgresLedger:
             why = EXPIRED
         elif name == "claim" and waits and standing["early"]:
             why = NOT_DUE
-        elif name == "claim" and waits:
+        elif values.get("attempt") not in (None, standing["attempt"]):
             why = OTHER_ATTEMPT
         elif name == "try_again" and standing["status"] == RunStatus.DEAD_LETTERED:
             why = NO_DEAD_LETTERS
@@ -314,58 +305,3 @@ def _key(run_id: str) -> str:
     if key is None:
         raise ExecutionNotFoundError(run_id)
     return key
-
-
-def _finishing(
-    run_id: str,
-    status: RunStatus,
-    *,
-    fence: int | None = None,
-    result: Any = None,
-    error: str | None = None,
-    error_type: str | None = None,
-) -> Row:
-    failed = status is not RunStatus.COMPLETED
-    error, error_type = (None, None) if error is None else storable_error(error, error_type)
-    return {
-        "run_id": run_id,
-        "status": str(status),
-        "sources": [str(source) for source in SOURCES[status]],
-        "fence": fence,
-        "result": json_column(result),
-        "error": error,
-        "error_type": error_type,
-        "data": json_column({"error": error, "error_type": error_type} if failed else {}),
-    }
-
-
-def _trying_again(
-    run_id: str,
-    error: str,
-    error_type: str | None,
-    *,
-    in_seconds: float,
-    fence: int | None,
-    publish_in_seconds: float = 0.0,
-    message: dict[str, Any] | None = None,
-) -> Row:
-    return {
-        "run_id": run_id,
-        "fence": fence,
-        "error": error,
-        "error_type": error_type,
-        "in_seconds": in_seconds,
-        "publish_in": publish_in_seconds,
-        "message": json_column(message),
-    }
-
-
-def _reaping(row: Row, backoff_seconds: float) -> tuple[str, Row]:
-    """Which change an expired lease comes to, and its values."""
-    error, error_type = LEASE_EXPIRED
-    run = {"run_id": row["run_id"], "fence": row["fence"]}
-    if row["cancel_requested"]:
-        return "cancel", {**run, "reason": "lease expired"}
-    if row["retries_left"] > 0:
-        return "try_again", _trying_again(**run, error=error, error_type=error_type, in_seconds=backoff_seconds)
-    return "finish", _finishing(**run, status=RunStatus.DEAD_LETTERED, error=error, error_type=error_type)

@@ -66,6 +66,18 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """What a run came to: completed with ``result``, JSON; failed with ``error``; or cancelled for the reason that
+    ``error`` gives.
+    """
+
+    status: RunStatus
+    result: Any = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+@dataclass(frozen=True)
 class RunFilter:
     """Each field narrows a list down, None does not. ``since`` and ``until`` are about ``created_at``, the latter
     excluded; ``tag`` is a key of ``tags``, or ``key=value``. Raises InvalidSpecError for a time without a zone.
@@ -193,15 +205,24 @@ class Ledger(Protocol):
         """Extend the lease; whether the run is to be cancelled. Raises TransitionError where the claim is lost."""
         ...
 
-    def complete(self, run_id: str, result: Any, *, fence: int | None = None) -> RunRecord:
-        """Raises InvalidSpecError for a result that is not JSON, and leaves the run as it is."""
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
+        """In this ``attempt`` alone, where one is given. Raises InvalidSpecError for a result that is not JSON, and
+        leaves the run as it is.
+        """
         ...
 
     def fail(
-        self, run_id: str, error: str, error_type: str | None, *, dead: bool = False, fence: int | None = None
+        self,
+        run_id: str,
+        error: str,
+        error_type: str | None,
+        *,
+        dead: bool = False,
+        fence: int | None = None,
+        attempt: int | None = None,
     ) -> RunRecord:
-        """Failed, or with ``dead`` a dead letter, which ``reprocess`` brings back. What cannot be stored of ``error``
-        and ``error_type`` is escaped or cut.
+        """Failed, or with ``dead`` a dead letter, which ``reprocess`` brings back; likewise. What cannot be stored of
+        ``error`` and ``error_type`` is escaped or cut.
         """
         ...
 
@@ -251,5 +272,12 @@ class Ledger(Protocol):
     def reap(self, limit: int, *, backoff_seconds: float) -> Sequence[RunRecord]:
         """End the claims whose lease ran out: the run is cancelled where that was asked for, else tried again after
         ``backoff_seconds`` where it has retries left, else a dead letter. Gives them as they are then.
+        """
+        ...
+
+    def end_unclaimed(self, run: RunRecord, ending: Ending, *, worker: str, why: str) -> bool:
+        """Claim a run that waits in this attempt and end it, in one step, with an event ``alert_triggered`` that says
+        ``why``: somebody has executed it who does not claim. False where it does not wait any more, or has expired.
+        Raises InvalidSpecError for a result that is not JSON.
         """
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -70,26 +69,17 @@ class Statements:
 
     def __init__(self, pool: ConnectionPool[Any], schema: str | None) -> None:
         self._pool = ForkedPool(pool)
-        self._schema = schema
+        #: The table, as it stands in a query that takes parameters.
+        self.runs: sql.Composable = sessions.tables(schema if schema is None else sessions.escaped(schema))["runs"]
+        self.runs_name: str = sessions.tables(schema)["runs"].as_string(None)
+        # At once: before Python 3.12 a cached_property has a lock, which a fork could leave held.
+        self._queries = sessions.queries("ledger", schema)
 
     @contextmanager
     def session(self, connection: Connection | None = None) -> Iterator[Session]:
         """On the caller's connection, or on one of the pool's. Raises as ``sessions.session``."""
         with sessions.session(self._pool, "ledger", connection) as opened:
             yield Session(opened, self._queries, borrowed=connection is not None)
-
-    @cached_property
-    def runs(self) -> sql.Composable:
-        """The table, as it stands in a query that takes parameters."""
-        return sessions.tables(self._schema if self._schema is None else sessions.escaped(self._schema))["runs"]
-
-    @cached_property
-    def runs_name(self) -> str:
-        return sessions.tables(self._schema)["runs"].as_string(None)
-
-    @cached_property
-    def _queries(self) -> dict[str, str]:
-        return sessions.queries("ledger", self._schema)
 
 
 def json_column(value: Any) -> str | None:

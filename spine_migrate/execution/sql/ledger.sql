@@ -108,7 +108,8 @@ SELECT status FROM noted;
 
 -- name: hold
 -- What a run and its handoff are now, and stay until the transaction ends.
-SELECT r.status, h.fence, h.due_at > statement_timestamp() AS early, h.expires_at <= statement_timestamp() AS expired
+SELECT r.status, coalesce(r.attempt, 1) AS attempt, h.fence, h.due_at > statement_timestamp() AS early,
+       h.expires_at <= statement_timestamp() AS expired
   FROM {run_handoff} h JOIN {runs} r USING (run_id)
  WHERE h.run_id = %(run_id)s
    FOR NO KEY UPDATE;
@@ -255,6 +256,7 @@ WITH held AS (
       FROM {run_handoff} h JOIN {runs} r USING (run_id)
      WHERE h.run_id = %(run_id)s AND r.status = ANY (%(sources)s)
        AND (%(fence)s::bigint IS NULL OR h.fence = %(fence)s)
+       AND (%(attempt)s::int IS NULL OR coalesce(r.attempt, 1) = %(attempt)s)
        FOR NO KEY UPDATE
 ), moved AS (
     UPDATE {runs} r
