@@ -1,11 +1,13 @@
-"""Tables with all that an archive has to hold, and a second database to restore into."""
+"""Tables with all that an archive has to hold, archives of them, and what they are compared by."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from spine_migrate.cutover.archive.create import PART_BYTES, write
 from spine_migrate.cutover.archive.model import Manifest
@@ -13,21 +15,34 @@ from spine_migrate.cutover.archive.restore import Restored, restore, sound
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import connect
 from spine_migrate.db.embedded import bundled_binaries
+from tests.database import Database, fresh_database
 
 ODD = Name("app", 'Odd "table"; -- name')
 EVENTS = Name("app", "events")
-PARENT = Name("app", "base")
-PLAIN = Name("app", "jobs")
-NOTHING = Name("app", "nothing")
-TABLES = [EVENTS, ODD, PARENT, PLAIN, NOTHING]
-
-WILD = Path(__file__).with_name("archived.sql").read_bytes()
-# What must be there before the tables of WILD can be restored into an empty database.
-SURROUNDINGS = """
+JOBS = Name("app", "jobs")
+TABLES = [EVENTS, ODD, Name("app", "base"), JOBS, Name("app", "nothing")]
+# What must be there before they can be restored.
+SURROUNDINGS = b"""
 CREATE SCHEMA app;
 CREATE SCHEMA "Some types";
 CREATE FUNCTION app.twice(integer) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 """
+CLIENT = bundled_binaries(18)
+
+
+def fill(database: Database) -> None:
+    """The tables of ``archived.sql``, and one more that a foreign key leads to."""
+    with database.connect() as connection:
+        connection.execute(Path(__file__).with_name("archived.sql").read_bytes())
+
+
+@contextmanager
+def elsewhere(database: Database, *, surroundings: bytes = SURROUNDINGS) -> Iterator[Database]:
+    """A second database of the same owner."""
+    with fresh_database(database.server_url, f"{database.name}_2", database.owner) as other:
+        with other.connect() as connection:
+            connection.execute(surroundings)
+        yield other
 
 
 def make(url: str, directory: Path, tables: Sequence[Name] = TABLES, *, part_bytes: int = PART_BYTES) -> Manifest:
@@ -35,19 +50,28 @@ def make(url: str, directory: Path, tables: Sequence[Name] = TABLES, *, part_byt
         return write(connection, tables, directory, part_bytes=part_bytes)
 
 
-def put_back(url: str, directory: Path, **options: object) -> list[Restored]:
+def put_back(url: str, directory: Path, **options: Any) -> list[Restored]:
     with connect(url) as connection:
-        return restore(connection, directory, sound(directory), **options)  # type: ignore[arg-type] # as restore has them
+        return restore(connection, directory, sound(directory), **options)
 
 
 def dumped(url: str, *options: str) -> list[str]:
-    """What pg_dump says of a database, in its parts, without what is random in it; in no order of the catalog's."""
-    done = subprocess.run(
-        [bundled_binaries(18) / "pg_dump", "--no-owner", "--no-privileges", *options, url],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    text = re.sub(r"^\\(un)?restrict .*$", "", done.stdout, flags=re.MULTILINE)
-    return sorted(text.split("\n\n"))
+    """What pg_dump says of a database, sorted, without what is random in it, without the table that is not archived and
+    the key to it, and without names of NOT NULL constraints.
+    """
+    program = [str(CLIENT / "pg_dump"), "--no-owner", "--no-privileges", "--exclude-table=app.feeds"]
+    done = subprocess.run([*program, *options, url], check=True, capture_output=True, text=True)
+    kept = [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
+    parts = re.sub(r" CONSTRAINT \S+ NOT NULL", " NOT NULL", "\n".join(kept)).split("\n\n")
+    return sorted(part for part in parts if "jobs_feed_id_fkey" not in part)
 
+
+def relations(database: Database) -> set[str]:
+    """Everything that a restore could leave behind."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|inform)'"
+            " UNION ALL"
+            " SELECT oid::regtype::text FROM pg_type WHERE typnamespace::regnamespace::text !~ '^(pg_|inform)'"
+        ).fetchall()
+    return {name for (name,) in rows}

@@ -10,6 +10,7 @@ from psycopg import pq, sql
 
 from spine_migrate.cutover.archive.model import Table
 from spine_migrate.cutover.archive.statements import copy
+from spine_migrate.db import catalog
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import PINNED, Connection
 
@@ -40,15 +41,21 @@ def settle(connection: Connection, settings: dict[str, str]) -> None:
 @contextmanager
 def snapshot(connection: Connection, tables: list[Name]) -> Iterator[None]:
     """REPEATABLE READ, READ ONLY, with ``SETTINGS``; nobody changes the shape of the tables, or of their partitions,
-    from before the snapshot until the block ends. A transaction that the caller has begun is read as it is, and keeps
-    the settings until it ends.
+    from before the snapshot until the block ends. A transaction that the caller has begun is read as it is, and has its
+    own settings again when the block ends well. Raises Refused as ``db.catalog.find`` does.
     """
+    for name in tables:
+        catalog.find(connection, name.table, name.schema)
     if connection.info.transaction_status != pq.TransactionStatus.IDLE:
         _lock(connection, tables)
+        names = [*SETTINGS, "client_encoding"]
+        asked = "SELECT name, pg_catalog.current_setting(name) FROM unnest(%s::text[]) AS name"
+        before = dict(connection.execute(asked, [names]).fetchall())
         settle(connection, SETTINGS)
         yield
+        settle(connection, before)
         return
-    before = connection.isolation_level, connection.read_only
+    modes = connection.isolation_level, connection.read_only
     connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
     try:
         with connection.transaction():
@@ -58,7 +65,7 @@ def snapshot(connection: Connection, tables: list[Name]) -> Iterator[None]:
             yield
     finally:
         if not connection.closed:
-            connection.isolation_level, connection.read_only = before
+            connection.isolation_level, connection.read_only = modes
 
 
 def _lock(connection: Connection, tables: list[Name]) -> None:

@@ -173,7 +173,7 @@ def _is_there(connection: Connection, one: Requirement) -> bool:
             connection.execute(
                 query("archive", "find_object"), {"type": one.type, "names": list(one.names), "args": list(one.args)}
             )
-    except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.InvalidSchemaName):
+    except psycopg.ProgrammingError:
         return False
     return True
 
