@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -17,9 +18,9 @@ class Places:
     """Where tables, and with them their sequences, indexes and constraints, go.
 
     ``schema`` takes the place of each table's own; ``renamed`` gives new names to tables. Of a table that is renamed,
-    names of sequences, indexes and constraints that begin with its name begin with the new one. Types stay in their
-    schemas, since expressions name them. Raises ConfigurationError where two tables would be one, or a name is too
-    long.
+    names of sequences, indexes and constraints that have its name in them (jobs_pkey, ix_jobs_feed) have the new one
+    there. Types stay in their schemas, since expressions name them. Raises ConfigurationError where two tables would be
+    one, or a name is too long.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Places:
     def part(self, table: Name, name: str) -> str:
         """An index or a constraint of a table."""
         old, new = table.table, self._tables[table].table
-        if old == new or not name.startswith(old):
+        if old == new:
             return name
-        return f"{new}{name[len(old) :]}".encode()[:_LONGEST].decode(errors="ignore")
+        made = re.sub(rf"(?<![^\W_]){re.escape(old)}(?![^\W_])", lambda _: new, name, count=1)
+        return made.encode()[:_LONGEST].decode(errors="ignore")
 
     def sequence(self, name: Name) -> Name:
         return self._sequences[name]

@@ -19,7 +19,7 @@ SETTINGS = {
     **PINNED,
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
-    # The ISO form cannot tell all signs apart in every version.
+    # As pg_dump has it.
     "IntervalStyle": "postgres",
     "extra_float_digits": "3",
     "bytea_output": "hex",
