@@ -134,6 +134,23 @@ def test_types_that_are_there_already_are_used(database: Database, archive: Path
     assert _rows(database.url, "SELECT count(*) FROM pg_type WHERE typtype IN ('e', 'd', 'r')") == before
 
 
+def test_a_sequence_that_outlives_the_table_goes_on(database: Database, archive: Path) -> None:
+    """No table owns it, so others may use it: it is not made anew, and not set back."""
+    with database.connect() as connection:
+        connection.execute("DROP TABLE app.events")
+        connection.execute(sql.SQL("DROP TABLE {}").format(ODD.identifier))
+        connection.execute("SELECT setval('app.shared', -50)")
+    directory = archive.with_name("odd")
+    with elsewhere(database) as other:
+        put_back(other.url, archive)
+        make(other.url, directory, [ODD])
+    put_back(database.url, directory)
+    assert _rows(database.url, "SELECT last_value FROM app.shared") == [(-50,)]
+    with database.connect() as connection:
+        statement = sql.SQL("INSERT INTO {} (code) VALUES ('new') RETURNING shared").format(ODD.identifier)
+        assert connection.execute(statement).fetchone() == (-53,)
+
+
 def test_names_that_cannot_be(database: Database, archive: Path) -> None:
     with pytest.raises(ConfigurationError, match=r'would both be "app"\."events"'):
         put_back(database.url, archive, renamed={JOBS: "events"})

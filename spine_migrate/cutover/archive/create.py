@@ -37,7 +37,8 @@ def write(
 ) -> Manifest:
     """Put the tables, with their partitions and children, into a new archive. Reads only.
 
-    The connection is idle and in autocommit, or in a transaction of the caller's, which is then read as it is.
+    The connection is idle and in autocommit, or in a transaction of the caller's, which is then read as it is: in one
+    snapshot only where that is REPEATABLE READ, or has locked the tables against writers.
     ``part_bytes`` is the size before compression at which a table goes on in a next file; ``report`` is called with
     each table that is done.
 

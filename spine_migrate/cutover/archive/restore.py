@@ -66,10 +66,11 @@ def restore(
     (``schema-missing``, ``object-missing``), ConfigurationError as ``Places`` does, Damaged where a file has changed
     since it was verified, psycopg.Error where the server fails.
     """
-    statements = Statements(manifest, Places(manifest.tables, schema, renamed))
+    places = Places(manifest.tables, schema, renamed)
     restored = []
     with connection.transaction():
         settle(connection, SETTINGS)
+        statements = Statements(manifest, places, _present(connection, manifest, places))
         _check(connection, statements)
         for made, statement in statements.types():
             if not _there(connection, made):
@@ -123,7 +124,7 @@ def _check(connection: Connection, statements: Statements) -> None:
                 f"another name (--table).",
             )
     for table in statements.manifest.tables:
-        for name in _parts(table, places):
+        for name in _parts(table, statements):
             if _taken(connection, name):
                 raise Refused(
                     "name-taken",
@@ -138,13 +139,32 @@ def _check(connection: Connection, statements: Statements) -> None:
         )
 
 
-def _parts(table: Table, places: Places) -> list[Name]:
+def _present(connection: Connection, manifest: Manifest, places: Places) -> frozenset[Name]:
+    """Sequences that no archived table owns outlive the tables. Those that are still there keep their positions."""
+    sequences = [sequence for table in manifest.tables for sequence in table.sequences]
+    owned = {sequence.place for sequence in sequences if sequence.how != "used"}
+    used = {sequence.place for sequence in sequences} - owned
+    return frozenset(
+        place
+        for place in used
+        if _tells(
+            connection,
+            "sequence_exists",
+            schema=places.sequence(place).schema,
+            name=places.sequence(place).table,
+        )
+    )
+
+
+def _parts(table: Table, statements: Statements) -> list[Name]:
     """The other relations that come with a table: indexes and sequences."""
+    places = statements.places
     schema = places.table(table.name).schema
     backed = [one.name for one in table.constraints if one.type in ("primary key", "unique", "exclusion")]
     names = [*backed, *(index.name for index in table.indexes)]
     indexes = [Name(schema, places.part(table.name, name)) for name in names]
-    return [*indexes, *(places.sequence(one.place) for one in table.sequences)]
+    sequences = [one.place for one in table.sequences if one.place not in statements.present]
+    return [*indexes, *map(places.sequence, sequences)]
 
 
 def _there(connection: Connection, made: Type) -> bool:

@@ -19,8 +19,11 @@ Statement = sql.Composed
 
 @dataclass(frozen=True)
 class Statements:
+    """``present`` are sequences of others that are used as they are, by their names in the archive."""
+
     manifest: Manifest
     places: Places
+    present: frozenset[Name] = frozenset()
 
     def types(self) -> Iterator[tuple[Type, Statement]]:
         for one in self.manifest.types:
@@ -94,13 +97,13 @@ class Statements:
             yield _comment(kind, one.name.identifier, one.comment)
 
     def _sequences(self) -> list[Sequence]:
-        """Each once, as its owner has it."""
+        """Each that is to be made, once, as its owner has it."""
         found: dict[Name, Sequence] = {}
         for table in self.manifest.tables:
             for sequence in table.sequences:
                 if sequence.how != "used" or sequence.place not in found:
                     found[sequence.place] = sequence
-        return list(found.values())
+        return [sequence for sequence in found.values() if sequence.place not in self.present]
 
     def _create(self, table: Table) -> Statement:
         identities = {sequence.column: sequence for sequence in table.sequences if sequence.how == "identity"}

@@ -292,3 +292,8 @@ SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamesp
 -- name: schema_exists
 -- Whether there is a schema of this name.
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s);
+
+-- name: sequence_exists
+-- Whether a schema has a sequence of this name.
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND c.relkind = 'S');
