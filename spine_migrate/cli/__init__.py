@@ -39,6 +39,7 @@ _COMMANDS = {
     ),
     "repair": ("spine_migrate.cli.repair:repair", "Make right on the target what compare has found wrong."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
+    "archive": ("spine_migrate.cli.archive:archive", "Write tables to compressed files, verify and restore them."),
     "worker-relay": (
         "spine_migrate.cli.worker_relay:worker_relay",
         "Bring runs to workers where one was lost on the way.",
