@@ -61,7 +61,7 @@ def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace
     """Move what was missed; whether nothing is missing any more, or the limit or a stop came first."""
     statement, values = batches.statements.release(batches.migration_id)
     execute(connection, statement, *values)
-    while missing := _find(connection, binding, batches.migration_id):
+    while missing := _find(connection, binding, batches):
         while missing:
             granted = pace.take(min(BATCH, len(missing)))
             if not granted:
@@ -77,9 +77,11 @@ def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace
     return True
 
 
-def _find(connection: Connection, binding: Binding, migration_id: int) -> list[str]:
+def _find(connection: Connection, binding: Binding, batches: Batches) -> list[str]:
+    statement = _missing(binding, captured=batches.capture_id is not None)
+    values = (batches.migration_id, LOOK_AHEAD, *([] if batches.capture_id is None else [batches.capture_id]))
     with connection.transaction():
-        return [row[0] for row in execute(connection, _missing(binding), migration_id, LOOK_AHEAD).fetchall()]
+        return [row[0] for row in execute(connection, statement, *values).fetchall()]
 
 
 def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[Done]:
@@ -104,13 +106,23 @@ def _count(binding: Binding) -> sql.Composed:
     ).format(binding.source.identifier)
 
 
-def _missing(binding: Binding) -> sql.Composed:
-    """Keys of source rows that are neither on the target, as rows of ours, nor in quarantine."""
+def _missing(binding: Binding, *, captured: bool) -> sql.Composed:
+    """Keys of source rows that are neither on the target, as rows of ours, nor in quarantine, nor left to the applier
+    of changes.
+    """
+    ahead: sql.Composable = sql.SQL("")
+    if captured:
+        ahead = sql.SQL(
+            " AND NOT EXISTS (SELECT FROM spine_migrate.change_log AS l"
+            " WHERE l.capture_id = $3 AND l.row_key = {key}::text)"
+            " AND NOT EXISTS (SELECT FROM spine_migrate.pending AS p"
+            " WHERE p.capture_id = $3 AND p.why = 'deferred' AND p.row_key = {key}::text)"
+        ).format(key=sql.Identifier("s", binding.mapping.key))
     return sql.SQL(
         "SELECT {key}::text FROM {source} AS s"
         " WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.{target_key} = {forward_key} AND {ours})"
         " AND NOT EXISTS (SELECT FROM spine_migrate.quarantine AS q"
-        " WHERE q.migration_id = $1 AND q.source_key = {key}::text) LIMIT $2"
+        " WHERE q.migration_id = $1 AND q.source_key = {key}::text){ahead} LIMIT $2"
     ).format(
         key=sql.Identifier("s", binding.mapping.key),
         source=binding.source.identifier,
@@ -118,4 +130,5 @@ def _missing(binding: Binding) -> sql.Composed:
         target_key=sql.Identifier(binding.mapping.target.key),
         forward_key=key(binding, "s"),
         ours=is_ours(binding, "t"),
+        ahead=ahead,
     )

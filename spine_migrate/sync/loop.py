@@ -29,7 +29,7 @@ from spine_migrate.mapping.model import Mapping
 from spine_migrate.sync.applier import Applier
 from spine_migrate.sync.capture import verify
 from spine_migrate.sync.changes import Changes
-from spine_migrate.sync.work import Applied
+from spine_migrate.sync.work import Applied, Overtaken
 
 # Every statement is about a few keys of tables that may never have been analyzed: each is a look-up by an index. What
 # is applied is out of the log in the same transaction, so a commit lost with the server is applied once more.
@@ -44,9 +44,10 @@ APPLIER_SETTINGS = {
 # Seconds between two looks: at an empty log, at rows that were put off, at keys that were gone, at quarantine, at the
 # triggers.
 IDLE, SOON, SETTLING, DEPENDENT, CHECK = 0.2, 0.5, 2.0, 10.0, 30.0
-# Before a lost server is looked for again.
-RECONNECT = 0.5
+# Seconds before a lost server is looked for again, and for which another session's lock is waited for.
+RECONNECT, LAST_STATEMENT = 0.5, 10.0
 CONTENDED = (
+    Overtaken,
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.LockNotAvailable,
@@ -187,8 +188,7 @@ class _Loop:
 
     def _member(self, connection: Connection, one: Known, captured: Captured) -> _Member:
         lock = lock_name(one.tables)
-        ((had,),) = connection.execute(query("capture", "try_apply"), {"name": lock}).fetchall()
-        if not had:
+        if not self._locked(connection, lock):
             raise Refused(
                 "already-running", f"Another process applies the changes of {one.mapping.name}; one is enough."
             )
@@ -200,6 +200,14 @@ class _Loop:
         applier = Applier(captured.migration_id, captured.capture_id, changes, lock)
         followed = self.followed.setdefault(captured.migration_id, Followed(captured.migration_id, one.mapping.name))
         return _Member(one, captured, applier, followed)
+
+    def _locked(self, connection: Connection, name: str) -> bool:
+        """A process that was killed keeps its lock until the server has done with its last statement."""
+        end = time.monotonic() + LAST_STATEMENT
+        while True:
+            ((had,),) = connection.execute(query("capture", "try_apply"), {"name": name}).fetchall()
+            if had or time.monotonic() >= end or self._stop.wait(IDLE):
+                return bool(had)
 
     def _cycle(self, connection: Connection, members: list[_Member]) -> bool:
         """One turn for each capture; whether there was anything in a log."""

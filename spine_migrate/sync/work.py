@@ -20,6 +20,10 @@ from spine_migrate.sync.changes import Changes, Going
 LATE = (FOREIGN_KEY, UNIQUE)
 
 
+class Overtaken(Exception):
+    """A row that was not on the target in this snapshot is there now; what there is to do is seen in a new one."""
+
+
 @dataclass
 class Applied:
     """What one transaction did. ``entries`` of the log, ``keys`` looked at, rows by what became of them; ``deferred``
@@ -160,6 +164,8 @@ class Work:
             except psycopg.Error as error:
                 if not blames_row(error):
                     raise
+                if error.sqlstate == UNIQUE and not self.changes.guards(error.diag.constraint_name):
+                    raise Overtaken(str(self.changes.binding.target)) from error
                 if len(part) > 1:
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]

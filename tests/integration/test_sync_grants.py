@@ -74,6 +74,8 @@ def _follow(database: Database, role: Role) -> None:
 def test_each_grant_is_needed_and_all_are_enough(database: Database, legacy: Legacy) -> None:
     role = database.add_role("role")
     for held in give(database, role, "sync", "--mapping", "capture-spine/executions", *SCHEMAS):
+        if '"old"' in held.name:
+            continue  # membership in the owner gives it too, where the owner has it
         fill(legacy)
         with database.connect_admin(autocommit=True) as owner:
             owner.execute(held.revoke)
