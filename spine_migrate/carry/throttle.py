@@ -146,11 +146,11 @@ class Throttle:
     def _look(self, connection: Connection) -> Hold | None:
         try:
             found = self._read_orders(connection) or self._limits(connection)
-            return self._told(connection, found)
         except (psycopg.Error, SpineMigrateError) as error:
             if is_transient(error):
                 raise
-            return self._since((self._reading, f"it cannot be read: {_explained(error).sentence}"))
+            found = self._reading, f"it cannot be read: {_explained(error).sentence}"
+        return self._told(connection, found)
 
     def _read_orders(self, connection: Connection) -> tuple[str, str] | None:
         self._reading = PAUSE

@@ -58,7 +58,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
     COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
-    STATUS: dict.fromkeys(("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "control"), _READ),
+    STATUS: dict.fromkeys(("migration", "checkpoint", "quarantine", "link", "control"), _READ),
     PAUSE: _ORDERED,
     RESUME: {**_ORDERED, "control": ("SELECT", "UPDATE")},
     SET: _ORDERED,

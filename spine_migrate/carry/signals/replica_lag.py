@@ -9,7 +9,8 @@ from spine_migrate.db.queries import query
 
 class ReplicaLag:
     """The limit is in bytes of WAL that a replica has not replayed, or a slot has not let go of (PostgreSQL manual,
-    27.2.4 and 53.20). A slot that nobody reads counts: what a migration writes is kept on disk for it.
+    27.2.4, and pg_replication_slots in chapter 53). A slot that nobody reads counts: what a migration writes is kept on
+    disk for it.
     """
 
     def look(self, connection: Connection, limit: int) -> str | None:
