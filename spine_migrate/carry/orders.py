@@ -27,7 +27,6 @@ class Hold:
 
     by: str
     detail: str
-    since: datetime
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def read(connection: Connection, migration_id: int, parent: int | None) -> Order
 
 
 def record(connection: Connection, migration_id: int, hold: Hold | None) -> None:
-    values = {"by": None, "detail": None, "since": None} if hold is None else vars(hold)
+    values = {"by": None, "detail": None} if hold is None else {"by": hold.by, "detail": hold.detail}
     connection.execute(query("orders", "record"), {"migration_id": migration_id, **values})
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -149,44 +148,36 @@ class Throttle:
         except (psycopg.Error, SpineMigrateError) as error:
             if is_transient(error):
                 raise
-            found = self._reading, f"it cannot be read: {_explained(error).sentence}"
+            found = Hold(self._reading, f"it cannot be read: {_explained(error).sentence}")
         return self._told(connection, found)
 
-    def _read_orders(self, connection: Connection) -> tuple[str, str] | None:
+    def _read_orders(self, connection: Connection) -> Hold | None:
         self._reading = PAUSE
         if self._ordered:
             told = orders.read(connection, self._migration_id, self._parent)
             self.settings = overlaid(self._given, told.settings)
             if told.paused_at is not None:
                 which = "" if told.migration_id == self._migration_id else f", with migration {told.migration_id}"
-                return PAUSE, f"paused by {told.paused_by}{which}; spine-migrate resume lets it go on"
+                return Hold(PAUSE, f"paused by {told.paused_by}{which}; spine-migrate resume lets it go on")
         self._reading = PAUSE_FILE
         if self._pause_file is not None and _is_there(self._pause_file):
-            return PAUSE_FILE, f"{self._pause_file} is there; it goes on when that is removed"
+            return Hold(PAUSE_FILE, f"{self._pause_file} is there; it goes on when that is removed")
         return None
 
-    def _limits(self, connection: Connection) -> tuple[str, str] | None:
+    def _limits(self, connection: Connection) -> Hold | None:
         """All are read, so that each has its reading, and an error, whatever the others say. The first one counts."""
-        excess: tuple[str, str] | None = None
+        excess: Hold | None = None
         for name, signal in self._signals.items():
             self._reading = name
             limit = getattr(self.settings, name.replace("-", "_"))
             words = None if limit is None else signal.look(connection, limit)
-            excess = excess or (None if words is None else (name, words))
+            excess = excess or (None if words is None else Hold(name, words))
         return excess
 
-    def _told(self, connection: Connection, found: tuple[str, str] | None) -> Hold | None:
-        hold = self._since(found)
+    def _told(self, connection: Connection, hold: Hold | None) -> Hold | None:
         if hold != self._hold:
             self._record(connection, hold)
         return hold
-
-    def _since(self, found: tuple[str, str] | None) -> Hold | None:
-        if found is None:
-            return None
-        by, detail = found
-        going_on = self._hold is not None and self._hold.by == by
-        return Hold(by, detail, self._hold.since if going_on and self._hold is not None else datetime.now(UTC))
 
     def _record(self, connection: Connection, hold: Hold | None) -> None:
         if self._ordered and self._records:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import psycopg
 import pytest
@@ -64,6 +65,11 @@ def told(legacy: Legacy) -> str | None:
     return found
 
 
+def since(legacy: Legacy) -> datetime | None:
+    found: datetime | None = legacy.value("SELECT held_since FROM spine_migrate.control")
+    return found
+
+
 def test_many_workers_are_one_reading_a_second(legacy: Legacy) -> None:
     signal, clock = Busy(), Clock()
     with throttle(legacy, signal, clock) as shared, ThreadPoolExecutor(8) as workers:
@@ -96,24 +102,26 @@ def test_since_when_is_kept_while_the_same_holds_it_back(legacy: Legacy) -> None
     with throttle(legacy, signal, clock) as shared, ThreadPoolExecutor(1) as workers:
         waiting = workers.submit(shared.wait, heard.append)
         until(lambda: heard, "it does not wait")
+        began = since(legacy)
         legacy.execute("UPDATE spine_migrate.control SET settings = '{\"max-lock-waits\": 3}'")
         clock.now += INTERVAL
         until(lambda: len(heard) == 2, "the setting is not read")
+        kept = since(legacy)
         legacy.execute("UPDATE spine_migrate.control SET paused_at = now(), paused_by = 'me'")
         clock.now += INTERVAL
         until(lambda: len(heard) == 3, "the pause is not read")
+        paused = since(legacy)
         signal.busy = False
         legacy.execute("UPDATE spine_migrate.control SET paused_at = NULL, paused_by = NULL")
         clock.now += INTERVAL
         assert waiting.result(timeout=30)
-    first, second, third, fourth = heard
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert fourth is None
-    assert (second.detail, second.since) == ("more than 3", first.since)
-    assert third.by == "pause"
-    assert third.since > first.since
+    assert [one and one.by for one in heard] == ["max-lock-waits", "max-lock-waits", "pause", None]
+    assert [one and one.detail for one in heard][:2] == ["more than 5", "more than 3"]
+    assert began is not None
+    assert kept == began
+    assert paused is not None
+    assert paused > began
+    assert since(legacy) is None
 
 
 def test_an_applier_keeps_no_limit_and_is_paused_all_the_same(legacy: Legacy) -> None:

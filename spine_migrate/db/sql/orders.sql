@@ -22,9 +22,12 @@ SELECT coalesce((SELECT o.settings FROM spine_migrate.control o WHERE o.migratio
        ) p ON true;
 
 -- name: record
--- What holds a run back, or nothing.
+-- What holds a run back, since when by the server's clock; or nothing.
 UPDATE spine_migrate.control
-   SET held_by = %(by)s, held_detail = %(detail)s, held_since = %(since)s, updated_at = clock_timestamp()
+   SET held_by = %(by)s::text, held_detail = %(detail)s,
+       held_since = CASE WHEN held_by = %(by)s::text THEN held_since
+                         WHEN %(by)s::text IS NOT NULL THEN clock_timestamp() END,
+       updated_at = clock_timestamp()
  WHERE migration_id = %(migration_id)s;
 
 -- name: pause
