@@ -120,6 +120,8 @@ class Throttle:
                 return busy
             busy = busy or hold.by in self._signals
             self._stop.wait(_GLANCE)
+        if said is not None:
+            say(None)
         return busy
 
     def _current(self) -> Hold | None:

@@ -12,9 +12,14 @@ from spine_migrate.cli.quarantine_options import migrations_options
 
 FORMAT = 1
 
+_SETTINGS = "\n".join(
+    f"  {one.name:<21}{one.what.rstrip(',')}{'' if one.none is None else ', or ' + one.none}"
+    for one in SETTINGS.values()
+    for one in SETTINGS.values()
+)
 _EXAMPLES = f"""\b
 Settings:
-{chr(10).join(f"  {one.name}{f'  (a number or {one.none})' if one.none else ''}" for one in SETTINGS.values())}
+{_SETTINGS}
 
 \b
 Examples:

@@ -15,6 +15,8 @@ from psycopg import sql
 from spine_migrate.backfill.status import look
 from spine_migrate.carry import orders
 from spine_migrate.carry.settings import change
+from spine_migrate.carry.signals.active_sessions import ActiveSessions
+from spine_migrate.carry.signals.lock_waits import LockWaits
 from spine_migrate.db import ledger, schema
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import ConfigurationError, Refused
@@ -55,8 +57,8 @@ def order(legacy: Legacy, *words: str) -> None:
 
 
 @contextmanager
-def at_work(database: Database, statement: str, sessions: int) -> Iterator[None]:
-    """So many sessions that are executing something until the block ends."""
+def at_work(database: Database, statement: str, sessions: int) -> Iterator[list[int]]:
+    """So many sessions that are executing something until the block ends; the ids of their processes."""
     with psycopg.connect(database.url, autocommit=True) as watcher:
         open_ = [psycopg.connect(database.url, autocommit=True) for _ in range(sessions)]
         threads = [threading.Thread(target=_until_cancelled, args=(one, statement), daemon=True) for one in open_]
@@ -66,7 +68,7 @@ def at_work(database: Database, statement: str, sessions: int) -> Iterator[None]
         active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid = ANY (%s)"
         until(lambda: watcher.execute(active, [pids]).fetchall() == [(sessions,)], "the sessions are not at work")
         try:
-            yield
+            yield pids
         finally:
             for one, thread in zip(open_, threads, strict=True):
                 one.cancel_safe()
@@ -123,10 +125,11 @@ def test_a_row_that_others_wait_for(legacy: Legacy, database: Database) -> None:
                 assert going.result().moved == 400
 
 
-def _waiting(legacy: Legacy) -> bool:
+def _waiting(legacy: Legacy, sessions: int = 1) -> bool:
     """For long enough to count."""
     return bool(
-        legacy.value(
+        sessions
+        <= legacy.value(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database()"
             " AND waitstart < clock_timestamp() - interval '200 milliseconds'"
         )
@@ -142,8 +145,31 @@ def _open_transactions(legacy: Legacy) -> int:
     )
 
 
+def test_our_own_sessions_do_not_count(seeing: Legacy, database: Database) -> None:
+    lock = "DO $$ BEGIN LOCK TABLE runs; END $$"
+    table = seeing.value("SELECT 'runs'::regclass::oid::int")
+    with database.connect() as holder, connect(seeing.url) as connection:
+        holder.execute("SELECT FROM runs")
+        with at_work(database, lock, 3) as ours:
+            until(lambda: _waiting(seeing, 3), "nobody waits")
+            for others in range(4):
+                pids = ours[others:]
+                assert LockWaits([table], pids).look(connection, others) is None
+                if others:
+                    assert LockWaits([table], pids).look(connection, others - 1) is not None
+            # On a server that other tests use as well, there may be more of theirs.
+            assert ActiveSessions([]).look(connection, 2) is not None
+            without, beside = (_number(ActiveSessions(pids).look(connection, -1)) for pids in (ours, []))
+            assert beside >= 3
+            assert without <= beside
+
+
+def _number(words: str | None) -> int:
+    """The first number in what a signal says."""
+    return int("".join(letter for letter in (words or "0").partition(",")[0] if letter.isdigit()))
+
+
 def test_a_busy_server(seeing: Legacy, database: Database) -> None:
-    """Our own workers do not count."""
     with at_work(database, "SELECT pg_sleep(300)", 3), moving(seeing, max_active_sessions=2, workers=3) as going:
         going.is_held("max-active-sessions")
         assert "the limit is 2" in going.told("held_detail")
