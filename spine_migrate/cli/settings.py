@@ -15,7 +15,6 @@ FORMAT = 1
 _SETTINGS = "\n".join(
     f"  {one.name:<21}{one.what.rstrip(',')}{'' if one.none is None else ', or ' + one.none}"
     for one in SETTINGS.values()
-    for one in SETTINGS.values()
 )
 _EXAMPLES = f"""\b
 Settings:
