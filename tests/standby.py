@@ -24,7 +24,7 @@ def standby(primary: EmbeddedServer, version: int) -> Iterator[EmbeddedServer]:
     subprocess.run(
         [
             str(bundled_binaries(version) / "pg_basebackup"),
-            *("--dbname", f"{primary.url()}&application_name=standby", "--pgdata", str(folder / "cluster")),
+            *("--dbname", f"{primary.url()}&application_name=standby", "--pgdata", str(folder / "copy")),
             *("--write-recovery-conf", "--checkpoint", "fast", "--no-sync"),
         ],
         check=True,
@@ -35,5 +35,7 @@ def standby(primary: EmbeddedServer, version: int) -> Iterator[EmbeddedServer]:
         account = pwd.getpwnam("nobody")
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid)
+    # Only now: another session of tests removes a cluster that nobody has locked.
+    (folder / "copy").rename(folder / "cluster")
     with EmbeddedServer(folder, version, {"fsync": "off", "shared_buffers": "16MB"}, delete_on_close=True) as server:
         yield server
