@@ -195,7 +195,7 @@ class Legacy:
         connection.execute(sql.SQL("SET search_path = {}").format(path))
         return connection
 
-    def execute(self, query: LiteralString | sql.Composed, *parameters: object) -> None:
+    def execute(self, query: LiteralString | sql.SQL | sql.Composed, *parameters: object) -> None:
         with self.connect() as connection:
             connection.execute(query, parameters or None)
 

@@ -9,7 +9,6 @@ foreign key is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +18,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry.rows import REPAIRS
 from spine_migrate.carry.statements import AGAIN
@@ -111,7 +111,7 @@ def take_away(connection: Connection, tables: Tables, migration_id: int) -> None
     ledger.audit(connection, "offline: objects dropped", migration_id=migration_id, objects=names)
 
 
-def build(connection: Connection, setting: Setting, report: Callable[[str], None], stop: threading.Event) -> bool:
+def build(connection: Connection, setting: Setting, pace: Pace, stop: threading.Event) -> bool:
     """Build what was taken away, each object in a transaction of its own; goes on where a killed run left off.
 
     Whether all of it stands; ``stop`` ends it after the object at hand.
@@ -123,9 +123,10 @@ def build(connection: Connection, setting: Setting, report: Callable[[str], None
         waiting = cursor.execute(query("offline", "deferred"), of_migration).fetchall()
     proven = {name for (name,) in connection.execute(query("offline", "proven_links"), of_migration).fetchall()}
     for found in waiting:
+        pace.ready()
         if stop.is_set():
             return False
-        report(f"building {found['object']}")
+        pace.stage(f"building {found['object']}")
         unproven = setting.batches.statements.links.keys() - proven if found is waiting[-1] else set[str]()
         try:
             with connection.transaction():

@@ -1,4 +1,6 @@
-"""What the workers of one run share: the row limit, the rate limit, the wish to stop, and the figures of progress."""
+"""What the workers of one run share: the row limit, the rate limit, what holds the run back, the wish to stop, and the
+figures of progress.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from spine_migrate.carry.orders import Hold
 from spine_migrate.carry.rows import Done
+from spine_migrate.carry.settings import Settings
+from spine_migrate.carry.throttle import Throttle
 
 # Seconds between two looks at the wish to stop.
 _GLANCE = 0.2
@@ -16,8 +21,7 @@ _GLANCE = 0.2
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands. ``blocks`` of ``total_blocks`` is exact whatever the keys are; rows and seconds are of this
-    run,
-    ``accounted`` of all runs.
+    run, ``accounted`` of all runs. ``held`` is what it waits for now.
     """
 
     mapping: str
@@ -31,6 +35,7 @@ class Progress:
     batches: int
     seconds: float
     blocks_done: int = 0
+    held: Hold | None = None
 
     @property
     def rate(self) -> float:
@@ -46,7 +51,9 @@ class Progress:
 
 
 class Pace:
-    """Thread-safe. ``report`` is called under the lock after each batch, so it must be quick and must not call back."""
+    """Thread-safe. ``report`` is called under the lock, after each batch and when something begins or ends to hold the
+    run back, so it must be quick and must not call back. Without a ``throttle`` nothing does.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Pace:
         rows_per_second: float | None,
         stop: threading.Event,
         report: Callable[[Progress], None],
+        throttle: Throttle | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stop = stop
@@ -63,10 +71,29 @@ class Pace:
         self._clock = clock
         self._left = limit
         self._granted = 0
-        self._interval = 1 / rows_per_second if rows_per_second else 0.0
+        self._throttle = throttle
+        self._interval = _interval(rows_per_second)
         self._free_at = self._began = clock()
         self._lock = threading.Condition(threading.Lock())
         self.progress = start
+
+    def ready(self) -> bool:
+        """Return when nothing holds the run back, or when it is to stop; ask before each batch, outside of a
+        transaction. Whether the server was busy meanwhile. Raises SpineMigrateError.
+        """
+        if self._throttle is None:
+            return False
+        busy = self._throttle.wait(self._hold)
+        interval = _interval(self._throttle.settings.rows_per_second)
+        with self._lock:
+            if interval != self._interval:
+                self._interval, self._free_at = interval, self._clock()
+        return busy
+
+    @property
+    def settings(self) -> Settings | None:
+        """As they are told to the run at present; None where nobody can."""
+        return None if self._throttle is None else self._throttle.settings
 
     def take(self, rows: int) -> int:
         """Rows that may be moved now, at most ``rows``; 0 when the limit is reached or the run is to stop.
@@ -122,7 +149,17 @@ class Pace:
         if self._interval and wait > 0:
             self.stop.wait(wait)
 
+    def _hold(self, hold: Hold | None) -> None:
+        with self._lock:
+            if hold != self.progress.held:
+                self.progress = replace(self.progress, held=hold, seconds=self._clock() - self._began)
+                self._report(self.progress)
+
     def stage(self, stage: str) -> None:
         with self._lock:
             self.progress = replace(self.progress, stage=stage, seconds=self._clock() - self._began)
             self._report(self.progress)
+
+
+def _interval(rows_per_second: float | None) -> float:
+    return 1 / rows_per_second if rows_per_second else 0.0

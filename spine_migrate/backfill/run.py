@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,12 @@ from spine_migrate.backfill import offline, sweep
 from spine_migrate.backfill.batch import tid
 from spine_migrate.backfill.pace import Pace, Progress
 from spine_migrate.backfill.setting import Setting, open_setting
+from spine_migrate.backfill.sizing import TARGET_SECONDS
+from spine_migrate.backfill.throttle import throttle
 from spine_migrate.backfill.worker import Worker
 from spine_migrate.carry import links
 from spine_migrate.carry.control import Control, cancelled_by
+from spine_migrate.carry.settings import Settings
 from spine_migrate.carry.tables import Tables, find_tables, is_started, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
@@ -37,9 +40,9 @@ SEGMENTS_PER_WORKER = 8
 
 @dataclass(frozen=True)
 class Options:
-    """``batch_rows`` None sizes batches by time. ``limit`` bounds the rows of this run. ``wait`` waits for another
-    run of the same migration instead of refusing. ``retry_seconds`` is how long a fault of the server or network is
-    outlived.
+    """``batch_rows`` None sizes batches by ``target_seconds``. ``limit`` bounds the rows of this run. ``wait`` waits
+    for another run of the migration instead of refusing. ``retry_seconds`` is how long a fault of the server or network
+    is outlived. The limits are those of ``Settings``; the run waits while the file ``pause_file`` is there.
     """
 
     batch_rows: int | None = None
@@ -49,6 +52,25 @@ class Options:
     offline: bool = False
     wait: bool = False
     retry_seconds: float = 60.0
+    target_seconds: float = TARGET_SECONDS
+    max_lag_bytes: int | None = None
+    max_lock_waits: int | None = None
+    max_active_sessions: int | None = None
+    max_wal_rate: int | None = None
+    pause_file: str | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Those that may be changed while the run is going."""
+        return Settings(
+            batch_size=self.batch_rows,
+            rows_per_second=self.rows_per_second,
+            target_seconds=self.target_seconds,
+            max_lag_bytes=self.max_lag_bytes,
+            max_lock_waits=self.max_lock_waits,
+            max_active_sessions=self.max_active_sessions,
+            max_wal_rate=self.max_wal_rate,
+        )
 
 
 @dataclass(frozen=True)
@@ -90,8 +112,8 @@ def run(
     """Move all rows of a mapping that are not moved yet.
 
     ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
-    batch, ``prepare`` under the migration's lock before the first one takes its snapshot. Raises Refused, Drift,
-    Interrupted, ServerFault.
+    batch, and when the run is held back, ``prepare`` under the migration's lock before the first one takes its
+    snapshot. Raises Refused, Drift, Interrupted, ServerFault, ConfigurationError.
     """
     control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
     try:
@@ -119,21 +141,37 @@ class _Run:
     cancel: threading.Event
     report: Callable[[Progress], None]
     prepare: Prepare | None
+    ours: set[int] = field(default_factory=set)
 
     def outcome(self) -> Outcome:
         setting = self.control.retried(self._open)
         values = {"migration_id": setting.migration_id}
         self.control.connection.execute(query("backfill", "abandon_rewritten"), values)
-        pace = Pace(
-            _start(self.control.connection, setting),
-            limit=self.options.limit,
-            rows_per_second=self.options.rows_per_second,
+        with throttle(
+            self.control.url,
+            setting,
+            self.options.settings,
+            pause_file=self.options.pause_file,
+            ours=self.ours,
             stop=self.stop,
-            report=self.report,
-        )
+            retry_seconds=self.options.retry_seconds,
+        ) as held_back:
+            pace = Pace(
+                _start(self.control.connection, setting),
+                limit=self.options.limit,
+                rows_per_second=self.options.rows_per_second,
+                stop=self.stop,
+                report=self.report,
+                throttle=held_back,
+            )
+            return self._move(setting, pace)
+
+    def _move(self, setting: Setting, pace: Pace) -> Outcome:
         while True:
             if setting.step == "backfill":
                 self._scan(setting, pace)
+            if not pace.exhausted:
+                pace.ready()
             # All of it can be done twice, so a server that is lost meanwhile costs a repetition and nothing else.
             with cancelled_by(self.cancel, [self.control]):
                 outcome = self.control.retried(lambda connection: self._finish(connection, setting, pace))
@@ -184,6 +222,7 @@ class _Run:
                 pace,
                 fixed_rows=self.options.batch_rows,
                 retry_seconds=self.options.retry_seconds,
+                opened=self.ours.add,
             )
             for _ in range(max(1, min(self.options.workers, waiting.qsize())))
         ]
@@ -210,7 +249,7 @@ class _Run:
             return None
         complete = scanned and not self.stop.is_set()
         if complete and setting.batches.statements.offline:
-            complete = offline.build(connection, setting, pace.stage, self.stop)
+            complete = offline.build(connection, setting, pace, self.stop)
         found = sweep.account(connection, binding, migration)
         if complete and not found.proven:
             pace.stage("sweep")

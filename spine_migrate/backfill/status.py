@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 
+from spine_migrate.carry import orders
+from spine_migrate.carry.orders import Told
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained
@@ -19,7 +21,8 @@ from spine_migrate.db.queries import query
 class Status:
     """One migration. ``quarantined`` counts by reason, discarded rows included. ``at_work``: a run, a retry or an undo
     holds its lock now. Blocks are of 8 kB and of the source; all of them done is 100 percent. ``undo_indexes`` are on
-    the target because an undo has built them, of this migration or of another one.
+    the target because an undo has built them, of this migration or of another one. ``paused_at`` and ``settings`` are
+    orders from another terminal; ``held_by``, a limit's name, ``pause`` or ``pause-file``, is what a run waits for now.
     """
 
     migration_id: int
@@ -42,6 +45,12 @@ class Status:
     links_broken: int
     undo_indexes: list[str]
     at_work: bool
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    held_by: str | None = None
+    held_detail: str | None = None
+    held_since: datetime | None = None
 
     @property
     def percent(self) -> float:
@@ -71,9 +80,19 @@ def look(connection: Connection, *, undone: bool = False) -> list[Status]:
     try:
         ledger.require(connection)
         with connection.cursor(row_factory=class_row(Status)) as cursor:
-            return cursor.execute(query("status", "migrations"), {"undone": undone}).fetchall()
+            found = cursor.execute(query("status", "migrations"), {"undone": undone}).fetchall()
+        told = orders.everything(connection)
     except psycopg.Error as error:
         raise explained(error) from error
+    return [_with(one, told[one.migration_id]) if one.migration_id in told else one for one in found]
+
+
+def _with(status: Status, told: Told) -> Status:
+    status = replace(status, paused_at=told.paused_at, paused_by=told.paused_by, settings=told.settings)
+    # Of a run that was killed, or an undo, nobody takes it back.
+    if not status.at_work or status.step == "undoing":
+        return status
+    return replace(status, held_by=told.held_by, held_detail=told.held_detail, held_since=told.held_since)
 
 
 def pace(before: Status, now: Status, seconds: float) -> Pace:

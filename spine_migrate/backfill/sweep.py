@@ -63,6 +63,7 @@ def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace
     execute(connection, statement, *values)
     while missing := _find(connection, binding, batches):
         while missing:
+            pace.ready()
             granted = pace.take(min(BATCH, len(missing)))
             if not granted:
                 return False

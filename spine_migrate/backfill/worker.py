@@ -24,7 +24,9 @@ DENSITY = 16.0
 
 
 class Worker:
-    """Owns one connection. ``open_connection`` makes a new one whenever the old one is lost."""
+    """Owns one connection. ``open_connection`` makes a new one whenever the old one is lost; ``opened`` is told the id
+    of its server process.
+    """
 
     def __init__(
         self,
@@ -34,11 +36,13 @@ class Worker:
         *,
         fixed_rows: int | None,
         retry_seconds: float,
+        opened: Callable[[int], None],
     ) -> None:
         self._batches = batches
         self._open = open_connection
         self._pace = pace
         self._retry_seconds = retry_seconds
+        self._opened = opened
         self._sizer = Sizer(fixed_rows)
         self._density = DENSITY
         self._care = Care()
@@ -64,8 +68,7 @@ class Worker:
             connection.cancel_safe(timeout=5)
 
     def _drain(self, segment: Checkpoint) -> None:
-        # A refusal is about one row, so the batch that acts on it has one row, whatever the limit would grant.
-        while rows := self._pace.take(1 if self._care.refused else self._sizer.rows):
+        while rows := self._granted():
             began = time.monotonic()
             done = Done()
             try:
@@ -90,6 +93,17 @@ class Worker:
                 self._pace.count(done)
             if done.segment_done:
                 return
+
+    def _granted(self) -> int:
+        """Rows of the next batch, once nothing holds the run back; 0 where there is to be none."""
+        if self._pace.exhausted:
+            return 0
+        if self._pace.ready():
+            self._sizer.ease()
+        if (told := self._pace.settings) is not None:
+            self._sizer.change(told.batch_size, told.target_seconds)
+        # A refusal is about one row, so the batch that acts on it has one row, whatever the limit would grant.
+        return self._pace.take(1 if self._care.refused else self._sizer.rows)
 
     def _adapt(self, error: psycopg.Error, rows: int) -> None:
         """After a refusal: look for collisions of that kind from now on; then narrow down; then reject the single
@@ -132,6 +146,7 @@ class Worker:
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._open()
+            self._opened(self._connection.info.backend_pid)
         return self._connection
 
     def _abandon(self, segment: Checkpoint) -> None:

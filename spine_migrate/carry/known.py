@@ -120,3 +120,13 @@ def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id
     if migration_id is not None and not found:
         raise ConfigurationError(f"The ledger has no migration {migration_id} that is not undone.")
     return found
+
+
+def started(
+    connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None
+) -> list[Migration]:
+    """As ``chosen``, and there is at least one. Raises ConfigurationError."""
+    found = chosen(connection, mappings=mappings, migration_id=migration_id)
+    if not found:
+        raise ConfigurationError("No migration has been started in this database, so there is none to tell anything.")
+    return found

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from spine_migrate.cli.options import database_options, json_option, one_database, retry_option
+from spine_migrate.cli.throttling import Value, throttling_options
 from spine_migrate.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,28 +19,11 @@ Examples:
   spine-migrate {name} --dry-run --target postgresql://dba@db.example/app
   spine-migrate {name} --target postgresql://dba@db.example/app
   spine-migrate {name} --workers 2 --max-rows-per-second 20000 --json
+  spine-migrate {name} --max-lag-bytes 64MB --max-lock-waits 0 --pause-file /tmp/hold
+
+pause, resume and set tell a run from another terminal; status says what holds it back.
 
 Exit codes: 0 all moved, 1 all moved but for rows in quarantine, 4 stopped and resumable."""
-
-
-_LARGEST_BATCH = 1_000_000
-
-
-class BatchSize(click.ParamType[int | None]):
-    """``auto`` or a number of rows; arrives as None or the number."""
-
-    name = "auto|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value == "auto":
-            return None
-        try:
-            rows = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither 'auto' nor a number of rows", param, ctx)
-        if not 1 <= rows <= _LARGEST_BATCH:
-            self.fail(f"{rows} is not between 1 and {_LARGEST_BATCH}", param, ctx)
-        return rows
 
 
 def _moving(command: Command) -> Command:
@@ -47,10 +31,10 @@ def _moving(command: Command) -> Command:
         click.option("--dry-run", is_flag=True, help="Show the plan, change nothing."),
         click.option(
             "--batch-size",
-            type=BatchSize(),
+            type=Value("batch-size"),
             default="auto",
             show_default=True,
-            help="Rows of a batch; auto makes batches of about a second.",
+            help="Rows of a batch; auto makes batches of --target-seconds.",
         ),
         click.option(
             "--workers",
@@ -65,6 +49,7 @@ def _moving(command: Command) -> Command:
         click.option(
             "--max-rows-per-second", type=click.FloatRange(0, min_open=True), metavar="N", help="Never be faster."
         ),
+        throttling_options,
         click.option(
             "--offline",
             is_flag=True,
@@ -137,7 +122,9 @@ def _move(
     target: str | None,
     source_schema: str | None,
     target_schema: str | None,
+    **throttling: Any,
 ) -> None:
+    """``throttling`` as in ``throttling_options``, by the names that ``Options`` has for it."""
     if live and (offline or limit is not None):
         raise click.UsageError("--live goes with neither --offline nor --limit.")
     from spine_migrate.backfill.run import Options, Outcome, run
@@ -171,6 +158,7 @@ def _move(
                     offline=offline,
                     wait=wait,
                     retry_seconds=retry_for,
+                    **throttling,
                 )
                 outcomes.append(
                     run(

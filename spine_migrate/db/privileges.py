@@ -23,6 +23,7 @@ LEDGER = "spine_migrate"
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
 REPAIR, SYNC = "repair", "sync"
+PAUSE, RESUME, SET = "pause", "resume", "set"
 
 _READ = ("SELECT",)
 _SOURCE = {
@@ -48,14 +49,19 @@ _MOVED = {
     "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "deferred_ddl": _READ,
     "capture": _READ,
+    "control": ("SELECT", "INSERT", "UPDATE"),
     "audit": ("INSERT",),
 }
+_ORDERED = {"migration": _READ, "control": ("SELECT", "INSERT", "UPDATE"), "audit": ("INSERT",)}
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     DRY_RUN: {"migration": _READ},
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
     COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
-    STATUS: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ, "deferred_ddl": _READ},
+    STATUS: dict.fromkeys(("migration", "checkpoint", "quarantine", "link", "control"), _READ),
+    PAUSE: _ORDERED,
+    RESUME: {**_ORDERED, "control": ("SELECT", "UPDATE")},
+    SET: _ORDERED,
     QUARANTINE: {
         "migration": ("SELECT", "UPDATE"),
         "checkpoint": ("SELECT", "UPDATE"),

@@ -17,8 +17,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def figures(at: Figures) -> str:
-    """``120,000 rows  31,000 rows/s  12 quarantined  0:00:25 left``."""
+    """``120,000 rows  31,000 rows/s  12 quarantined  0:00:25 left``, or what the run is held back by."""
     left = at.seconds_left
+    if at.held is not None:
+        return f"{at.accounted:,} rows  held back by {at.held.by}: {at.held.detail}"
     parts = [
         f"{at.accounted:,} rows",
         f"{at.rate:,.0f} rows/s",
@@ -62,14 +64,15 @@ def _bar() -> Iterator[Callable[[Figures], None]]:
 
 
 def _lines() -> Callable[[Figures], None]:
-    said_at, stage = 0.0, "backfill"
+    said_at, stage, held = 0.0, "backfill", ""
 
     def report(at: Figures) -> None:
-        nonlocal said_at, stage
+        nonlocal said_at, stage, held
         now = time.monotonic()
-        if now - said_at < SECONDS_BETWEEN_LINES and at.stage == stage:
+        by = at.held.by if at.held is not None else ""
+        if now - said_at < SECONDS_BETWEEN_LINES and (at.stage, by) == (stage, held):
             return
-        said_at, stage = now, at.stage
+        said_at, stage, held = now, at.stage, by
         percent = 100 * at.blocks / at.total_blocks if at.total_blocks else 100.0
         print(f"{at.mapping}: {at.stage} {percent:.1f}%  {figures(at)}", file=sys.stderr)  # noqa: T201 - this is the report
 

@@ -35,12 +35,23 @@ def _lines(status: Status, pace: Pace | None, *, undone_now: bool) -> Iterator[s
         yield f"  links         {status.links_waiting:>12,}  waiting, {status.links_broken:,} broken"
     if status.undo_indexes and not undone_now:
         yield f"  left by an undo on {status.target_table}: {', '.join(status.undo_indexes)}; the next run drops it"
+    if status.settings:
+        told = ", ".join(f"{name} {_value(value)}" for name, value in sorted(status.settings.items()))
+        yield f"  set: {told}"
+    if status.paused_at:
+        yield f"  paused since {status.paused_at:%Y-%m-%d %H:%M:%S %Z} by {status.paused_by}; spine-migrate resume"
     yield f"  {_activity(status, pace)}"
+    if status.held_since:
+        yield f"  held back by {status.held_by} since {status.held_since:%Y-%m-%d %H:%M:%S %Z}: {status.held_detail}"
     ended = f", ended {status.finished_at:%Y-%m-%d %H:%M:%S %Z}" if status.finished_at else ""
     yield (
         f"  started {status.started_at:%Y-%m-%d %H:%M:%S %Z} by {status.started_by}"
         f" with version {status.tool_version}{ended}"
     )
+
+
+def _value(value: float | None) -> str:
+    return "unlimited" if value is None else f"{value:,}"
 
 
 def _activity(status: Status, pace: Pace | None) -> str:

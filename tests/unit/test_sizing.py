@@ -77,3 +77,48 @@ def test_halving_reaches_a_single_row_from_the_largest_batch() -> None:
     for _ in range(18):
         sizer.failed()
     assert sizer.rows == 1
+
+
+def test_a_busy_server_halves_it_and_from_then_on_it_grows_by_small_steps() -> None:
+    sizer = settle(50_000)
+    steady = sizer.rows
+    for _ in range(3):
+        sizer.ease()
+    assert sizer.rows == steady // 8
+    sizes = [sizer.rows]
+    for _ in range(20):
+        sizer.succeeded(sizer.rows, sizer.rows / 50_000)
+        sizes.append(sizer.rows)
+    assert all(after <= before * 1.2 + 1 for before, after in itertools.pairwise(sizes))
+    assert sizes[-1] == steady
+
+
+def test_a_busy_server_leaves_a_size_that_somebody_fixed_and_goes_no_lower_than_the_smallest() -> None:
+    fixed, sizer = Sizer(7), Sizer(None)
+    for _ in range(30):
+        fixed.ease()
+        sizer.ease()
+    assert (fixed.rows, sizer.rows) == (7, SMALLEST)
+
+
+@given(st.floats(0.1, 10))
+def test_settles_where_a_batch_takes_the_target_that_is_asked_for(target: float) -> None:
+    sizer = Sizer(None, target)
+    for _ in range(60):
+        sizer.succeeded(sizer.rows, sizer.rows / 5_000)
+    assert abs(sizer.rows / 5_000 - target) < 0.05
+
+
+def test_other_wishes_while_it_is_going() -> None:
+    sizer = settle(50_000)
+    sizer.change(300, TARGET_SECONDS)
+    assert sizer.rows == 300
+    sizer.failed()
+    assert sizer.rows == 150
+    sizer.change(300, TARGET_SECONDS)
+    assert sizer.rows == 150, "nothing new is asked for"
+    sizer.change(None, TARGET_SECONDS / 2)
+    assert sizer.rows == 300
+    for _ in range(60):
+        sizer.succeeded(sizer.rows, sizer.rows / 50_000)
+    assert abs(sizer.rows / 50_000 - TARGET_SECONDS / 2) < 0.05

@@ -20,8 +20,10 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
               sum(p.ends - p.low_block) FILTER (WHERE p.segment >= 0)::bigint AS blocks_total
          FROM (SELECT s.*, (s.position::tid::text::point)[0]::bigint AS reached,
                       coalesce(s.high_block, greatest(s.low_block, coalesce(
-                          pg_relation_size(to_regclass(format('%%I.%%I', s.leaf_schema, s.leaf_table)))
-                          / current_setting('block_size')::bigint, s.low_block))) AS ends
+                          -- By name: to_regclass asks for USAGE on the schema, which a size does not.
+                          (SELECT pg_relation_size(f.oid) / current_setting('block_size')::bigint
+                             FROM pg_class f JOIN pg_namespace n ON n.oid = f.relnamespace
+                            WHERE n.nspname = s.leaf_schema AND f.relname = s.leaf_table), s.low_block))) AS ends
                  FROM spine_migrate.checkpoint s WHERE s.migration_id = m.migration_id) p
        ) c ON true
   LEFT JOIN LATERAL (
