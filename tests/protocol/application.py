@@ -26,18 +26,18 @@ def moves(state: State, rules: Rules, scope: Scope) -> Iterator[Move]:
         # They are alike, so it is enough that they begin in their order.
         begun = number == 0 or state.writers[number - 1].phase != Phase.IDLE
         if begun and writer.phase != Phase.OVER and state.operations < scope.operations:
-            for kind, what, changes in _operations(state, writer, scope):
+            for kind, what, changes in _operations(state, number, scope):
                 if kind in scope.kinds:
                     yield f"{who} {what}", _changed(state, number, kind, changes, rules)
 
 
-def _operations(state: State, writer: Writer, scope: Scope) -> Iterator[tuple[str, str, Changes]]:
+def _operations(state: State, number: int, scope: Scope) -> Iterator[tuple[str, str, Changes]]:
     """What a writer can do now without waiting: its kind, in words, and what becomes of which keys."""
-    others = [other for other in state.writers if other is not writer and other.phase == Phase.READ]
+    others = [other for place, other in enumerate(state.writers) if place != number and other.phase == Phase.READ]
     if any(other.truncated for other in others):
         return
     waits = {key for other in others for key, _ in other.changes}
-    changes = dict(writer.changes)
+    changes = dict(state.writers[number].changes)
     rows = {key: changes.get(key, state.source[key]) for key in range(scope.keys) if key not in waits}
     version = state.versions + 1
     for key, row in rows.items():

@@ -102,7 +102,7 @@ def _write(state: State, applier: Applier, number: int, rules: Rules) -> Iterato
     """Deletes, then upserts. A row that was changed since the snapshot makes it fail; a row that it cannot see, because
     it was inserted since, does so for an upsert, and is passed over by a delete.
     """
-    others = [one for one in state.appliers if one is not applier]
+    others = state.appliers[:number] + state.appliers[number + 1 :]
     effects = [(key, version) for key, version in applier.rows if version is not None or key in applier.known]
     waits = {key for key, _ in effects} & held(state, applier=number)
     if truncating(state) or waits or (rules.fence and any(one.phase == Phase.WRITTEN for one in others)):

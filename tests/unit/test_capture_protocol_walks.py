@@ -91,7 +91,7 @@ def test_no_walk_finds_a_fault() -> None:
     run_state_machine_as_test(World, settings=SETTINGS)
 
 
-@pytest.mark.parametrize("missing", ["triggers_first", "keys_only", "removed_where_applied"])
+@pytest.mark.parametrize("missing", ["triggers_first", "keys_only"])
 def test_walks_find_that_a_rule_is_missing(missing: str) -> None:
     """So they would find it here too; the other rules are for the search, which misses nothing in its scope."""
 
