@@ -20,7 +20,7 @@ from tests.protocol.state import Phase as Of
 
 FULL = bool(os.environ.get("SPINE_CHAOS_FULL"))
 SETTINGS = settings(
-    max_examples=20_000 if FULL else 150,
+    max_examples=5_000 if FULL else 150,
     stateful_step_count=80,
     deadline=None,
     derandomize=not FULL,
