@@ -44,9 +44,9 @@ def _steps(state: State, applier: Applier, number: int, rules: Rules, scope: Sco
     if scope.kills:
         yield "is killed", _ended(state, applier, number, lost=not rules.removed_where_applied)
     if applier.phase == Phase.PASSED:
-        yield _again(state, number, rules)
+        yield _again(state, number, applier.again if rules.noted_before else state.tombstones, rules)
     elif applier.phase == Phase.WRITTEN:
-        yield "commits", _committed(state, applier, number)
+        yield "commits", _committed(state, applier, number, rules)
     else:
         yield from _write(state, applier, number, rules)
 
@@ -57,9 +57,15 @@ def _begin(state: State, number: int, rules: Rules, scope: Scope) -> Iterator[Mo
     if not state.tombstones:
         return
     if not rules.barrier:
-        yield _again(state, number, rules)
-    elif not any(batch.locked for batch in state.batches):
-        yield "passes the barrier", state.with_applier(number, Applier(Phase.PASSED))
+        yield _again(state, number, state.tombstones, rules)
+    elif _nothing_in_flight(state):
+        noted = state.tombstones if rules.noted_before else NO_KEYS
+        yield "passes the barrier", state.with_applier(number, Applier(Phase.PASSED, again=noted))
+
+
+def _nothing_in_flight(state: State) -> bool:
+    """No batch has its lock, and no other applier keeps batches from having it."""
+    return not any(batch.locked for batch in state.batches) and not any(one.alone for one in state.appliers)
 
 
 def _choices(log: tuple[Entry, ...]) -> Iterator[tuple[Entry, ...]]:
@@ -77,20 +83,22 @@ def _take(state: State, number: int, entries: tuple[Entry, ...], rules: Rules, s
         left.remove(entry)
         for key in range(scope.keys) if entry.key == EVERY else (entry.key,):
             rows[key] = _now(state, key) if rules.keys_only else entry.image
-    after = state._replace(log=tuple(left)).with_applier(number, _reading(state, rows)._replace(entries=entries))
+    alone = _nothing_in_flight(state) if rules.whatever_the_batch else state.backfilled
+    reading = _reading(state, rows)._replace(entries=entries, alone=alone)
+    after = state._replace(log=tuple(left)).with_applier(number, reading)
     taken = ", ".join(name(entry.key) for entry in entries)
     return f"takes {taken} from the log: {shown(sorted(rows.items()))}", after
 
 
-def _again(state: State, number: int, rules: Rules) -> Move:
-    rows = {key: _now(state, key) if rules.keys_only else None for key in state.tombstones}
-    after = state.with_applier(number, _reading(state, rows)._replace(again=state.tombstones))
+def _again(state: State, number: int, keys: frozenset[int], rules: Rules) -> Move:
+    rows = {key: _now(state, key) if rules.keys_only else None for key in keys}
+    after = state.with_applier(number, _reading(state, rows)._replace(again=keys))
     return f"takes the tombstones: {shown(sorted(rows.items()))}", after
 
 
 def _reading(state: State, rows: Rows) -> Applier:
     known = frozenset(key for key in rows if state.target[key] is not None)
-    return Applier(Phase.READ, unfinished=not state.backfilled, rows=tuple(sorted(rows.items())), known=known)
+    return Applier(Phase.READ, rows=tuple(sorted(rows.items())), known=known)
 
 
 def _now(state: State, key: int) -> int | None:
@@ -116,6 +124,7 @@ def _write(state: State, applier: Applier, number: int, rules: Rules) -> Iterato
         Phase.WRITTEN,
         entries=applier.entries,
         again=applier.again,
+        alone=applier.alone,
         rows=tuple(effects),
         buried=_buried(applier, rules),
     )
@@ -124,18 +133,21 @@ def _write(state: State, applier: Applier, number: int, rules: Rules) -> Iterato
 
 def _buried(applier: Applier, rules: Rules) -> frozenset[int]:
     """TRUNCATE leaves no tombstones: it waited for every batch that had read the table."""
-    if not rules.deletes_applied_again or applier.again or not applier.unfinished:
+    if not rules.deletes_applied_again or applier.again or applier.alone:
         return NO_KEYS
     named = {entry.key for entry in applier.entries}
     gone = {key for key, version in applier.rows if version is None and key in named}
     return frozenset(gone if rules.tombstone_for_every_delete else gone - applier.known)
 
 
-def _committed(state: State, applier: Applier, number: int) -> State:
+def _committed(state: State, applier: Applier, number: int, rules: Rules) -> State:
     # A tombstone that was applied again is forgotten.
     state = state._replace(tombstones=(state.tombstones - applier.again) | applier.buried)
+    anew = applier.buried if rules.noted_before else NO_KEYS
     appliers = tuple(
-        one._replace(overtaken=True) if one.phase == Phase.READ and other != number else one
+        one._replace(overtaken=one.overtaken or one.phase == Phase.READ, again=one.again - anew)
+        if other != number and one.phase != Phase.IDLE
+        else one
         for other, one in enumerate(state.appliers)
     )
     return landed(state._replace(appliers=appliers).with_applier(number, Applier()), applier.rows)

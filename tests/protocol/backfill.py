@@ -25,7 +25,7 @@ def _steps(state: State, batch: Batch, number: int, rules: Rules, scope: Scope) 
         yield from _begin(state, number, rules, scope)
         return
     if batch.phase == Phase.OVER:
-        if state.backfilled and not rules.no_batch_afterwards:
+        if state.backfilled and scope.retries:
             yield "is to be done again", state.with_batch(number, Batch())
         return
     if scope.kills:
@@ -37,7 +37,7 @@ def _steps(state: State, batch: Batch, number: int, rules: Rules, scope: Scope) 
     elif batch.locked:
         yield from _write(state, batch, number, rules)
     else:
-        yield "takes its lock", state.with_batch(number, batch._replace(locked=True))
+        yield from _lock(state, batch, number)
 
 
 def _begin(state: State, number: int, rules: Rules, scope: Scope) -> Iterator[Move]:
@@ -45,9 +45,14 @@ def _begin(state: State, number: int, rules: Rules, scope: Scope) -> Iterator[Mo
     if busy == scope.workers or (rules.triggers_first and not state.captured):
         return
     if rules.lock_before_snapshot:
-        yield "takes its lock", state.with_batch(number, Batch(Phase.LOCKED, locked=True))
+        yield from _lock(state, Batch(Phase.LOCKED), number)
     else:
         yield _snapshot(state, Batch(), number, rules)
+
+
+def _lock(state: State, batch: Batch, number: int) -> Iterator[Move]:
+    if not any(applier.alone for applier in state.appliers):
+        yield "takes its lock", state.with_batch(number, batch._replace(locked=True))
 
 
 def _snapshot(state: State, batch: Batch, number: int, rules: Rules) -> Move:

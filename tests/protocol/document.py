@@ -52,8 +52,8 @@ KEPT = """\
 
 No fault, and no state from which the cutover cannot be reached.
 
-| keys | transactions | operations | batches | at a time | range of | rollbacks | kills | states | steps |
-|---|---|---|---|---|---|---|---|---|---|
+| keys | transactions | operations | batches | at a time | range of | rollbacks | kills | retries | states | steps |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 LEFT_OUT = """\
@@ -88,6 +88,7 @@ def scope_row(scope: Scope, found: Found) -> str:
         "places" if scope.by_place else "keys",
         "yes" if scope.rollbacks else "no",
         "yes" if scope.kills else "no",
+        "yes" if scope.retries else "no",
         f"{found.states:,}",
         f"{found.steps:,}",
     )

@@ -72,11 +72,11 @@ REMOVALS = (
         "The barrier does not see a batch that has its snapshot and not yet its lock.",
     ),
     Removal(
-        "No batch after the backfill",
-        ("no_batch_afterwards",),
-        "Once the backfill is finished deletes leave no tombstones, so whatever reads the source and inserts on the "
-        "target after that, as a retry of quarantined rows does, is a batch that nobody cleans up after. While "
-        "changes are captured it has to put its keys into the log instead.",
+        "Whatever the batch",
+        ("whatever_the_batch",),
+        "Whatever reads the source and inserts on the target is a batch, a retry of quarantined rows too. Where "
+        "deletes leave tombstones only until the backfill is finished, nobody cleans up after it.",
+        replace(_ONE_ROW, retries=True),
     ),
     Removal(
         "One applier, no lock and no fence",
@@ -87,12 +87,11 @@ REMOVALS = (
         _THREE_WRITES,
     ),
     Removal(
-        "One applier, no lock",
-        ("one_applier",),
-        "With the fence alone, transactions of two appliers that overlap fail. But the barrier is remembered from one "
-        "transaction to the next: a tombstone that the other applier has added in between was not behind it. So "
-        "whoever loses the session, and the lock with it, has to forget that it has passed the barrier.",
-        _THREE_WRITES,
+        "One applier, or tombstones noted before",
+        ("one_applier", "noted_before"),
+        "With the fence, transactions of two appliers that overlap fail. But the barrier is remembered from one "
+        "transaction to the next: a tombstone that the other applier has added in between was not behind it.",
+        replace(_THREE_WRITES, kills=True),
     ),
     Removal(
         "A batch leaves our rows alone",
@@ -124,10 +123,21 @@ class Spare:
 
 SPARES = (
     Spare(
+        "one_applier",
+        "With the fence the second of two transactions that overlap fails, and with tombstones noted before the "
+        "barrier none is forgotten too early. The lock keeps two appliers from getting in each other's way.",
+        replace(_THREE_WRITES, kills=True),
+    ),
+    Spare(
         "fence",
-        "The lock does what it does. It is what is left where the lock is not one: behind a pooler that changes "
-        "sessions between transactions. It does not replace the lock, as is shown above.",
-        Scope(keys=1, ranges=1, workers=1, transactions=3, operations=3, rollbacks=False),
+        "There is one applier. It is what is left where the lock is not one: behind a pooler that changes sessions "
+        "between transactions.",
+        replace(_THREE_WRITES, kills=True),
+    ),
+    Spare(
+        "noted_before",
+        "There is one applier, and it adds no tombstones between the barrier and applying them again.",
+        replace(_THREE_WRITES, kills=True),
     ),
     Spare(
         "batch_leaves_ours",
@@ -144,13 +154,14 @@ SPARES = (
 )
 
 #: All rules kept. Each looks at something else: batches side by side (a kill leads to no state that is not reached
-#: without, and takes half as long again), a batch of two rows, more writes of a row, and rows that move while the table
-#: is scanned in the order of its blocks.
+#: without, and takes half as long again), a batch of two rows, more writes of a row, rows that move while the table is
+#: scanned in the order of its blocks, and retries.
 SCOPES = (
     Scope(rollbacks=False, kills=False),
     Scope(ranges=1, workers=1),
     Scope(keys=1, ranges=1, workers=1, transactions=3, operations=3),
     Scope(keys=1, by_place=True),
+    Scope(keys=1, ranges=1, workers=1, retries=True),
 )
 WIDE_SCOPES = (
     Scope(),

@@ -19,13 +19,19 @@ class Rules:
     """Entries leave the log in the transaction that applies them; else in one before it."""
 
     deletes_applied_again: bool = True
-    """A key that was gone when it was applied becomes a tombstone while the backfill is unfinished."""
+    """A key that was gone when it was applied becomes a tombstone, unless no batch is in flight and none can begin."""
+
+    whatever_the_batch: bool = True
+    """Also for the sake of a batch after the backfill, such as a retry of quarantined rows."""
 
     tombstone_for_every_delete: bool = True
     """Also where there was a row on the target to delete."""
 
     barrier: bool = True
     """Tombstones are applied again once every batch that began before is over; else at any time."""
+
+    noted_before: bool = True
+    """What is applied again was noted before the barrier, and is kept where it has been noted anew since."""
 
     lock_before_snapshot: bool = True
     """A batch takes its shared lock before its snapshot; else after it."""
@@ -42,9 +48,6 @@ class Rules:
     one_snapshot: bool = True
     """What a batch writes is checked against the snapshot it read from: REPEATABLE READ, in one database."""
 
-    no_batch_afterwards: bool = True
-    """No batch begins once the backfill is finished; else one is done again, as a retry of quarantined rows would."""
-
     cutover_locks_first: bool = True
     """Cutover locks the table, then looks whether anything is pending; else the other way round."""
 
@@ -54,7 +57,7 @@ class Scope:
     """How much of the world is searched. ``operations`` are those of all transactions together.
 
     ``by_place``: a batch reads a range of places, and a row that is written may come to lie in another one; else it
-    reads a range of keys. ``kinds``: of operations.
+    reads a range of keys. ``retries``: ranges are done again after the backfill. ``kinds``: of operations.
     """
 
     keys: int = 2
@@ -65,13 +68,15 @@ class Scope:
     by_place: bool = False
     rollbacks: bool = True
     kills: bool = True
+    retries: bool = False
     kinds: frozenset[str] = frozenset({"insert", "update", "delete", "rekey", "truncate"})
 
     def __str__(self) -> str:
         batches = f"{self.ranges} batches of {'places' if self.by_place else 'keys'}, {self.workers} at a time"
         writers = f"{self.operations} operations in {self.transactions} transactions"
         without = " without rollbacks" * (not self.rollbacks) + " without kills" * (not self.kills)
-        return f"{self.keys} keys, {batches}, {writers}{without}"
+        retries = " and retries" * self.retries
+        return f"{self.keys} keys, {batches}{retries}, {writers}{without}"
 
     def within(self, other: Scope) -> bool:
         """Whether whatever can happen here can happen there."""
@@ -82,6 +87,7 @@ class Scope:
             and self.workers <= other.workers
             and self.rollbacks <= other.rollbacks
             and self.kills <= other.kills
+            and self.retries <= other.retries
             and self.kinds <= other.kinds
         )
 

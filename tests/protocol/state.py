@@ -70,15 +70,15 @@ class Batch(NamedTuple):
 
 
 class Applier(NamedTuple):
-    """``again``: the tombstones that it applies. ``unfinished``: the backfill was, at its snapshot. ``buried``: keys
-    that become tombstones. ``overtaken``: another applier has committed since its snapshot. Else as in a batch; a
-    version None is a row that is gone.
+    """``again``: the tombstones that it applies. ``alone``: no batch was in flight when it began, and none begins until
+    it ends. ``buried``: keys that become tombstones. ``overtaken``: another applier has committed since its snapshot.
+    Else as in a batch; a version None is a row that is gone.
     """
 
     phase: Phase = Phase.IDLE
     entries: tuple[Entry, ...] = ()
     again: frozenset[int] = NO_KEYS
-    unfinished: bool = False
+    alone: bool = False
     rows: tuple[tuple[int, int | None], ...] = ()
     known: frozenset[int] = NO_KEYS
     stale: frozenset[int] = NO_KEYS
