@@ -1,0 +1,5 @@
+"""Writes README.md."""
+
+from tests.protocol.document import DOCUMENT, document
+
+DOCUMENT.write_text(document(), encoding="utf-8")
