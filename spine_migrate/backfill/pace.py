@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from spine_migrate.backfill.announce import SILENT, Announcer
 from spine_migrate.carry.rows import Done
 
 # Seconds between two looks at the wish to stop.
@@ -46,7 +47,9 @@ class Progress:
 
 
 class Pace:
-    """Thread-safe. ``report`` is called under the lock after each batch, so it must be quick and must not call back."""
+    """Thread-safe. ``report`` and ``announcer`` are called under the lock after each batch, so they must be quick and
+    must not call back.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class Pace:
         stop: threading.Event,
         report: Callable[[Progress], None],
         clock: Callable[[], float] = time.monotonic,
+        announcer: Announcer = SILENT,
     ) -> None:
         self.stop = stop
+        self.announcer = announcer
         self._report = report
         self._clock = clock
         self._left = limit
@@ -67,6 +72,7 @@ class Pace:
         self._free_at = self._began = clock()
         self._lock = threading.Condition(threading.Lock())
         self.progress = start
+        self._announce()
 
     def take(self, rows: int) -> int:
         """Rows that may be moved now, at most ``rows``; 0 when the limit is reached or the run is to stop.
@@ -99,8 +105,8 @@ class Pace:
         with self._lock:
             return self._left is not None and not self._left and not self._granted
 
-    def count(self, done: Done) -> None:
-        """Add a batch to the figures, tell them, and wait as long as the rate limit asks."""
+    def count(self, done: Done, *, seconds: float | None = None) -> None:
+        """Add a batch, which took ``seconds``, to the figures, tell them, and wait as long as the rate limit asks."""
         with self._lock:
             now = self._clock()
             at = self.progress
@@ -115,7 +121,8 @@ class Pace:
                 batches=at.batches + 1,
                 seconds=now - self._began,
             )
-            self._report(self.progress)
+            self.announcer.batch(done, seconds)
+            self._tell()
             # A second's worth of unused time may be caught up on, not more.
             self._free_at = max(self._free_at, now - 1) + done.rows * self._interval
             wait = self._free_at - now
@@ -125,4 +132,20 @@ class Pace:
     def stage(self, stage: str) -> None:
         with self._lock:
             self.progress = replace(self.progress, stage=stage, seconds=self._clock() - self._began)
-            self._report(self.progress)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._report(self.progress)
+        self._announce()
+
+    def _announce(self) -> None:
+        at = self.progress
+        self.announcer.progress(
+            at.stage,
+            rows=at.rows,
+            accounted=at.accounted,
+            blocks=at.blocks,
+            total_blocks=at.total_blocks,
+            rows_per_second=at.rate,
+            seconds_left=at.seconds_left,
+        )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _EXECUTIONS = ("capture-spine/executions", "capture-spine/execution_events")
 _JOBS = ("capture-spine/jobs",)
 _MOVES = {"executions-to-runs": _EXECUTIONS, "jobs-to-runs": _JOBS}
-_COMMANDS = ("db upgrade", *_MOVES, "compare", "status", "quarantine", "undo", "repair", "sync")
+_COMMANDS = ("db upgrade", *_MOVES, "compare", "status", "watch", "quarantine", "undo", "repair", "sync")
 
 _EXAMPLES = """\b
 Examples:
@@ -63,7 +63,7 @@ def grants(
 ) -> None:
     """Print the GRANT statements that a role needs for COMMAND, or for all of them; changes nothing.
 
-    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status,
+    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status, watch,
     quarantine, undo, worker-relay, runs or shims with one of their own commands, or shims alone: what an application's
     shims need beside its runs. The tables are looked up in the database, so that partitions and sequences are named
     too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.

@@ -22,10 +22,10 @@ LEDGER = "spine_migrate"
 
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
-REPAIR, SYNC = "repair", "sync"
+REPAIR, SYNC, WATCH = "repair", "sync", "watch"
 
-_READ = ("SELECT",)
-_SOURCE = {
+_READ: tuple[str, ...] = ("SELECT",)
+_SOURCE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ),
     SYNC: ("SELECT", "TRIGGER"),
 }
@@ -50,12 +50,14 @@ _MOVED = {
     "capture": _READ,
     "audit": ("INSERT",),
 }
+_STANDING = dict.fromkeys(("migration", "checkpoint", "quarantine", "link"), _READ)
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     DRY_RUN: {"migration": _READ},
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
-    COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
-    STATUS: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ, "deferred_ddl": _READ},
+    COMPARE: _STANDING,
+    STATUS: _STANDING,
+    WATCH: {**_STANDING, "capture": _READ, "change_log": _READ, "control": _READ},
     QUARANTINE: {
         "migration": ("SELECT", "UPDATE"),
         "checkpoint": ("SELECT", "UPDATE"),

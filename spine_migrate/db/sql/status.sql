@@ -1,5 +1,6 @@
 -- name: migrations
--- Every migration with what its checkpoints, its quarantine and its links add up to.
+-- Every migration with what its checkpoints, its quarantine and its links add up to. Tables are looked up in the catalog,
+-- since to_regclass asks for USAGE on their schemas.
 SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool_version, m.started_by, m.started_at,
        m.finished_at, coalesce(c.rows_moved, 0) AS rows_moved, coalesce(c.rows_adopted, 0) AS rows_adopted,
        c.last_batch_at, c.blocks_done, c.blocks_total,
@@ -20,7 +21,8 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
               sum(p.ends - p.low_block) FILTER (WHERE p.segment >= 0)::bigint AS blocks_total
          FROM (SELECT s.*, (s.position::tid::text::point)[0]::bigint AS reached,
                       coalesce(s.high_block, greatest(s.low_block, coalesce(
-                          pg_relation_size(to_regclass(format('%%I.%%I', s.leaf_schema, s.leaf_table)))
+                          (SELECT pg_relation_size(x.oid) FROM pg_class x JOIN pg_namespace n ON n.oid = x.relnamespace
+                            WHERE n.nspname = s.leaf_schema AND x.relname = s.leaf_table)
                           / current_setting('block_size')::bigint, s.low_block))) AS ends
                  FROM spine_migrate.checkpoint s WHERE s.migration_id = m.migration_id) p
        ) c ON true
