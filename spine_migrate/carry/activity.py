@@ -6,30 +6,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
+from spine_migrate.db import captures
+from spine_migrate.db.captures import Lag
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
-
-#: Changes are not counted beyond this; so many are a long way behind.
-MOST = 1_000_000
-
-
-@dataclass(frozen=True)
-class Lag:
-    """``direction``: forward or reverse. ``rows`` is at most ``MOST``; ``seconds`` is the age of the oldest change."""
-
-    direction: str
-    rows: int
-    seconds: float
 
 
 @dataclass(frozen=True)
 class Activity:
     """Of one migration. ``source_writes`` counts rows since the table's statistics began, so only differences of two
     looks mean something. ``lock_waits`` are sessions that wait for a lock and have or want one on the source or the
-    target, ``longest_wait`` in seconds. ``held_by`` is the signal that holds the run back.
+    target, ``longest_wait`` in seconds. ``held_by`` is the signal that holds the run back. ``lags`` are by direction.
     """
 
     migration_id: int
@@ -41,19 +31,21 @@ class Activity:
     held_by: str | None
     held_detail: str | None
     held_since: datetime | None
-    lags: list[Lag] = field(default_factory=list)
+    lags: dict[str, Lag] = field(default_factory=dict)
 
 
 def look(connection: Connection) -> dict[int, Activity]:
-    """By migration, those undone left out. Raises Refused where the ledger is not readable or is an older one."""
+    """By migration, those undone left out, in one snapshot: a capture may end meanwhile.
+
+    Raises Refused where the ledger is not readable or is an older one.
+    """
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:
-        with connection.cursor(row_factory=class_row(Activity)) as cursor:
-            found = {one.migration_id: one for one in cursor.execute(query("activity", "activity")).fetchall()}
-        with connection.cursor(row_factory=dict_row) as rows:
-            lags = rows.execute(query("activity", "lag"), {"most": MOST}).fetchall()
+        with connection.transaction():
+            with connection.cursor(row_factory=class_row(Activity)) as cursor:
+                found = {one.migration_id: one for one in cursor.execute(query("activity", "activity")).fetchall()}
+            for one in captures.captures(connection, list(found)):
+                found[one.migration_id].lags[one.direction] = captures.lag(connection, one.capture_id)
     except psycopg.Error as error:
         raise explained(error) from error
-    for lag in lags:
-        if (of := found.get(lag.pop("migration_id"))) is not None:
-            of.lags.append(Lag(**lag))
     return found

@@ -57,7 +57,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
     COMPARE: _STANDING,
     STATUS: _STANDING,
-    WATCH: {**_STANDING, "capture": _READ, "change_log": _READ, "control": _READ},
+    WATCH: {**_STANDING, "capture": _READ, "change_log": _READ, "pending": _READ, "control": _READ},
     QUARANTINE: {
         "migration": ("SELECT", "UPDATE"),
         "checkpoint": ("SELECT", "UPDATE"),

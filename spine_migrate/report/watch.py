@@ -15,7 +15,8 @@ from rich.text import Text
 
 from spine_migrate.backfill.status import Pace, Status
 from spine_migrate.backfill.status import as_json as status_json
-from spine_migrate.carry.activity import MOST, Activity, Lag
+from spine_migrate.carry.activity import Activity
+from spine_migrate.db.captures import MOST_COUNTED, Lag
 from spine_migrate.report.status import NOTHING
 
 FORMAT = 1
@@ -43,7 +44,7 @@ def _one_json(seen: Seen) -> dict[str, Any]:
         "application_writes_per_second": None if seen.writes_per_second is None else round(seen.writes_per_second, 1),
         "lock_waits": about.lock_waits,
         "longest_wait_seconds": round(about.longest_wait, 1),
-        "lag": [{**asdict(lag), "seconds": round(lag.seconds, 1)} for lag in about.lags],
+        "lag": {name: {**asdict(lag), "seconds": round(lag.seconds, 1)} for name, lag in about.lags.items()},
         "paused_at": _iso(about.paused_at),
         "paused_by": about.paused_by,
         "held_by": about.held_by,
@@ -95,8 +96,8 @@ def _rows(seen: Seen) -> Iterator[tuple[str, str]]:
     yield "rows", f"{status.rows_moved + status.rows_adopted:,} rows on the target"
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.quarantined.items()))
     yield "quarantine", f"{status.rows_quarantined:,} in quarantine{f' ({reasons})' if reasons else ''}"
-    for lag in about.lags:
-        yield "lag", _lag(lag)
+    for direction, lag in about.lags.items():
+        yield "lag", _lag(direction, lag)
     if (held := _held(about)) is not None:
         yield "throttle", held
     waited = f", the longest for {about.longest_wait:.0f} s" if about.lock_waits else ""
@@ -105,9 +106,10 @@ def _rows(seen: Seen) -> Iterator[tuple[str, str]]:
         yield "application", f"application writes {seen.writes_per_second:,.0f} rows/s"
 
 
-def _lag(lag: Lag) -> str:
-    least = "at least " if lag.rows >= MOST else ""
-    return f"{lag.direction} lag {least}{lag.rows:,} rows, {lag.seconds:,.1f} s"
+def _lag(direction: str, lag: Lag) -> str:
+    least = "at least " if lag.entries >= MOST_COUNTED else ""
+    deferred = f", {lag.deferred:,} rows put off" if lag.deferred else ""
+    return f"{direction} lag {least}{lag.entries:,} changes, {lag.seconds:,.1f} s{deferred}"
 
 
 def _held(about: Activity) -> str | None:

@@ -31,14 +31,3 @@ SELECT m.migration_id, coalesce(r.writes, 0) AS source_writes, coalesce(w.sessio
   LEFT JOIN waiting w USING (migration_id)
   LEFT JOIN spine_migrate.control c USING (migration_id)
  WHERE m.step <> 'undone';
-
--- name: lag
--- Changes that are captured and not applied, counted up to a bound, and the age of the oldest.
-SELECT c.migration_id, c.direction, l.rows, coalesce(extract(epoch FROM clock_timestamp() - l.oldest)::float, 0) AS seconds
-  FROM spine_migrate.capture c
- CROSS JOIN LATERAL (
-       SELECT count(*) AS rows, min(x.at) AS oldest
-         FROM (SELECT at FROM spine_migrate.change_log WHERE capture_id = c.capture_id
-                ORDER BY change_id LIMIT %(most)s) x
-       ) l
- ORDER BY c.migration_id, c.direction;
