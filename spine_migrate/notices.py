@@ -99,12 +99,15 @@ class Throttle:
 
 @dataclass(frozen=True)
 class Lag:
-    """How far the target is behind: changes not applied, and the age of the oldest one in seconds (0 where none)."""
+    """How far the target is behind: changes not applied, and the age of the oldest one in seconds (0 where none).
+    ``applied`` changes were since the last notice of this kind.
+    """
 
     subject: Subject
     direction: str
     rows: int
     seconds: float
+    applied: int = 0
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,11 @@ class Carrier:
                     f"Of {moved} rows inserted into {target} only {inserted} arrived; "
                     f"a trigger or rule takes them away.",
                 )
-        reasons: Counter[str] = Counter()
+        reasons: dict[str, int] = {}
         if rejects.quarantined:
             judged_so = self.judges_orphans(care)
             statement = self.statements.quarantine(self.migration_id, scope, rejects, orphans=judged_so)
-            reasons.update(reason for (reason,) in _execute(connection, statement).fetchall())
+            reasons = dict(Counter(reason for _, reason in _execute(connection, statement).fetchall()))
         if self.capture_id is not None and rejects.handed:
             _execute(connection, self.statements.hand_over(self.capture_id, scope, rejects))
         # What the applier has brought it has counted.

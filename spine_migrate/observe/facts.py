@@ -149,7 +149,7 @@ def _(notice: Throttle) -> dict[str, Any]:
 @facts.register
 def _(notice: Lag) -> dict[str, Any]:
     found = {"direction": notice.direction, "rows": notice.rows, "seconds": round(notice.seconds, 1)}
-    return {**_about(notice.subject), **found}
+    return {**_about(notice.subject), **found, "applied": notice.applied}
 
 
 @facts.register

@@ -67,6 +67,7 @@ class Metrics:
         self._retries = counter("retries", "Statements tried again after a fault, by its cause.", "cause")
         self._held = counter("throttle_held_seconds", "Time that a signal has held the run back, once over.", "signal")
         self._throttled = gauge("throttled", "1 while the signal holds the run back.", "signal")
+        self._applied = counter("changes_applied", "Changes that the applier has taken out of the log.", "direction")
         self._lag_rows = gauge("lag_rows", "Changes that are not applied yet.", "direction")
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest change that is not applied.", "direction")
         self._verdict = Enum(
@@ -126,6 +127,7 @@ class Metrics:
         labels = (*_labels(notice.subject), notice.direction)
         self._lag_rows.labels(*labels).set(notice.rows)
         self._lag_seconds.labels(*labels).set(notice.seconds)
+        self._applied.labels(*labels).inc(notice.applied)
 
     @_take.register
     def _(self, notice: Retry) -> None:

@@ -143,6 +143,27 @@ def test_a_stop_is_in_the_log(filled: Database) -> None:
     assert (events[-1], log[-1]["exit_code"]) == ("end", 4)
 
 
+def test_the_applier_is_watched_likewise(filled: Database, tmp_path: Path) -> None:
+    """Its lag in the log and in the metrics, and what was applied."""
+    run(filled.url, "jobs-to-runs", "--quiet")
+    assert run(filled.url, "sync", "start").returncode == 0
+    with filled.connect(autocommit=True) as connection:
+        changed = connection.execute("UPDATE jobs SET result = '{}' WHERE job_id IN (SELECT min(job_id) FROM jobs)")
+        assert changed.rowcount == 1
+    watched = ("--metrics-file", str(tmp_path / "sync.prom"), "--log-format", "json")
+    done = run(filled.url, "sync", "run", "--once", *watched)
+    assert done.returncode == 0
+    log = log_of(done.stderr)
+    assert (log[-1]["event"], log[-1]["command"]) == ("end", "sync run")
+    (lag, *_) = [line for line in log if line["event"] == "lag"]
+    assert lag["mapping"] == "capture-spine/jobs"
+    families = {one.name: one for one in text_string_to_metric_families((tmp_path / "sync.prom").read_text())}
+    (rows,) = families["spine_migrate_lag_rows"].samples
+    applied = [one for one in families["spine_migrate_changes_applied"].samples if one.name.endswith("_total")]
+    assert (rows.labels["direction"], rows.value) == ("forward", 0)
+    assert [one.value for one in applied] == [1]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib.resources import files
 from typing import Any
 
@@ -107,3 +110,44 @@ def test_progress_is_told_now_and_then_and_at_each_phase() -> None:
         ("app/rows", "backfill"), ("app/rows", "backfill"), ("app/rows", "links"), ("app/events", "backfill"),
         ("app/rows", "backfill"),
     ]  # fmt: skip
+
+
+def test_changes_are_counted_from_line_to_line() -> None:
+    """The applier tells its lag every second."""
+    lines: list[str] = []
+    now = [0.0]
+    log = JsonLog(lines.append, clock=lambda: now[0])
+    for second in range(25):
+        now[0] = float(second)
+        log.notice(Lag(SUBJECT, "forward", second, 0.5, applied=2))
+    told = [(json.loads(line)["rows"], json.loads(line)["applied"]) for line in lines]
+    assert told == [(0, 2), (10, 20), (20, 20)]
+
+
+def test_lines_of_many_threads_stay_whole() -> None:
+    """On a pipe, as long as they may be."""
+    script = """
+import threading
+from spine_migrate.observe.log import JsonLog
+log = JsonLog()
+def say(number):
+    for _ in range(200):
+        log(str(number) * 3000)
+threads = [threading.Thread(target=say, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert sorted(told) == sorted(str(number) * 3000 for number in range(8) for _ in range(200))
+
+
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    script = "from spine_migrate.observe.log import JsonLog; log = JsonLog(); log('a'); log('b'); print('goes on')"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, stderr=write, text=True)
+    os.close(write)
+    assert done.stdout == "goes on\n"

@@ -99,13 +99,15 @@ def test_a_throttle_is_counted_by_its_signal() -> None:
 
 def test_lag_retries_and_verdict() -> None:
     registry = after(
-        Lag(ONE, "forward", 12, 3.5),
+        Lag(ONE, "forward", 13, 9.5, applied=40),
+        Lag(ONE, "forward", 12, 3.5, applied=2),
         Retry(ONE, "lock_timeout", 1, 0.2),
         Retry(ONE, "lock_timeout", 2, 0.4),
         Verdict("different", (Compared(ONE, "different", 9), Compared(TWO, "could not tell", 0))),
     )
     assert value(registry, "lag_rows", ONE, direction="forward") == 12
     assert value(registry, "lag_seconds", ONE, direction="forward") == 3.5
+    assert value(registry, "changes_applied_total", ONE, direction="forward") == 42
     assert value(registry, "retries_total", ONE, cause="lock_timeout") == 2
     assert value(registry, "parity_verdict", ONE, spine_migrate_parity_verdict="different") == 1
     assert value(registry, "parity_verdict", TWO, spine_migrate_parity_verdict="could not tell") == 1
