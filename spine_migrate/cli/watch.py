@@ -104,6 +104,7 @@ class _Watching:
 def _live(watching: _Watching, *, every: float, as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     from spine_migrate.errors import ServerFault
     from spine_migrate.report.watch import screen
@@ -117,7 +118,7 @@ def _live(watching: _Watching, *, every: float, as_json: bool) -> None:
             except ServerFault as fault:
                 click.echo(fault.sentence, err=True)
     found: list[Seen] = []
-    with Live(screen([], "Looking."), console=console, auto_refresh=False, screen=True) as live:
+    with Live(Text("Looking."), console=console, auto_refresh=False, screen=True) as live:
         while True:
             note = ""
             try:

@@ -35,8 +35,8 @@ class Executable:
         """
         try:
             return self._run(body, environment, seconds)
-        except OSError as error:
-            return f"it cannot be started: {error.strerror or error}"
+        except (OSError, ValueError) as error:
+            return f"it cannot be started: {getattr(error, 'strerror', None) or error}"
 
     def _run(self, body: bytes, environment: Mapping[str, str], seconds: float) -> str | None:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:

@@ -1,7 +1,7 @@
 """Hooks: what a team has called on the events of a migration.
 
-Those of ``before-`` events are waited for and may veto. All others are called one after another by a thread of their
-own, in the order of the events, so that no batch and no transaction waits for them.
+Those of ``before-`` events are waited for and may veto. All others are called by a thread of their own, so that no
+batch and no transaction waits for them. One after another, and all in the order of the events.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from spine_migrate.observe.facts import environment, events, facts
 from spine_migrate.observe.saying import Say
 
 FORMAT = 1
+_GLANCE = 1.0
 
 
 class Hook(Protocol):
@@ -40,7 +41,7 @@ class Hooks:
             self._hooks.setdefault(event, []).append(hook)
         self._seconds = seconds
         self._say = say
-        self._due: queue.SimpleQueue[tuple[Notice, datetime] | None] = queue.SimpleQueue()
+        self._due: queue.SimpleQueue[tuple[Notice, datetime] | threading.Event | None] = queue.SimpleQueue()
         # Rows come into quarantine batch by batch; while a hook is busy they are added up for its next call.
         self._quarantined: dict[Subject, Counter[str]] = {}
         self._adding = threading.Lock()
@@ -73,11 +74,19 @@ class Hooks:
         self._due.put((notice, now))
 
     def _ask(self, notice: Before, now: datetime) -> None:
+        # What has happened before is told before, so that no two hooks run at once.
+        told = threading.Event()
+        self._due.put(told)
+        while not told.wait(_GLANCE) and self._thread.is_alive():
+            continue
         for event, hook, failure in self._failures(notice, now):
             raise Refused("hook-veto", f"The hook {event} ({hook}) vetoes: {failure}; nothing was changed.")
 
     def _call_all(self) -> None:
         while (due := self._due.get()) is not None:
+            if isinstance(due, threading.Event):
+                due.set()
+                continue
             notice, at = due
             if isinstance(notice, Quarantined):
                 with self._adding:

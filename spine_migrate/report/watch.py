@@ -75,10 +75,10 @@ def _panel(seen: Seen) -> Panel:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1)
+    grid.add_row("", ProgressBar(total=100.0, completed=seen.status.percent, complete_style="cyan"))
     for name, text in _rows(seen):
         grid.add_row(name, Text(text, style=_STYLES.get(name, "") if _stands_out(name, seen) else ""))
-    bar = ProgressBar(total=100.0, completed=seen.status.percent)
-    return Panel(Group(bar, grid), title=Text(_title(seen)), title_align="left")
+    return Panel(grid, title=Text(_title(seen)), title_align="left")
 
 
 def _title(seen: Seen) -> str:

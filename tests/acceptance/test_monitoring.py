@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from spine_migrate.demo.generate import generate
 from spine_migrate.observe.facts import EVENTS, IN_ENVIRONMENT
 from spine_migrate.observe.metrics import Metrics
 from tests.closed_schema import closed_schema
-from tests.command import environment, run, start
+from tests.command import PROGRAM, environment, run, start
 from tests.database import Database
 from tests.observers import executable, listening
 
@@ -191,6 +194,40 @@ def test_watch_prints_lines_until_ctrl_c(filled: Database) -> None:
     _, err = watching.communicate(timeout=30)
     assert (watching.returncode, err) == (0, "")
     assert [one["step"] for look in (first, second) for one in look["migrations"]] == ["done", "done"]
+
+
+def test_watch_draws_a_screen_on_a_terminal(filled: Database) -> None:
+    """Everything on it at each look; Ctrl-C ends it and gives the terminal back."""
+    run(filled.url, "jobs-to-runs", "--quiet")
+    ours, theirs = pty.openpty()
+    watching = subprocess.Popen(
+        [PROGRAM, "watch", "--every", "0.2"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=environment(filled.url, TERM="xterm", LINES="40", COLUMNS="120"),
+    )
+    os.close(theirs)
+    drawn = b""
+    while drawn.count(b"application writes") < 2:
+        drawn += os.read(ours, 65536)
+    watching.send_signal(signal.SIGINT)
+    with suppress(OSError):  # on Linux, the end of a terminal
+        while more := os.read(ours, 65536):
+            drawn += more
+    os.close(ours)
+    _, err = watching.communicate(timeout=30)
+    assert (watching.returncode, err) == (0, b"")
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode())
+    for part in (
+        "migration 1  capture-spine/jobs",
+        "done 100.0%",
+        "in quarantine",
+        "waiting for locks",
+        "Ctrl-C to end",
+    ):
+        assert part in text
+    assert drawn.index(b"\x1b[?1049h") < drawn.index(b"\x1b[?1049l"), "the alternate screen"
 
 
 @pytest.fixture

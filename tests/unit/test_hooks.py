@@ -188,6 +188,16 @@ def test_rows_in_quarantine_are_added_up_while_a_hook_is_busy() -> None:
     assert busy.told == [{"orphan": 1}, {"orphan": 100, "too_long": 200}, {"orphan": 5}]
 
 
+def test_a_hook_that_is_asked_comes_after_all_that_was_told(tmp_path: Path) -> None:
+    """And no two are called at once."""
+    for event in ("on-transition", "after-backfill", "before-backfill"):
+        executable(tmp_path, event, f"sleep 0.2; echo $SPINE_EVENT >> {tmp_path}/called")
+    with hooks(tmp_path) as called:
+        called.notice(Transition(SUBJECT, "backfill", "done", ends="backfill"))
+        called.notice(BEFORE)
+        assert (tmp_path / "called").read_text().split() == ["on-transition", "after-backfill", "before-backfill"]
+
+
 def test_a_folder_of_hooks_is_checked_when_the_command_starts(tmp_path: Path) -> None:
     """A misspelt veto that is never called would be worse than none."""
     with pytest.raises(ConfigurationError, match="is not a folder"):

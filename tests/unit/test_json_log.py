@@ -132,7 +132,7 @@ from spine_migrate.observe.log import JsonLog
 log = JsonLog()
 def say(number):
     for _ in range(200):
-        log(str(number) * 3000)
+        log(str(number) * 9000)
 threads = [threading.Thread(target=say, args=(number,)) for number in range(8)]
 for thread in threads:
     thread.start()
@@ -141,7 +141,7 @@ for thread in threads:
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
-    assert sorted(told) == sorted(str(number) * 3000 for number in range(8) for _ in range(200))
+    assert sorted(told) == sorted(str(number) * 9000 for number in range(8) for _ in range(200))
 
 
 def test_a_reader_that_has_gone_ends_nothing() -> None:
