@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from spine_migrate import __version__
+from spine_migrate.cli import main
 from spine_migrate.errors import ConfigurationError
 from spine_migrate.notices import (
     Batch,
@@ -194,3 +197,12 @@ def test_a_file_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -
         written(CollectorRegistry(), tmp_path / "none" / "runs.prom", Heard()),
     ):
         pass
+
+
+def test_without_the_package_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    for name in ("exporting", "metrics"):
+        monkeypatch.delitem(sys.modules, f"spine_migrate.observe.{name}", raising=False)
+    done = CliRunner().invoke(main, ["jobs-to-runs", "--metrics-port", "0"])
+    assert done.exit_code == 2
+    assert "pip install 'spine-migrate[metrics]'" in done.stderr
