@@ -49,3 +49,9 @@ def look(connection: Connection) -> dict[int, Activity]:
     except psycopg.Error as error:
         raise explained(error) from error
     return found
+
+
+def writes_per_second(before: Activity, now: Activity, seconds: float) -> float | None:
+    """From two looks at one migration, ``seconds`` apart; None where the statistics were reset, or lost in a crash."""
+    writes = now.source_writes - before.source_writes
+    return writes / seconds if writes >= 0 else None

@@ -76,29 +76,39 @@ class _Watching:
 
     def look(self) -> list[Seen]:
         """Raises Refused, ServerFault where the server does not answer."""
+        from spine_migrate.backfill.status import pace
+        from spine_migrate.carry.activity import writes_per_second
+        from spine_migrate.report.watch import Seen
+
+        now = time.monotonic()
+        statuses, around = self._read()
+        began, known, written = self._before or (now, {}, {})
+        self._before = (now, statuses, around)
+        return [
+            Seen(
+                one,
+                around[number],
+                pace(known[number], one, now - began) if number in known else None,
+                writes_per_second(written[number], around[number], now - began) if number in written else None,
+            )
+            for number, one in statuses.items()
+            if number in around  # not begun between the two statements
+        ]
+
+    def _read(self) -> tuple[dict[int, Status], dict[int, Activity]]:
+        import psycopg
+
         from spine_migrate.backfill import status
         from spine_migrate.carry import activity
         from spine_migrate.db.connect import connect
-        from spine_migrate.report.watch import Seen
+        from spine_migrate.db.faults import explained
 
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._target)
-        now, statuses = time.monotonic(), {one.migration_id: one for one in status.look(self._connection)}
-        around = activity.look(self._connection)
-        began, known, written = self._before or (now, {}, {})
-        self._before = (now, statuses, around)
-        found = []
-        for number, one in statuses.items():
-            if number not in around:
-                continue  # begun between the two statements
-            pace = status.pace(known[number], one, now - began) if number in known else None
-            writes = None
-            if number in written:
-                more = around[number].source_writes - written[number].source_writes
-                # The statistics were reset meanwhile, or lost in a crash.
-                writes = more / (now - began) if more >= 0 else None
-            found.append(Seen(one, around[number], pace, writes))
-        return found
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = connect(self._target)
+        except psycopg.Error as error:
+            raise explained(error) from error
+        return {one.migration_id: one for one in status.look(self._connection)}, activity.look(self._connection)
 
 
 def _live(watching: _Watching, *, every: float, as_json: bool) -> None:

@@ -23,7 +23,9 @@ from spine_migrate.observe.facts import EVENTS, IN_ENVIRONMENT
 from spine_migrate.observe.metrics import Metrics
 from tests.closed_schema import closed_schema
 from tests.command import PROGRAM, environment, run, start
+from tests.conftest import StartServer
 from tests.database import Database
+from tests.legacy import build
 from tests.observers import executable, listening
 
 _RUNBOOK = (Path(__file__).parents[2] / "runbooks" / "monitoring.md").read_text(encoding="utf-8")
@@ -228,6 +230,29 @@ def test_watch_draws_a_screen_on_a_terminal(filled: Database) -> None:
     ):
         assert part in text
     assert drawn.index(b"\x1b[?1049h") < drawn.index(b"\x1b[?1049l"), "the alternate screen"
+
+
+def test_watch_waits_for_a_server_that_goes_away(start_server: StartServer) -> None:
+    """It says so, once for each look, and goes on when the server is back."""
+    server = start_server()
+    legacy = build(server.url())
+    legacy.move()
+    watching = start(server.url(), "watch", "--every", "0.2", "--json")
+    assert watching.stdout is not None
+    assert watching.stderr is not None
+    try:
+        watching.stdout.readline()
+        server.stop("immediate")
+        assert "The server failed" in watching.stderr.readline()
+        assert "No server answers" in watching.stderr.readline()
+        server.start()
+        legacy.execute("UPDATE spine_migrate.migration SET tool_version = 'another'")
+        while json.loads(watching.stdout.readline())["migrations"][0]["tool_version"] != "another":
+            continue
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=30)
+    assert watching.returncode == 0
 
 
 @pytest.fixture
