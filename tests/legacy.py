@@ -20,6 +20,7 @@ from spine_migrate.backfill.run import Options, Outcome, Prepare, run
 from spine_migrate.db import schema
 from spine_migrate.demo.generate import create_legacy
 from spine_migrate.mapping.load import load
+from spine_migrate.notices import NOBODY, Observer
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -244,6 +245,7 @@ class Legacy:
         report: Callable[[Progress], None] | None = None,
         url: str | None = None,
         prepare: Prepare | None = None,
+        observer: Observer = NOBODY,
         **options: Any,
     ) -> Outcome:
         """One run of the engine; ``options`` as in ``Options``. Progress is collected in ``progress``."""
@@ -261,6 +263,7 @@ class Legacy:
             stop=stop or threading.Event(),
             cancel=cancel,
             report=collect,
+            observer=observer,
             source_schema=self.source_schema,
             target_schema=self.target_schema,
             prepare=prepare,

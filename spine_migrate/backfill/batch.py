@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 
@@ -60,14 +61,7 @@ class Batches(Carrier):
             done = self.carry(connection, scope, found, care)
             finished = not full and stop >= end
             self._advance(connection, at, position, done, rows=rows, finished=finished)
-        return Done(
-            done.rows,
-            done.moved,
-            done.adopted,
-            done.quarantined,
-            blocks=tid(position)[0] - block,
-            segment_done=finished,
-        )
+        return replace(done, blocks=tid(position)[0] - block, segment_done=finished)
 
     def _advance(
         self, connection: Connection, at: Checkpoint, position: str, done: Done, *, rows: int, finished: bool

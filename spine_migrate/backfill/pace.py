@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from spine_migrate.backfill.announce import SILENT, Announcer
 from spine_migrate.carry.orders import Hold
 from spine_migrate.carry.rows import Done
 from spine_migrate.carry.settings import Settings
@@ -51,8 +52,8 @@ class Progress:
 
 
 class Pace:
-    """Thread-safe. ``report`` is called under the lock, after each batch and when something begins or ends to hold the
-    run back, so it must be quick and must not call back. Without a ``throttle`` nothing does.
+    """Thread-safe. ``report`` and ``announcer`` are called under the lock, after each batch and when something begins
+    or ends to hold the run back, so they must be quick and must not call back. Without a ``throttle`` nothing does.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Pace:
         report: Callable[[Progress], None],
         throttle: Throttle | None = None,
         clock: Callable[[], float] = time.monotonic,
+        announcer: Announcer = SILENT,
     ) -> None:
         self.stop = stop
+        self.announcer = announcer
         self._report = report
         self._clock = clock
         self._left = limit
@@ -76,6 +79,7 @@ class Pace:
         self._free_at = self._began = clock()
         self._lock = threading.Condition(threading.Lock())
         self.progress = start
+        self._announce()
 
     def ready(self) -> bool:
         """Return when nothing holds the run back, or when it is to stop; ask before each batch, outside of a
@@ -126,8 +130,8 @@ class Pace:
         with self._lock:
             return self._left is not None and not self._left and not self._granted
 
-    def count(self, done: Done) -> None:
-        """Add a batch to the figures, tell them, and wait as long as the rate limit asks."""
+    def count(self, done: Done, *, seconds: float | None = None) -> None:
+        """Add a batch, which took ``seconds``, to the figures, tell them, and wait as long as the rate limit asks."""
         with self._lock:
             now = self._clock()
             at = self.progress
@@ -142,7 +146,8 @@ class Pace:
                 batches=at.batches + 1,
                 seconds=now - self._began,
             )
-            self._report(self.progress)
+            self.announcer.batch(done, seconds)
+            self._tell()
             # A second's worth of unused time may be caught up on, not more.
             self._free_at = max(self._free_at, now - 1) + done.rows * self._interval
             wait = self._free_at - now
@@ -153,12 +158,29 @@ class Pace:
         with self._lock:
             if hold != self.progress.held:
                 self.progress = replace(self.progress, held=hold, seconds=self._clock() - self._began)
-                self._report(self.progress)
+                self.announcer.held(None if hold is None else hold.by, None if hold is None else hold.detail)
+                self._tell()
 
     def stage(self, stage: str) -> None:
         with self._lock:
             self.progress = replace(self.progress, stage=stage, seconds=self._clock() - self._began)
-            self._report(self.progress)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._report(self.progress)
+        self._announce()
+
+    def _announce(self) -> None:
+        at = self.progress
+        self.announcer.progress(
+            at.stage,
+            rows=at.rows,
+            accounted=at.accounted,
+            blocks=at.blocks,
+            total_blocks=at.total_blocks,
+            rows_per_second=at.rate,
+            seconds_left=at.seconds_left,
+        )
 
 
 def _interval(rows_per_second: float | None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 
 from spine_migrate.backfill import offline, sweep
+from spine_migrate.backfill.announce import Announcer
 from spine_migrate.backfill.batch import tid
 from spine_migrate.backfill.pace import Pace, Progress
 from spine_migrate.backfill.setting import Setting, open_setting
@@ -22,13 +24,14 @@ from spine_migrate.backfill.worker import Worker
 from spine_migrate.carry import links
 from spine_migrate.carry.control import Control, cancelled_by
 from spine_migrate.carry.settings import Settings
-from spine_migrate.carry.tables import Tables, find_tables, is_started, lock_name
+from spine_migrate.carry.tables import Tables, find_tables, is_started, live, lock_name
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted, Refused
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import NOBODY, Observer, Subject
 
 # Called with the control connection, the tables and the number of the migration.
 Prepare = Callable[[Connection, Tables, int], None]
@@ -108,14 +111,16 @@ def run(
     target_schema: str | None = None,
     cancel: threading.Event | None = None,
     prepare: Prepare | None = None,
+    observer: Observer = NOBODY,
 ) -> Outcome:
     """Move all rows of a mapping that are not moved yet.
 
     ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
-    batch, and when the run is held back, ``prepare`` under the migration's lock before the first one takes its
-    snapshot. Raises Refused, Drift, Interrupted, ServerFault, ConfigurationError.
+    batch, and when the run is held back, ``observer`` of all that happens, ``prepare`` under the migration's lock
+    before the first batch takes its snapshot. Raises Refused, Drift, Interrupted, ServerFault, ConfigurationError.
     """
-    control = Control(url, stop=stop, retry_seconds=options.retry_seconds)
+    announcer = Announcer(observer, Subject(mapping.name))
+    control = Control(url, stop=stop, retry_seconds=options.retry_seconds, told=announcer.retry)
     try:
         with control:
             control.retried(ledger.require)
@@ -125,7 +130,8 @@ def run(
                 )
             )
             control.hold(lock_name(tables), wait=options.wait)
-            return _Run(control, tables, options, stop, cancel or threading.Event(), report, prepare).outcome()
+            run = _Run(control, tables, options, stop, cancel or threading.Event(), report, prepare, announcer)
+            return run.outcome()
     except psycopg.Error as error:
         if stop.is_set() and is_transient(error):
             raise Interrupted("Stopped; what was committed stays, run the same command to go on.") from error
@@ -141,11 +147,16 @@ class _Run:
     cancel: threading.Event
     report: Callable[[Progress], None]
     prepare: Prepare | None
+    announcer: Announcer
     ours: set[int] = field(default_factory=set)
 
     def outcome(self) -> Outcome:
+        self._ask()
         setting = self.control.retried(self._open)
         values = {"migration_id": setting.migration_id}
+        if self.announcer.subject.migration_id is None:
+            self.announcer.subject = replace(self.announcer.subject, migration_id=setting.migration_id)
+            self.announcer.transition(None, setting.step)
         self.control.connection.execute(query("backfill", "abandon_rewritten"), values)
         with throttle(
             self.control.url,
@@ -162,6 +173,7 @@ class _Run:
                 rows_per_second=self.options.rows_per_second,
                 stop=self.stop,
                 report=self.report,
+                announcer=self.announcer,
                 throttle=held_back,
             )
             return self._move(setting, pace)
@@ -177,6 +189,17 @@ class _Run:
                 outcome = self.control.retried(lambda connection: self._finish(connection, setting, pace))
             if outcome is not None:
                 return outcome
+
+    def _ask(self) -> None:
+        """Let observers veto before anything is changed, with no transaction open meanwhile."""
+        found = self.control.retried(lambda connection: live(connection, self.tables))
+        self.announcer.subject = Subject(
+            self.tables.binding.mapping.name,
+            found.migration_id if found is not None else None,
+            str(self.tables.source.name),
+            str(self.tables.target.name),
+        )
+        self.announcer.before("backfill", found.step if found is not None else None)
 
     def _open(self, connection: Connection) -> Setting:
         options = self.options
@@ -249,7 +272,9 @@ class _Run:
             return None
         complete = scanned and not self.stop.is_set()
         if complete and setting.batches.statements.offline:
+            held = _reasons(connection, migration)
             complete = offline.build(connection, setting, pace, self.stop)
+            self.announcer.quarantined(_reasons(connection, migration) - held)
         found = sweep.account(connection, binding, migration)
         if complete and not found.proven:
             pace.stage("sweep")
@@ -264,6 +289,7 @@ class _Run:
             with connection.transaction():
                 ledger.set_step(connection, migration, "done")
                 ledger.audit(connection, "backfill done", migration_id=migration, **asdict(found))
+            self.announcer.transition(setting.step, "done", ends="backfill")
         progress = pace.progress
         nothing = setting.step == "done" and not progress.rows
         return Outcome(
@@ -274,7 +300,7 @@ class _Run:
             source_rows=found.source_rows,
             moved=found.moved,
             adopted=found.adopted,
-            quarantined=dict(connection.execute(query("backfill", "reasons"), {"migration_id": migration}).fetchall()),
+            quarantined=dict(_reasons(connection, migration)),
             links=linked,
             missing_columns=binding.missing,
             batches=progress.batches,
@@ -283,6 +309,10 @@ class _Run:
 
     def _cut_short(self) -> str:
         return "interrupted" if self.stop.is_set() else "limit"
+
+
+def _reasons(connection: Connection, migration_id: int) -> Counter[str]:
+    return Counter(dict(connection.execute(query("backfill", "reasons"), {"migration_id": migration_id}).fetchall()))
 
 
 def _cancel_on(cancel: threading.Event, workers: list[Worker], futures: list[Any]) -> None:

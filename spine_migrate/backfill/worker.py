@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import psycopg
+import tenacity
 
 from spine_migrate.backfill.batch import Batches, Rewritten
 from spine_migrate.backfill.pace import Pace
@@ -85,12 +86,13 @@ class Worker:
                 continue
             finally:
                 self._pace.settle(rows, used=done.rows)
-            self._sizer.succeeded(done.rows, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._sizer.succeeded(done.rows, seconds)
             self._care = replace(self._care, refused=None)
             if done.blocks and done.rows:
                 self._density = max(1.0, done.rows / done.blocks)
             if done.rows or done.blocks:
-                self._pace.count(done)
+                self._pace.count(done, seconds=seconds)
             if done.segment_done:
                 return
 
@@ -124,7 +126,10 @@ class Worker:
         """One batch, tried again on transient faults. The checkpoint is read anew each time, so a batch whose commit
         went through although its answer was lost is not done twice.
         """
-        return retrying(seconds=self._retry_seconds, stop=self._pace.stop)(self._batch, segment, rows)
+        return self._retrying()(self._batch, segment, rows)
+
+    def _retrying(self) -> tenacity.Retrying:
+        return retrying(seconds=self._retry_seconds, stop=self._pace.stop, told=self._pace.announcer.retry)
 
     def _batch(self, segment: Checkpoint, rows: int) -> Done:
         connection = self._connected()
@@ -158,7 +163,7 @@ class Worker:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.execute(query("backfill", "abandon_rewritten"), {"migration_id": segment.migration_id})
 
-        retrying(seconds=self._retry_seconds, stop=self._pace.stop)(abandon)
+        self._retrying()(abandon)
 
     @staticmethod
     def _leaf_blocks(connection: Connection, segment: Checkpoint) -> int:

@@ -30,11 +30,20 @@ _CANCEL_GLANCE = 0.2
 
 class Control:
     """A context manager. Batches do not rely on its lock (each locks its own checkpoint), so that losing it for a
-    moment endangers no row; it is there so that two runs do not get in each other's way.
+    moment endangers no row; it is there so that two runs do not get in each other's way. ``told`` is as in
+    ``faults.retrying``.
     """
 
-    def __init__(self, url: str | None, *, stop: threading.Event, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        stop: threading.Event,
+        retry_seconds: float,
+        told: Callable[[BaseException, int, float], None] | None = None,
+    ) -> None:
         self.url = url
+        self._told = told
         self._stop = stop
         self._retry_seconds = retry_seconds
         self._lock: str | None = None
@@ -95,7 +104,7 @@ class Control:
                     self.connection.close()
                 raise
 
-        return retrying(seconds=self._retry_seconds, stop=self._stop)(attempt)
+        return retrying(seconds=self._retry_seconds, stop=self._stop, told=self._told)(attempt)
 
     def _alive(self) -> Connection:
         if self.connection.closed:

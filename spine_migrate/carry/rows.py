@@ -7,8 +7,9 @@ again with care, which looks for collisions first and sends the losers to quaran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -49,7 +50,7 @@ class Care:
 @dataclass(frozen=True)
 class Done:
     """What a batch did. ``rows`` are all it has read; those that were not moved, adopted or quarantined are the
-    applier's. ``blocks`` is how far the position moved.
+    applier's. ``reasons`` counts those in quarantine. ``blocks`` is how far the position moved.
     """
 
     rows: int = 0
@@ -58,6 +59,7 @@ class Done:
     quarantined: int = 0
     blocks: int = 0
     segment_done: bool = False
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 class Carrier:
@@ -113,14 +115,16 @@ class Carrier:
                     f"Of {moved} rows inserted into {target} only {inserted} arrived; "
                     f"a trigger or rule takes them away.",
                 )
+        reasons: dict[str, int] = {}
         if rejects.quarantined:
             judged_so = self.judges_orphans(care)
-            _execute(connection, self.statements.quarantine(self.migration_id, scope, rejects, orphans=judged_so))
+            statement = self.statements.quarantine(self.migration_id, scope, rejects, orphans=judged_so)
+            reasons = dict(Counter(reason for _, reason in _execute(connection, statement).fetchall()))
         if self.capture_id is not None and rejects.handed:
             _execute(connection, self.statements.hand_over(self.capture_id, scope, rejects))
         # What the applier has brought it has counted.
         adopted = len(rejects.adopted) if self.capture_id is None else 0
-        return Done(rows, moved, adopted, rejects.quarantined)
+        return Done(rows, moved, adopted, rejects.quarantined, reasons=reasons)
 
     def _rejects(self, connection: Connection, scope: Scope, judged: list[str], last: str, care: Care) -> Rejects:
         """What is not inserted. ``last`` is the handle of the row that was refused, where one was."""

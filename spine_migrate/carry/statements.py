@@ -169,7 +169,7 @@ class Statements:
         """Write the rejects to quarantine, each with its whole source row, once the other rows are on the target.
 
         They may be there already, on a retry or because the row was updated and is met once more further on; such an
-        entry is brought up to date and counts one more attempt.
+        entry is brought up to date and counts one more attempt. The key and the reason of each come back.
         """
         parameters = Parameters()
         found = list(rejects.found.values())
@@ -194,7 +194,7 @@ class Statements:
             " WHERE f.{source_key} = x.rival::{key_type}) END"
             " FROM unnest({lists}) AS x"
             " (handle, reason, field, detail, sqlstate, constraint_name, colliding_row, rival)"
-            " JOIN {table} ON {handle} = x.handle WHERE {rows}{again}"
+            " JOIN {table} ON {handle} = x.handle WHERE {rows}{again} RETURNING source_key, reason"
         ).format(
             again=sql.SQL(AGAIN),
             source=self.binding.source.identifier,

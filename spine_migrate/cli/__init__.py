@@ -33,6 +33,7 @@ _COMMANDS = {
     "pause": ("spine_migrate.cli.pause:pause", "Hold a run back, from another terminal."),
     "resume": ("spine_migrate.cli.pause:resume", "Let a run that was paused go on."),
     "set": ("spine_migrate.cli.settings:set_", "Change a run's batch size or limits while it is going."),
+    "watch": ("spine_migrate.cli.watch:watch", "Watch every migration on one live screen."),
     "quarantine": ("spine_migrate.cli.quarantine:quarantine", "List, show, export, retry or discard rejected rows."),
     "compare": ("spine_migrate.cli.compare:compare", "Prove that source and target agree, or list where they differ."),
     "certificate": ("spine_migrate.cli.certificate:certificate", "Show and verify certificates of a comparison."),
@@ -50,6 +51,9 @@ _COMMANDS = {
     "shims": ("spine_migrate.cli.shims:shims", "Who still calls the old tasks, and which mode they are in."),
     "runs": ("spine_migrate.cli.runs:runs", "List, show, cancel, retry, reprocess, purge and index runs."),
 }
+
+#: Under this name a command leaves in the context's meta how its last sentence is said.
+SAY = "spine_migrate.say"
 
 _EPILOG = """\b
 Exit codes:
@@ -90,7 +94,7 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort) as error:
-            _say("Interrupted; what was committed stays, run the same command to go on.")
+            _say(ctx, "Interrupted; what was committed stays, run the same command to go on.")
             raise click.exceptions.Exit(Interrupted.exit_code) from error
         except Exception as error:
             # The one place where every error, a defect too, becomes a sentence and an exit code.
@@ -98,15 +102,20 @@ class LazyGroup(click.Group):
                 raise  # the reader of a pipe has gone; click ends quietly
             if ctx.params["debug"]:
                 traceback.print_exc()
-            known = _known(error)
-            _say(known.sentence)
+            failure = known(error)
+            _say(ctx, failure.sentence)
             if isinstance(error, OSError) and error.filename is None:
                 _discard_output()
-            raise click.exceptions.Exit(known.exit_code) from error
+            raise click.exceptions.Exit(failure.exit_code) from error
 
 
-def _say(sentence: str) -> None:
-    click.echo(f"spine-migrate: {sentence}", err=True)
+def _say(ctx: click.Context, sentence: str) -> None:
+    """As the command says things (``SAY`` in the context's meta, see ``cli.observing``), else as text."""
+    say = ctx.meta.get(SAY)
+    if say is None:
+        click.echo(f"spine-migrate: {sentence}", err=True)
+    else:
+        say(sentence, event="error", level="error")
 
 
 def _discard_output() -> None:
@@ -117,7 +126,7 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _known(error: Exception) -> SpineMigrateError:
+def known(error: Exception) -> SpineMigrateError:
     """The error as one of ours. A driver's error that nobody explained is still the server's; any other is a defect."""
     if isinstance(error, SpineMigrateError):
         return error

@@ -12,12 +12,14 @@ import click
 from spine_migrate.cli.compare_options import how_options
 from spine_migrate.cli.compare_options import options as read_options
 from spine_migrate.cli.compare_reports import Destination, destinations, report_options, wants_picture, write
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import source_option, target_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spine_migrate.db.connect import Connection
+    from spine_migrate.notices import Verdict
     from spine_migrate.parity.model import Report
 
     Closing = Callable[[Report], None]
@@ -72,7 +74,8 @@ Examples:
   spine-migrate compare --format json --output parity.json
   spine-migrate compare --certificate parity.certificate.json
   spine-migrate compare --report html=parity.html --report junit=junit.xml
-  spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY\""""
+  spine-migrate compare --format markdown >> "$GITHUB_STEP_SUMMARY"
+  spine-migrate compare --hook on-verdict=https://alerts.example/parity"""
 
 
 @click.command(epilog=_EPILOG)
@@ -81,6 +84,7 @@ Examples:
 @target_option
 @how_options
 @report_options
+@observing_options
 @click.option(
     "--max-differences",
     type=click.IntRange(min=0),
@@ -120,6 +124,7 @@ def compare(
     certificate: Path | None,
     self_test: bool | None,
     fix_sql: Path | None,
+    observing: Observing,
     **how: Any,
 ) -> None:
     """Compare every migrated table with its source, field by field, in one snapshot.
@@ -137,26 +142,44 @@ def compare(
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)
-    with ExitStack() as stack:
-        connection = stack.enter_context(connect(target))
-        legacy = stack.enter_context(connect(source)) if source and source != target else None
-        if (certificate or fix_sql) and legacy is not None and not same(legacy, connection):
-            option = "--certificate" if certificate else "--fix-sql"
-            raise click.UsageError(f"{option} is for two tables in one database; leave out --source, or {option}.")
-        scratch = stack.enter_context(connect(target)) if wanted(self_test) else None
-        started, progress = stack.enter_context(blocks_shown())
-        report = compare_migrations(
-            connection,
-            every,
-            options,
-            source=legacy,
-            scratch=scratch,
-            started=started,
-            closing=_both(closing(certificate, every, connection, legacy), _fixing(fix_sql, connection)),
-            progress=progress,
+    with observed(observing, "compare") as seen:
+        with ExitStack() as stack:
+            connection = stack.enter_context(connect(target))
+            legacy = stack.enter_context(connect(source)) if source and source != target else None
+            if (certificate or fix_sql) and legacy is not None and not same(legacy, connection):
+                option = "--certificate" if certificate else "--fix-sql"
+                raise click.UsageError(f"{option} is for two tables in one database; leave out --source, or {option}.")
+            scratch = stack.enter_context(connect(target)) if wanted(self_test) else None
+            started, progress = stack.enter_context(blocks_shown(seen.say if observing.as_json else None))
+            report = compare_migrations(
+                connection,
+                every,
+                options,
+                source=legacy,
+                scratch=scratch,
+                started=started,
+                closing=_both(closing(certificate, every, connection, legacy), _fixing(fix_sql, connection)),
+                progress=progress,
+            )
+        write(report, places)
+        seen.observer.notice(_told(report))
+        raise click.exceptions.Exit(_exit_code(report))
+
+
+def _told(report: Report) -> Verdict:
+    """The verdict as it is told to hooks and metrics, without a value of a row."""
+    from spine_migrate.notices import Compared, Subject, Verdict
+
+    migrations = tuple(
+        Compared(
+            Subject(one.mapping, one.migration_id, one.source_table, one.target_table),
+            one.verdict.value,
+            one.differences_total,
         )
-    write(report, places)
-    raise click.exceptions.Exit(_exit_code(report))
+        for one in report.comparisons
+    )
+    reasons = [*report.reasons, *(reason for one in report.comparisons for reason in one.reasons)]
+    return Verdict(report.verdict.value, migrations, sorted({reason.code for reason in reasons}))
 
 
 def _fixing(file: Path | None, connection: Connection) -> Closing | None:

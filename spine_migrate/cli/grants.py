@@ -26,7 +26,7 @@ _EXECUTIONS = ("capture-spine/executions", "capture-spine/execution_events")
 _JOBS = ("capture-spine/jobs",)
 _MOVES = {"executions-to-runs": _EXECUTIONS, "jobs-to-runs": _JOBS}
 _COMMANDS = (
-    *("db upgrade", *_MOVES, "compare", "status", "pause", "resume", "set"),
+    *("db upgrade", *_MOVES, "compare", "status", "watch", "pause", "resume", "set"),
     *("quarantine", "undo", "repair", "sync"),
 )
 
@@ -66,10 +66,10 @@ def grants(
 ) -> None:
     """Print the GRANT statements that a role needs for COMMAND, or for all of them; changes nothing.
 
-    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status, pause,
-    resume, set, quarantine, undo, worker-relay, runs or shims with one of their own commands, or shims alone: what an
-    application's shims need beside its runs. The tables are looked up in the database, so that partitions and sequences
-    are named too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.
+    COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status, watch,
+    pause, resume, set, quarantine, undo, worker-relay, runs or shims with one of their own commands, or shims alone:
+    what an application's shims need beside its runs. The tables are looked up in the database, so that partitions and
+    sequences are named too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.
     """
     from spine_migrate.db import privileges, run_privileges
     from spine_migrate.db.connect import connect

@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-import click
-
 from spine_migrate.carry.tables import Tables
+from spine_migrate.cli.observing import Observed
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Patience
 from spine_migrate.mapping.model import Mapping
@@ -32,6 +31,7 @@ class Live:
         mappings: Sequence[Mapping],
         stop: threading.Event,
         retry_for: float,
+        seen: Observed,
         *,
         quiet: bool,
     ) -> None:
@@ -39,6 +39,7 @@ class Live:
         self._mappings = mappings
         self._stop = stop
         self._retry_for = retry_for
+        self._seen = seen
         self._quiet = quiet
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spine-applier")
@@ -61,13 +62,14 @@ class Live:
                 options=Options(retry_seconds=self._retry_for),
                 stop=self._over,
                 report=report.lines(quiet=self._quiet),
+                observer=self._seen.observer,
             )
         finally:
             self._stop.set()
 
     def wait(self) -> None:
         """Until Ctrl-C, or the applier fails."""
-        click.echo("History is moved; what is written now follows until Ctrl-C.", err=True)
+        self._seen.say("History is moved; what is written now follows until Ctrl-C.")
         while not self._stop.wait(_GLANCE):
             continue
 
@@ -82,4 +84,4 @@ class Live:
         if failure is not None and error is None:
             raise failure
         if error is None:
-            click.echo("Writes are captured all the same; spine-migrate sync run goes on applying them.", err=True)
+            self._seen.say("Writes are captured all the same; spine-migrate sync run goes on applying them.")

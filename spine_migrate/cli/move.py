@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import database_options, json_option, one_database, retry_option
 from spine_migrate.cli.throttling import Value, throttling_options
 from spine_migrate.errors import Interrupted
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from spine_migrate.backfill.run import Outcome
 
 _EXAMPLES = """\b
 Examples:
@@ -20,13 +22,14 @@ Examples:
   spine-migrate {name} --target postgresql://dba@db.example/app
   spine-migrate {name} --workers 2 --max-rows-per-second 20000 --json
   spine-migrate {name} --max-lag-bytes 64MB --max-lock-waits 0 --pause-file /tmp/hold
+  spine-migrate {name} --hooks /etc/spine-migrate/hooks --metrics-port 9187 --log-format json
 
 pause, resume and set tell a run from another terminal; status says what holds it back.
 
 Exit codes: 0 all moved, 1 all moved but for rows in quarantine, 4 stopped and resumable."""
 
 
-def _moving(command: Command) -> Command:
+def _moving(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--dry-run", is_flag=True, help="Show the plan, change nothing."),
         click.option(
@@ -62,6 +65,7 @@ def _moving(command: Command) -> Command:
         ),
         click.option("--wait", is_flag=True, help="Wait for another run of the same migration instead of refusing."),
         retry_option,
+        observing_options,
         click.option("--quiet", is_flag=True, help="No progress on stderr."),
         json_option,
         database_options,
@@ -91,7 +95,7 @@ def executions_to_runs(*, mapping: str, events_mapping: str, no_events: bool, **
     it goes on where it was. Rows that cannot be carried go to quarantine with the reason. Ctrl-C and SIGTERM stop after
     the current batch.
     """
-    _move([mapping] if no_events else [mapping, events_mapping], **options)
+    _move("executions-to-runs", [mapping] if no_events else [mapping, events_mapping], **options)
 
 
 @click.command("jobs-to-runs", epilog=_EXAMPLES.format(name="jobs-to-runs"))
@@ -101,10 +105,11 @@ def executions_to_runs(*, mapping: str, events_mapping: str, no_events: bool, **
 @_moving
 def jobs_to_runs(*, mapping: str, **options: Any) -> None:
     """Move legacy jobs into runs; see executions-to-runs, of which this is the same with another mapping."""
-    _move([mapping], **options)
+    _move("jobs-to-runs", [mapping], **options)
 
 
 def _move(
+    command: str,
     names: list[str],
     *,
     dry_run: bool,
@@ -116,6 +121,7 @@ def _move(
     live: bool,
     wait: bool,
     retry_for: float,
+    observing: Observing,
     quiet: bool,
     as_json: bool,
     source: str | None,
@@ -127,7 +133,7 @@ def _move(
     """``throttling`` as in ``throttling_options``, by the names that ``Options`` has for it."""
     if live and (offline or limit is not None):
         raise click.UsageError("--live goes with neither --offline nor --limit.")
-    from spine_migrate.backfill.run import Options, Outcome, run
+    from spine_migrate.backfill.run import Options, run
     from spine_migrate.cli.live import Live
     from spine_migrate.cli.signals import stopping
     from spine_migrate.mapping.load import load
@@ -144,41 +150,47 @@ def _move(
         )
         return
     outcomes: list[Outcome] = []
-    with stopping() as (stop, cancel), Live(url, mappings, stop, retry_for, quiet=quiet) as following:
-        with shown(quiet=quiet) as progress:
-            for mapping in mappings:
-                left = None if limit is None else limit - sum(outcome.rows for outcome in outcomes)
-                if left == 0:
-                    break
-                options = Options(
-                    batch_rows=batch_size,
-                    workers=workers,
-                    limit=left,
-                    rows_per_second=max_rows_per_second,
-                    offline=offline,
-                    wait=wait,
-                    retry_seconds=retry_for,
-                    **throttling,
-                )
-                outcomes.append(
-                    run(
-                        url,
-                        mapping,
-                        options=options,
-                        stop=stop,
-                        cancel=cancel,
-                        report=progress,
-                        source_schema=source_schema,
-                        target_schema=target_schema,
-                        prepare=following.prepare if live else None,
+    quiet = quiet or observing.as_json
+    with observed(observing, command) as seen:
+        with (
+            stopping(seen.say) as (stop, cancel),
+            Live(url, mappings, stop, retry_for, seen, quiet=quiet) as following,
+        ):
+            with shown(quiet=quiet) as progress:
+                for mapping in mappings:
+                    left = None if limit is None else limit - sum(outcome.rows for outcome in outcomes)
+                    if left == 0:
+                        break
+                    options = Options(
+                        batch_rows=batch_size,
+                        workers=workers,
+                        limit=left,
+                        rows_per_second=max_rows_per_second,
+                        offline=offline,
+                        wait=wait,
+                        retry_seconds=retry_for,
+                        **throttling,
                     )
-                )
-                if outcomes[-1].state in ("limit", "interrupted"):
-                    break
-        click.echo(json.dumps(report.as_json(outcomes), indent=2) if as_json else report.as_text(outcomes))
-        if live and outcomes[-1].state != "interrupted":
-            following.wait()
-    if outcomes[-1].state == "interrupted":
-        raise click.exceptions.Exit(Interrupted.exit_code)
-    if not all(outcome.clean for outcome in outcomes):
-        raise click.exceptions.Exit(1)
+                    outcomes.append(
+                        run(
+                            url,
+                            mapping,
+                            options=options,
+                            stop=stop,
+                            cancel=cancel,
+                            report=progress,
+                            source_schema=source_schema,
+                            target_schema=target_schema,
+                            prepare=following.prepare if live else None,
+                            observer=seen.observer,
+                        )
+                    )
+                    if outcomes[-1].state in ("limit", "interrupted"):
+                        break
+            click.echo(json.dumps(report.as_json(outcomes), indent=2) if as_json else report.as_text(outcomes))
+            if live and outcomes[-1].state != "interrupted":
+                following.wait()
+        if outcomes[-1].state == "interrupted":
+            raise click.exceptions.Exit(Interrupted.exit_code)
+        if not all(outcome.clean for outcome in outcomes):
+            raise click.exceptions.Exit(1)

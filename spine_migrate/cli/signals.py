@@ -7,12 +7,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from spine_migrate.observe.saying import Say
+
+
+def aloud(sentence: str, /, *, event: str = "message", level: str = "info") -> None:  # noqa: ARG001 - see Say
+    """On stderr, as text."""
+    click.echo(sentence, err=True)
+
 
 @contextmanager
-def stopping() -> Iterator[tuple[threading.Event, threading.Event]]:
+def stopping(say: Say = aloud) -> Iterator[tuple[threading.Event, threading.Event]]:
     """``(stop, cancel)``, set by the first and the second signal while the block runs."""
     stop, cancel = threading.Event(), threading.Event()
 
@@ -21,7 +30,7 @@ def stopping() -> Iterator[tuple[threading.Event, threading.Event]]:
             cancel.set()
             return
         stop.set()
-        click.echo("Stopping after the current batch; press Ctrl-C again to cancel it.", err=True)
+        say("Stopping after the current batch; press Ctrl-C again to cancel it.", event="stopping")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def start(
 Examples:
   spine-migrate sync run
   spine-migrate sync run --once --json
+  spine-migrate sync run --metrics-port 9187 --log-format json
 
 It can be stopped, killed and started again at any moment. Of two at once for one migration the second is
 refused. Stop it with Ctrl-C: writes are captured all the same, and applied the next time.
@@ -115,6 +117,7 @@ longer than --retry-for."""
     help="Changes of one transaction.",
 )
 @retry_option
+@observing_options
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 @target_option
@@ -124,6 +127,7 @@ def run(
     once: bool,
     batch_size: int,
     retry_for: float,
+    observing: Observing,
     quiet: bool,
     as_json: bool,
     target: str | None,
@@ -133,10 +137,14 @@ def run(
     from spine_migrate.report import sync as report
     from spine_migrate.sync.loop import Options, follow
 
-    with stopping() as (stop, _):
-        options = Options(batch_rows=batch_size, once=once, retry_seconds=retry_for)
+    with observed(observing, "sync run") as seen, stopping(seen.say) as (stop, _):
         followed: list[Followed] = follow(
-            target, mappings=_loaded(mapping), options=options, stop=stop, report=report.lines(quiet=quiet)
+            target,
+            mappings=_loaded(mapping),
+            options=Options(batch_rows=batch_size, once=once, retry_seconds=retry_for),
+            stop=stop,
+            report=report.lines(quiet=quiet or observing.as_json),
+            observer=seen.observer,
         )
     click.echo(json.dumps(report.followed_json(followed), indent=2) if as_json else report.followed_text(followed))
 

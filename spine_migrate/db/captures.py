@@ -16,6 +16,8 @@ from spine_migrate.db.queries import query
 FORWARD, REVERSE = "forward", "reverse"
 # A row that was put off as often has been tried in vain.
 MOST_ATTEMPTS = 20
+#: Entries of a log are not counted beyond this; so many are a long way behind.
+MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Codes: PostgreSQL manual, appendix A.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import psycopg
 import tenacity
@@ -21,6 +22,12 @@ TRANSIENT = frozenset({
     "57P03",  # cannot_connect_now
     "53300",  # too_many_connections
 })  # fmt: skip
+_CAUSES = {
+    "40001": "serialization",
+    "40P01": "deadlock",
+    "55P03": "lock_timeout",
+    "53300": "too_many_connections",
+}
 # data exceptions, integrity violations, values too large for an index entry or a field, and raise_exception: a trigger
 # of the target that says no without a code of its own
 ROW_CLASSES = ("22", "23", "54", "P0001")
@@ -40,6 +47,13 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         return is_lost(error) or error.sqlstate in TRANSIENT
     return isinstance(error, ServerFault) and error.sqlstate is None
+
+
+def cause(error: BaseException) -> str:
+    """What a transient error came of, in a word that does not change."""
+    if is_lost(error) or (isinstance(error, ServerFault) and error.sqlstate is None):
+        return "connection_lost"
+    return _CAUSES.get(getattr(error, "sqlstate", None) or "", "server")
 
 
 def blames_row(error: psycopg.Error) -> bool:
@@ -84,15 +98,26 @@ def _not_allowed(error: psycopg.Error, words: str) -> Refused:
     return Refused("privilege-missing", f"The role lacks a privilege ({words}); spine-migrate grants lists them.")
 
 
-def retrying(*, seconds: float, stop: threading.Event) -> tenacity.Retrying:
+def retrying(
+    *, seconds: float, stop: threading.Event, told: Callable[[BaseException, int, float], None] | None = None
+) -> tenacity.Retrying:
     """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` after the first or until
     ``stop`` is set; then it re-raises. How long the work itself went well before does not count.
+
+    ``told(error, attempt, wait)`` is called before each wait, in seconds.
     """
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if told is not None and error is not None:
+            told(error, state.attempt_number, state.upcoming_sleep)
+
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
         wait=tenacity.wait_exponential(multiplier=0.1, max=10) + tenacity.wait_random(0, 0.5),
         stop=tenacity.stop_any(_AfterFirstFailure(seconds), tenacity.stop_when_event_set(stop)),
         sleep=tenacity.sleep_using_event(stop),
+        before_sleep=tell,
         reraise=True,
     )
 

@@ -22,11 +22,11 @@ LEDGER = "spine_migrate"
 
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
-REPAIR, SYNC = "repair", "sync"
+REPAIR, SYNC, WATCH = "repair", "sync", "watch"
 PAUSE, RESUME, SET = "pause", "resume", "set"
 
-_READ = ("SELECT",)
-_SOURCE = {
+_READ: tuple[str, ...] = ("SELECT",)
+_SOURCE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ),
     SYNC: ("SELECT", "TRIGGER"),
 }
@@ -53,12 +53,14 @@ _MOVED = {
     "audit": ("INSERT",),
 }
 _ORDERED = {"migration": _READ, "control": ("SELECT", "INSERT", "UPDATE"), "audit": ("INSERT",)}
+_STANDING = dict.fromkeys(("migration", "checkpoint", "quarantine", "link"), _READ)
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     DRY_RUN: {"migration": _READ},
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
-    COMPARE: {"migration": _READ, "checkpoint": _READ, "quarantine": _READ, "link": _READ},
-    STATUS: dict.fromkeys(("migration", "checkpoint", "quarantine", "link", "control"), _READ),
+    COMPARE: _STANDING,
+    STATUS: {**_STANDING, "control": _READ},
+    WATCH: {**_STANDING, "capture": _READ, "change_log": _READ, "pending": _READ, "control": _READ},
     PAUSE: _ORDERED,
     RESUME: {**_ORDERED, "control": ("SELECT", "UPDATE")},
     SET: _ORDERED,

@@ -80,12 +80,15 @@ def _lines() -> Callable[[Figures], None]:
 
 
 @contextmanager
-def blocks_shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, int], None]]]:
+def blocks_shown(
+    say: Callable[[str], None] | None = None,
+) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, int], None]]]:
     """For a comparison: what it calls with each mapping's name, number and how many there are, and with the blocks read
     and all blocks. A line for each mapping; a bar under it, on a terminal only, as long as there is something to read.
     """
-    if not sys.stderr.isatty():
-        yield _say_mapping, lambda _done, _of: None
+    if say is not None or not sys.stderr.isatty():
+        say = say or _say
+        yield lambda name, number, of: say(_comparing(name, number, of)), lambda _done, _of: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -93,7 +96,7 @@ def blocks_shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[
 
         def started(name: str, number: int, of: int) -> None:
             bar.update(task, visible=False)
-            bar.console.print(f"Comparing {name} ({number} of {of})", markup=False, highlight=False)
+            bar.console.print(_comparing(name, number, of), markup=False, highlight=False)
 
         def progress(done: int, of: int) -> None:
             bar.update(task, completed=done, total=max(of, 1), visible=done < of)
@@ -101,5 +104,9 @@ def blocks_shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[
         yield started, progress
 
 
-def _say_mapping(name: str, number: int, of: int) -> None:
-    print(f"Comparing {name} ({number} of {of})", file=sys.stderr)  # noqa: T201 - this is the report
+def _comparing(name: str, number: int, of: int) -> str:
+    return f"Comparing {name} ({number} of {of})"
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)  # noqa: T201 - this is the report

@@ -26,6 +26,8 @@ from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused, ServerFault
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import NOBODY, Observer, Subject
+from spine_migrate.sync.announce import Announcer
 from spine_migrate.sync.applier import Applier
 from spine_migrate.sync.capture import verify
 from spine_migrate.sync.changes import Changes
@@ -95,19 +97,22 @@ def follow(
     options: Options,
     stop: threading.Event,
     report: Report,
+    observer: Observer = NOBODY,
 ) -> list[Followed]:
     """Apply what is captured for these mappings, or for all, until ``stop`` is set; ``report`` hears of it every second
-    or so. Captures that are installed meanwhile are taken up.
+    or so, and so does ``observer``. Captures that are installed meanwhile are taken up.
 
     Raises Refused (``nothing-captured``, ``already-running``, ``capture-broken``), ServerFault.
     """
-    loop = _Loop(mappings, options, stop, report)
+    announcer = Announcer(observer)
+    loop = _Loop(mappings, options, stop, report, announcer)
     while True:
         try:
             loop.session(url)
         except (psycopg.Error, ServerFault) as error:
             if not stop.is_set() and (not is_transient(error) or loop.silent_for > options.retry_seconds):
                 raise error if isinstance(error, ServerFault) else explained(error) from error
+            announcer.retry(loop.subjects.values(), error, RECONNECT)
         else:
             return list(loop.followed.values())
         if stop.wait(RECONNECT):
@@ -115,7 +120,15 @@ def follow(
 
 
 class _Loop:
-    def __init__(self, mappings: Sequence[Mapping], options: Options, stop: threading.Event, report: Report) -> None:
+    def __init__(
+        self,
+        mappings: Sequence[Mapping],
+        options: Options,
+        stop: threading.Event,
+        report: Report,
+        announcer: Announcer,
+    ) -> None:
+        self._announcer = announcer
         self._mappings = mappings
         self._options = options
         self._stop = stop
@@ -123,6 +136,7 @@ class _Loop:
         self._due: dict[str, float] = {}
         self._well_at = time.monotonic()
         self.followed: dict[int, Followed] = {}
+        self.subjects: dict[int, Subject] = {}
 
     @property
     def silent_for(self) -> float:
@@ -199,6 +213,9 @@ class _Loop:
         changes = Changes(statements, guard_of(connection, one.tables))
         applier = Applier(captured.migration_id, captured.capture_id, changes, lock)
         followed = self.followed.setdefault(captured.migration_id, Followed(captured.migration_id, one.mapping.name))
+        self.subjects[captured.migration_id] = Subject(
+            one.mapping.name, captured.migration_id, str(one.tables.source.name), str(one.tables.target.name)
+        )
         return _Member(one, captured, applier, followed)
 
     def _locked(self, connection: Connection, name: str) -> bool:
@@ -263,7 +280,9 @@ class _Loop:
 
     def _tell(self, connection: Connection, members: list[_Member]) -> None:
         for member in members:
-            member.followed.lag = captures.lag(connection, member.captured.capture_id)
+            followed = member.followed
+            followed.lag = captures.lag(connection, member.captured.capture_id)
+            self._announcer.applied(self.subjects[followed.migration_id], followed.applied, followed.lag)
         self._report([member.followed for member in members])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +28,7 @@ class Overtaken(Exception):
 @dataclass
 class Applied:
     """What one transaction did. ``entries`` of the log, ``keys`` looked at, rows by what became of them; ``deferred``
-    rows were put off, ``released`` ones left quarantine.
+    rows were put off, ``released`` ones left quarantine; ``reasons`` are those of the ``quarantined``.
     """
 
     entries: int = 0
@@ -38,10 +39,13 @@ class Applied:
     quarantined: int = 0
     released: int = 0
     deferred: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Applied) -> None:
         for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
+            if name != "reasons":
+                setattr(self, name, getattr(self, name) + value)
+        self.reasons = dict(Counter(self.reasons) + Counter(other.reasons))
 
 
 @dataclass
@@ -183,10 +187,13 @@ class Work:
         if not self._rejects.quarantined:
             return
         scope = self.changes.scope(here)
-        run(
+        entered = run(
             self.connection,
             self.changes.statements.quarantine(self.migration_id, scope, self._rejects, orphans=False),
-        )
+        ).fetchall()
+        reasons = Counter(self.done.reasons)
+        reasons.update(reason for key, reason in entered if key not in held)
+        self.done.reasons = dict(reasons)
         new = sum(key not in held for key in self._rejects.handles)
         self.done.quarantined += new
         self._count(0, quarantined=new)

@@ -93,7 +93,7 @@ def test_two_at_once(database: Database) -> None:
     """The second is refused by name, or waits on request and then finds nothing to do."""
     fill(database, 4000, awkward=0)
     first = start(
-        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "1500", "--no-events"
+        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "600", "--no-events"
     )
     deadline = time.monotonic() + 60
     while scalar(database, "SELECT count(*) FROM runs") == 0 and time.monotonic() < deadline:

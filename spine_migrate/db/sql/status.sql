@@ -1,5 +1,6 @@
 -- name: migrations
--- Every migration with what its checkpoints, its quarantine and its links add up to.
+-- Every migration with what its checkpoints, its quarantine and its links add up to. Tables are looked up in the catalog,
+-- since to_regclass asks for USAGE on their schemas.
 SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool_version, m.started_by, m.started_at,
        m.finished_at, coalesce(c.rows_moved, 0) AS rows_moved, coalesce(c.rows_adopted, 0) AS rows_adopted,
        c.last_batch_at, c.blocks_done, c.blocks_total,
