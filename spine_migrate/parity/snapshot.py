@@ -10,13 +10,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.db.connect import Connection, another
+from spine_migrate.db.connect import PINNED, Connection, another
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.parity.model import Snapshot
 
 # A hash join of two wide tables lives on memory, and what it computes is too short-lived to be worth compiling.
-SETTINGS = {"work_mem": "256MB", "jit": "off"}
+# No operator of the application's schemas may have a say in what is equal, whatever the role's search_path names.
+SETTINGS = {"work_mem": "256MB", "jit": "off", **PINNED}
 
 # A digest is a hash of 65,536 groups, which is no more than some megabytes; a sort of the rows would be all of them.
 _READING = {**SETTINGS, "enable_sort": "off"}
