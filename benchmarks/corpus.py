@@ -43,7 +43,7 @@ def corpus(setup: Setup) -> None:
                 for method in _METHODS:
                     began = time.perf_counter()
                     with connect(moved.url) as connection:
-                        options = Options(equality, method=method, max_differences=10_000_000)
+                        options = Options(equality=equality, method=method, max_differences=10_000_000)
                         (comparison,) = compare(connection, [EXECUTIONS], options).comparisons
                     found = {(one.kind, one.target_key, one.field) for one in comparison.differences}
                     took = time.perf_counter() - began

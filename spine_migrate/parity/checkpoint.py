@@ -35,9 +35,9 @@ class Portion:
 
 @dataclass
 class Reading:
-    """How far both sides have been read. ``done`` are places in ``portions``, with a mark of what was there where a
-    file is kept (else ""); ``snapshots`` is how many it took so far. ``changed`` portions are in this snapshot no longer
-    what they were when they were read.
+    """How far both sides have been read. ``done`` are places in ``portions``, each with a mark of what was there where
+    a file is kept, else ""; ``snapshots`` is how many it took so far. ``changed`` portions are in this snapshot no
+    longer what they were when they were read.
     """
 
     portions: list[Portion] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Checkpoint:
             )
         return Reading(
             [_portion(one) for one in saved["portions"]],
-            {place: mark for place, mark in saved["done"]},
+            dict(saved["done"]),
             _buckets(saved["source"]),
             _buckets(saved["target"]),
             saved["snapshots"],

@@ -263,9 +263,9 @@ def _unsettled(groups: int) -> Reason:
 def _resumed(reading: Reading) -> Reason:
     return Reason(
         "resumed",
-        f"Rows were written after they had been read, in {reading.changed} of {len(reading.portions)} portions, and "
-        f"then the comparison was interrupted and gone on with: what it tells is so, but more may differ. Compare again; "
-        f"the next comparison begins anew.",
+        f"The comparison was interrupted, and in {reading.changed} of {len(reading.portions)} portions rows were "
+        f"written that it had read by then: what it tells is so, but more may differ. Compare again; the next "
+        f"comparison begins anew.",
     )
 
 

@@ -23,15 +23,18 @@ KEYS = {"runs": "run_id", "run_events": "event_id"}
 # One row in so many, by the key, so that a seed decides which.
 _SPOILT: tuple[LiteralString, ...] = (
     "DELETE FROM run_events WHERE hashtext(run_id::text) % 5 = 0",
-    "DELETE FROM runs r WHERE hashtext(run_id::text) % 5 = 0 AND NOT EXISTS (SELECT FROM run_events v"
-    " WHERE v.run_id = r.run_id) AND NOT EXISTS (SELECT FROM runs c WHERE r.run_id IN (c.parent_run_id,"
-    " c.retry_of_run_id)) AND NOT EXISTS (SELECT FROM spine_migrate.link l WHERE l.target_key = r.run_id::text)",
+    """DELETE FROM runs r
+        WHERE hashtext(run_id::text) % 5 = 0 AND NOT EXISTS (SELECT FROM run_events v WHERE v.run_id = r.run_id)
+          AND NOT EXISTS (SELECT FROM runs c WHERE r.run_id IN (c.parent_run_id, c.retry_of_run_id))
+          AND NOT EXISTS (SELECT FROM spine_migrate.link l WHERE l.target_key = r.run_id::text)""",
     "UPDATE runs SET error = 'spoilt \\ ''é', attempt = attempt + 1 WHERE hashtext(run_id::text) % 3 = 0",
     "UPDATE run_events SET data = '{\"spoilt\": [1.00]}' WHERE hashtext(event_id::text) % 4 = 1",
-    "INSERT INTO runs (run_id, kind, name, status, metadata) SELECT gen_random_uuid(), kind, name, 'completed',"
-    " jsonb_build_object('migrated_from', '" + EXECUTIONS + "') FROM runs WHERE hashtext(run_id::text) % 6 = 1",
-    "INSERT INTO run_events (run_id, event_type, timestamp, source) SELECT run_id, 'completed', now(), '" + EVENTS + "'"
-    " FROM run_events WHERE hashtext(event_id::text) % 8 = 2",
+    """INSERT INTO runs (run_id, kind, name, status, metadata)
+       SELECT gen_random_uuid(), kind, name, 'completed', '{"migrated_from": "capture-spine/executions"}'
+         FROM runs WHERE hashtext(run_id::text) % 6 = 1""",
+    """INSERT INTO run_events (run_id, event_type, timestamp, source)
+       SELECT run_id, 'completed', now(), 'capture-spine/execution_events'
+         FROM run_events WHERE hashtext(event_id::text) % 8 = 2""",
 )
 Rows = dict[str, dict[str, Any]]
 

@@ -41,7 +41,7 @@ def resumed(
     legacy: Legacy, file: Path, *, equality: Equality = Equality.VALUE, scope: Scope | None = None
 ) -> tuple[Comparison, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
-    given = Options(equality, scope=scope or Scope(), method=Finding.BUCKETS, checkpoint=file)
+    given = Options(equality=equality, scope=scope or Scope(), method=Finding.BUCKETS, checkpoint=file)
     with connect(legacy.url) as connection:
         report = compare(connection, options=given, progress=lambda done, of: told.append((done, of)))
     return report.comparisons[0], told

@@ -86,7 +86,7 @@ def test_the_script_repairs_and_nothing_was_done_before(moved: Legacy, tmp_path:
 
 
 def test_it_means_the_same_in_any_session(moved: Legacy, tmp_path: Path) -> None:
-    """psql takes its encoding from the shell, and operators from the role's search_path."""
+    """Its encoding psql takes from the shell, and its operators from the role's search_path."""
     moved.execute("CREATE FUNCTION public.never(varchar, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
     moved.execute("CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.never)")
     moved.execute("UPDATE executions SET error = %s, error_type = 'é' WHERE execution_id = %s", ODD, uuid(3))
