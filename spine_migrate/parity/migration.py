@@ -255,8 +255,8 @@ def _partial(scope: Scope, counts: Counts) -> Reason:
 def _unsettled(groups: int) -> Reason:
     return Reason(
         "unsettled",
-        f"Rows that differ between the two servers and were still being changed at the end: {groups}; compare again "
-        f"when less is written.",
+        f"Rows that differ between the two servers and were still being changed at the end, they or what the ledger "
+        f"says of them: {groups}; compare again when less is written.",
     )
 
 

@@ -15,6 +15,12 @@ from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.parity.snapshot import Shared, snapshot
 
+_NOTED = sql.SQL(
+    "SELECT (SELECT bit_xor(hashtextextended(source_key, 0)) FROM spine_migrate.quarantine WHERE migration_id = $1),"
+    " (SELECT bit_xor(hash_record_extended(ROW(target_key, field, wanted, state), 0)) FROM spine_migrate.link"
+    " WHERE migration_id = $1)"
+)
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -63,6 +69,10 @@ class Tables:
             return self.migration_id
         query = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
         return [key for (key,) in execute(self.connection, query, self.migration_id)]
+
+    def noted(self) -> tuple[int | None, int | None]:
+        """What the ledger holds of the migration in quarantine and as open links, as two hashes."""
+        return execute(self.connection, _NOTED, self.migration_id).fetchall()[0]
 
     def lock(self) -> None:
         """Nobody rewrites the tables, or puts away partitions, while their blocks are being read: taken with the first

@@ -58,3 +58,31 @@ def test_a_certificate_does_not_hold_by_them(moved: Legacy) -> None:
     certificate = issue(moved.url)
     moved.execute("UPDATE runs SET name = 'another' WHERE run_id = %s", uuid(3))
     assert verify(moved.url, certificate).outcome is Outcome.CHANGED
+
+
+# As the extension has it, but for its operators, which the tool does not use.
+CITEXT: tuple[LiteralString, ...] = (
+    "CREATE TYPE public.citext",
+    "CREATE FUNCTION public.citextin(cstring) RETURNS public.citext LANGUAGE internal IMMUTABLE STRICT AS 'textin'",
+    "CREATE FUNCTION public.citextout(public.citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'",
+    "CREATE TYPE public.citext (INPUT = public.citextin, OUTPUT = public.citextout, LIKE = text, COLLATABLE = true)",
+    "CREATE CAST (public.citext AS text) WITHOUT FUNCTION AS IMPLICIT",
+    "CREATE CAST (text AS public.citext) WITHOUT FUNCTION AS ASSIGNMENT",
+)
+
+
+@both_methods
+def test_a_type_of_an_extension_is_known_by_its_name_in_any_schema(database: Database) -> None:
+    legacy = build(database.url)
+    legacy.many_executions(30)
+    with database.connect_admin() as admin:
+        for statement in CITEXT:
+            admin.execute(statement)
+        admin.execute("GRANT USAGE ON TYPE public.citext TO PUBLIC")
+    legacy.execute("ALTER TABLE executions ALTER error TYPE public.citext")
+    legacy.execute("ALTER TABLE runs ALTER error TYPE public.citext")
+    legacy.move()
+    legacy.execute("UPDATE runs SET error = upper(error::text)::public.citext WHERE run_id = %s", uuid(3))
+    with connect(legacy.url) as connection:
+        (comparison,) = compare(connection, options=by_method()).comparisons
+    assert [(one.key, one.field) for one in comparison.differences] == [(uuid(3), "error")]

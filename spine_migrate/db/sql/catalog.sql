@@ -16,9 +16,12 @@ SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind::text AS relkind, c
 SELECT parse_ident(%(name)s);
 
 -- name: columns
--- The columns of a table, with enum types named as such and lengths in characters.
+-- The columns of a table, with enum types named as such and lengths in characters. The type citext comes with an extension,
+-- which can be in any schema.
 SELECT a.attname AS name,
-       CASE WHEN t.typtype = 'e' THEN 'enum' ELSE format_type(a.atttypid, NULL) END AS type,
+       CASE WHEN t.typtype = 'e' THEN 'enum'
+            WHEN t.typtype = 'b' AND t.typname = 'citext' THEN 'citext'
+            ELSE format_type(a.atttypid, NULL) END AS type,
        format_type(a.atttypid, a.atttypmod) AS sql_type,
        CASE WHEN a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND a.atttypmod > 4
             THEN a.atttypmod - 4 END AS length,
