@@ -13,6 +13,7 @@ from spine_migrate.parity.model import Verdict
 from spine_migrate.parity.options import Finding, Options
 from tests.certificates import issue, verify
 from tests.comparing import both_methods, by_method
+from tests.conftest import StartServer
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 
@@ -86,3 +87,15 @@ def test_a_type_of_an_extension_is_known_by_its_name_in_any_schema(database: Dat
     with connect(legacy.url) as connection:
         (comparison,) = compare(connection, options=by_method()).comparisons
     assert [(one.key, one.field) for one in comparison.differences] == [(uuid(3), "error")]
+
+
+def test_a_constraint_that_is_not_valid_keeps_no_nulls_away(start_server: StartServer) -> None:
+    """NOT NULL, which can be NOT VALID from PostgreSQL 18 on; rows from before are NULL all the same."""
+    legacy = build(start_server(18).url("postgres"))
+    legacy.executions(1)
+    legacy.executions(2, feed_id=uuid(7))
+    legacy.execute("ALTER TABLE executions ADD CONSTRAINT fed NOT NULL feed_id NOT VALID")
+    legacy.move()
+    legacy.prove()
+    with connect(legacy.url) as connection:
+        assert compare(connection).verdict is Verdict.EQUAL
