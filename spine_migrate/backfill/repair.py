@@ -62,7 +62,7 @@ def repair(
 
     ``stop`` ends it after the batch in flight, ``cancel`` cancels that too. Raises ConfigurationError; Refused:
     ``unfinished``, ``ledger-outdated``, ``mapping-changed``, ``undo-unfinished``, ``offline-unfinished``,
-    ``already-running``, ``rows-kept``; Drift, Interrupted, ServerFault.
+    ``already-running``, ``rows-kept``, ``index-missing``; Drift, Interrupted, ServerFault.
     """
     try:
         with held(

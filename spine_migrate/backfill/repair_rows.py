@@ -15,7 +15,7 @@ from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.repair_batch import Kept, Mended, Wrong, mend
 from spine_migrate.backfill.repaired import NAMED, Options, Repaired
 from spine_migrate.backfill.setting import Setting
-from spine_migrate.carry import links
+from spine_migrate.carry import links, references
 from spine_migrate.carry.control import Control
 from spine_migrate.carry.rows import REPAIRS, Care, refusal
 from spine_migrate.db import ledger
@@ -24,6 +24,9 @@ from spine_migrate.db.faults import blames_row
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute, rows
 from spine_migrate.mapping.emit.repair import Repairs, repairs
+
+# Rows to remove for which indexes are built, where none serves the foreign keys; fewer cost less than the building.
+WORTH_INDEXES = 100
 
 
 def beyond(connection: Connection, made: Repairs, result: Repaired) -> None:
@@ -101,6 +104,8 @@ class Repairing:
         self.looked = True
         for kind in kinds:
             rest = [one for one in wrong if one.kind == kind]
+            if kind == "extra" and len(rest) > WORTH_INDEXES:
+                self.control.retried(self._serve)
             while rest:
                 rest = self._through(kind, rest)
 
@@ -149,6 +154,11 @@ class Repairing:
     def _mend(self, part: list[Wrong], care: Care, connection: Connection) -> Mended:
         return mend(connection, self.setting, self.repairs, part, care=care)
 
+    def _serve(self, connection: Connection) -> None:
+        """So that the server need not look through a table, for what points to it, once per row that is removed."""
+        found = references.references(connection, self.setting.tables.target.oid)
+        references.build(connection, references.needed(found))
+
     def _look(self, connection: Connection) -> list[Wrong]:
         cursor = psycopg.RawCursor(connection, row_factory=class_row(Wrong))
         return cursor.execute(self.repairs.found(), (self.result.migration_id,), prepare=False).fetchall()
@@ -162,6 +172,7 @@ class Repairing:
         """Complete what waits for rows that came, count what no repair can settle, and put it on record."""
         self.control.retried(self._complete_links)
         self.control.retried(lambda connection: beyond(connection, self.repairs, self.result))
+        self.control.retried(lambda connection: references.clear(connection, self.setting.tables.target.oid))
         self.control.retried(self._audit)
         return self.result
 
