@@ -75,7 +75,6 @@ class Digests:
     file: Path | None = None
 
     def suspects(self) -> Iterator[Keys]:
-        self.tables.lock()
         # Of a part it is not known which of them belong to it; they are found as all others are.
         aside = self._aside() if self.condition is None else Aside()
         sides = {

@@ -63,7 +63,8 @@ class Comparer:
         return self.options.max_differences
 
     def run(self) -> Comparison:
-        """Raises Refused where this cannot be compared as it was asked for."""
+        """Raises Refused where this cannot be compared as it was asked for, or not in this snapshot."""
+        self.tables.lock()
         migration_id = self.migration.migration_id
         partial = self.options.scope.partial
         unfinished = self.migration.step != "done"
