@@ -18,7 +18,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,11 +40,14 @@ _EACH = 10
 
 @dataclass(frozen=True)
 class Ran:
-    """What one process printed, its most resident memory in MB, and how it ended."""
+    """What one process printed, its most resident memory in MB, how it ended, and the MB that the server wrote to
+    temporary files meanwhile.
+    """
 
     output: str
     megabytes: float
     status: int
+    temporary: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def rivals(setup: Setup) -> None:
         ran: dict[str, Ran] = {}
 
         def once(tool: Tool) -> None:
-            ran[tool.name] = _run(tool.command)
+            before = _temporary(moved)
+            ran[tool.name] = replace(_run(tool.command), temporary=_temporary(moved) - before)
 
         sides = {tool.name: Side(lambda: None, partial(once, tool)) for tool in tools}
         compare(setup.alternate(sides), tools[0].name, rows=setup.rows)
@@ -83,11 +87,19 @@ def _tell(tool: Tool, ran: Ran, expected: dict[str, set[str]]) -> None:
     found = tool.keys(ran.output)
     missed = sorted(kind for kind, keys in expected.items() if not keys <= found)
     print(
-        f"  {tool.name}: exit {ran.status}, {ran.megabytes:.0f} MB, finds {len(found & every)} of {len(every)} rows,"
+        f"  {tool.name}: exit {ran.status}, {ran.megabytes:.0f} MB, {ran.temporary:.0f} MB of temporary"
+        f" files, finds {len(found & every)} of {len(every)} rows,"
         f" invents {len(found - every)}; kinds not found: {', '.join(missed) or 'none'}"
     )
     if not found:
         print("    " + ran.output[-500:].replace("\n", "\n    "))
+
+
+def _temporary(moved: History) -> float:
+    """MB so far; a session's share is counted when it has ended (PostgreSQL manual, 27.2.1)."""
+    with moved.connect() as connection:
+        ((size,),) = connection.execute("SELECT sum(temp_bytes)::float8 FROM pg_stat_database").fetchall()
+    return float(size) / 1e6
 
 
 def _injected(moved: History) -> dict[str, set[str]]:
