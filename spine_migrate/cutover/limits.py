@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from spine_migrate.carry.references import references
 from spine_migrate.cutover.dependent import Dependent
 from spine_migrate.cutover.uniqueness import keeper
 from spine_migrate.cutover.view import Facts
@@ -31,6 +32,7 @@ def limits(connection: Connection, made: Facts) -> list[Dependent]:
         *_owner(connection, made),
         *_references(connection, made),
         *_indexes(connection, made),
+        *_pointing(connection, made),
     ]
     return sorted(found, key=lambda one: not one.blocks)
 
@@ -199,6 +201,29 @@ def _indexes(connection: Connection, made: Facts) -> Iterator[Dependent]:
             else "Ask by other columns: what the mapping makes of these, no index can have.",
             statement.as_string(None) if possible else None,
             blocks=is_key and possible,
+        )
+
+
+def _pointing(connection: Connection, made: Facts) -> Iterator[Dependent]:
+    """For each row that is deleted through the view the server looks who points to it."""
+    for one in references(connection, made.target.oid):
+        if one.indexed:
+            continue
+        column = one.columns[0]
+        statement = sql.SQL("CREATE INDEX{} {} ON {} ({}) WHERE {} IS NOT NULL;").format(
+            sql.SQL("" if one.partitioned else " CONCURRENTLY"),
+            sql.Identifier(f"spine_view_{column}"[:63]),
+            one.table.identifier,
+            sql.Identifier(column),
+            sql.Identifier(column),
+        )
+        yield Dependent(
+            f"{sql.Identifier(one.name).as_string(None)} ON {one.table}",
+            "index",
+            f"No index serves it: each DELETE through the view, and each change of a key, reads {one.table} whole.",
+            "Create it before the cutover, where the application deletes rows.",
+            statement.as_string(None),
+            blocks=False,
         )
 
 

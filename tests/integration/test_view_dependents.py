@@ -165,6 +165,8 @@ def test_the_demo_lacks_indexes_alone(database: Database, legacy: Legacy) -> Non
             ('"public"."ix_executions_created_at"', "index"): False,
             ('"public"."ix_executions_status"', "index"): False,
             ('"public"."ix_executions_one_active_per_feed"', "index"): False,
+            ('"runs_parent_run_id_fkey" ON "public"."runs"', "index"): False,
+            ('"runs_retry_of_run_id_fkey" ON "public"."runs"', "index"): False,
         }
         # The key of jobs is inside a JSON column: without an index each look-up would read all runs.
         found = _limits(tool, "capture-spine/jobs")
