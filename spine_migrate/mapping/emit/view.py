@@ -38,9 +38,10 @@ _FUNCTION_SETTINGS = {
 
 @dataclass(frozen=True)
 class View:
-    """``bodies``: what its triggers do."""
+    """``bodies``: what its triggers do; ``fence``: a condition for reading it at all, over no row."""
 
     bodies: TriggerBodies
+    fence: Sql | None = None
 
     @property
     def form(self) -> LegacyForm:
@@ -58,7 +59,7 @@ class View:
                 sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for name, value in columns.items()
             ),
             self.form.binding.target.identifier,
-            self.form.condition("t"),
+            sql.SQL(" AND ").join(filter(None, (self.form.condition("t"), self.fence))),
         )
 
     def defaults(self) -> Iterator[sql.Composed]:
