@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.switch_options import switch_options
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ could not be had, nothing was changed."""
     metavar="OBJECT",
     help="Go on although this object breaks, named as --dry-run names it; more than once for several.",
 )
+@observing_options
 @switch_options
 def cutover(
     *,
@@ -66,6 +68,7 @@ def cutover(
     with_view: bool,
     max_lag: int,
     accept: tuple[str, ...],
+    observing: Observing,
     lock_timeout: int,
     lock_within: float,
     wait: bool,
@@ -95,7 +98,8 @@ def cutover(
     mappings = [load(name) for name in mapping]
     files = {one.name: str(one.file) for one in mappings}
     with (
-        stopping() as (stop, cancel),
+        observed(observing, "cutover") as seen,
+        stopping(seen.say) as (stop, cancel),
         held(
             target,
             lambda connection: group(connection, mappings),
@@ -134,6 +138,7 @@ def cutover(
             again=examined.again,
             patience=Patience(lock_timeout, lock_within),
             stop=stop,
+            observer=seen.observer,
         )
     if as_json:
         click.echo(json.dumps(report.cutover_json(examined, switched), indent=2))

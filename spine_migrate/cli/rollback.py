@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.switch_options import switch_options
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spine_migrate.db.connect import Connection
     from spine_migrate.db.patience import Patience
     from spine_migrate.mapping.model import Mapping
+    from spine_migrate.notices import Observer
     from spine_migrate.report.cutover import RolledBack
 
 _EPILOG = """\b
@@ -45,10 +47,12 @@ had, or it was stopped; the same command goes on."""
 @click.option(
     "--before-cutover", is_flag=True, help="End a migration that was not cut over: sync stop, and undo what it moved."
 )
+@observing_options
 @switch_options
 def rollback(
     *,
     before_cutover: bool,
+    observing: Observing,
     mapping: tuple[str, ...],
     lock_timeout: int,
     lock_within: float,
@@ -73,7 +77,8 @@ def rollback(
         what = "Take off the target what was moved?" if before_cutover else "Go back to the legacy tables?"
         click.confirm(what, abort=True, err=True)
     with (
-        stopping() as (stop, cancel),
+        observed(observing, "rollback") as seen,
+        stopping(seen.say) as (stop, cancel),
         held(
             target,
             lambda connection: group(connection, mappings),
@@ -89,7 +94,7 @@ def rollback(
                 raise Refused("cut-over", "It has been cut over; give rollback without --before-cutover first.")
             _stop_capture(connection, members, patience, stop)
         else:
-            done = _back(connection, members, mappings, patience, stop)
+            done = _back(connection, members, mappings, patience=patience, stop=stop, observer=seen.observer)
     if done is None:
         _undo(target, [one.mapping for one in members], retry_for=retry_for, wait=wait, as_json=as_json)
         return
@@ -100,8 +105,10 @@ def _back(
     connection: Connection,
     members: Sequence[Known],
     mappings: Sequence[Mapping],
+    *,
     patience: Patience,
     stop: threading.Event,
+    observer: Observer,
 ) -> RolledBack:
     """The switch where it is not done yet, then what comes after it, which a killed command may have left undone."""
     from spine_migrate.cutover.group import group
@@ -122,7 +129,7 @@ def _back(
         turning = turn_of(connection, over, REVERSE)
         turning.verify(connection)
         staying = without_legacy_form(connection, over)
-        switched = switch_back(connection, over, known, turning, patience=patience, stop=stop)
+        switched = switch_back(connection, over, known, turning, patience=patience, stop=stop, observer=observer)
     unsettled = {
         number
         for number, one in cutovers(connection, list(names)).items()

@@ -23,7 +23,7 @@ from spine_migrate.cutover import view
 from spine_migrate.cutover.fence import fence
 from spine_migrate.cutover.foreign_keys import point_back, tables, validate
 from spine_migrate.cutover.group import facts_of
-from spine_migrate.cutover.switch import DRAIN_SECONDS, Switched, execute_all, move_to, rename
+from spine_migrate.cutover.switch import DRAIN_SECONDS, Switched, ask, execute_all, move_to, rename, tell
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.cutover.view import Facts
 from spine_migrate.db import ledger
@@ -33,6 +33,7 @@ from spine_migrate.db.cutovers import Cutover, unquoted
 from spine_migrate.db.patience import Budget, Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.notices import NOBODY, Observer
 
 _FIRES: Mapping[str, sql.SQL] = {
     "O": sql.SQL("ENABLE TRIGGER"),
@@ -49,10 +50,12 @@ def rollback(
     *,
     patience: Patience,
     stop: threading.Event,
+    observer: Observer = NOBODY,
 ) -> Switched:
     """``members`` are bound to the renamed tables. Raises Interrupted where the locks cannot be had, Refused (``lag``,
     ``not-drained``): nothing was switched then.
     """
+    ask(observer, members, "rollback")
     turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     names = {number: unquoted(connection, one.source_table) for number, one in cutovers.items()}
     aside = {number: Name(names[number].schema, f"spine_view_{number}") for number, one in cutovers.items() if one.view}
@@ -99,6 +102,7 @@ def rollback(
         first=first,
     )
     seconds = time.monotonic() - began
+    tell(observer, members, "rollback", "done")
     turning.forget(connection, stop=stop)
     unproven = validate(connection, records)
     return Switched([one.migration.migration_id for one in members], seconds, unproven)

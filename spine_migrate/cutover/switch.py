@@ -38,6 +38,7 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Budget, Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.notices import NOBODY, Before, Observer, Subject, Transition
 
 SUFFIX = "_legacy"
 # What is made again in the transaction of a switch, so that it follows the name and not the table.
@@ -66,6 +67,22 @@ class Kept:
     foreign_keys: list[dict[str, Any]]
 
 
+def ask(observer: Observer, members: Sequence[Known], stage: str) -> None:
+    """Before anything is changed, and outside any transaction. Raises Refused where an observer vetoes."""
+    for one in members:
+        observer.notice(Before(_subject(one), stage, one.migration.step))
+
+
+def tell(observer: Observer, members: Sequence[Known], stage: str, step: str) -> None:
+    for one in members:
+        observer.notice(Transition(_subject(one), one.migration.step, step, ends=stage))
+
+
+def _subject(one: Known) -> Subject:
+    tables = one.tables
+    return Subject(one.mapping.name, one.migration.migration_id, str(tables.source.name), str(tables.target.name))
+
+
 def legacy_name(one: Known) -> Name:
     """What a legacy table is called after the switch."""
     name = one.tables.source.name
@@ -86,12 +103,14 @@ def switch(
     again: Mapping[int, list[str]],
     patience: Patience,
     stop: threading.Event,
+    observer: Observer = NOBODY,
 ) -> Switched:
     """Every gate is green. ``again``: what ``remade`` gave, by migration. Raises Interrupted where the locks cannot be
-    had, Refused (``lag``, ``not-drained``); nothing was switched then.
+    had, Refused (``lag``, ``not-drained``, or an observer's veto); nothing was switched then.
     """
     made = facts_of(connection, members, {})
     pointing = [one for one in inbound(connection, members) if one.movable]
+    ask(observer, members, "cutover")
     turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     began = 0.0
 
@@ -132,6 +151,7 @@ def switch(
         first=first,
     )
     seconds = time.monotonic() - began
+    tell(observer, members, "cutover", "cutover")
     turning.forget(connection, stop=stop)
     unproven = validate(connection, [one.record for one in pointing])
     return Switched([one.migration.migration_id for one in members], seconds, unproven)

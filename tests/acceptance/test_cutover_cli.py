@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,3 +136,16 @@ def test_before_a_cutover_rollback_takes_everything_back(legacy: Legacy) -> None
     assert legacy.value("SELECT count(*) FROM runs") == 0
     assert legacy.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'spine%'") == 0
     assert legacy.value("SELECT count(*) FROM executions") == 10
+
+
+def test_a_hook_vetoes_and_hooks_are_told(legacy: Legacy, tmp_path: Path) -> None:
+    hook = tmp_path / "before-cutover"
+    hook.write_text("#!/bin/sh\necho 'not on a Friday' >&2\nexit 1\n", encoding="utf-8")
+    hook.chmod(0o755)
+    vetoed = run(legacy.url, "cutover", *_BOTH, "--yes", "--hooks", str(tmp_path))
+    assert (vetoed.returncode, "not on a Friday" in vetoed.stderr) == (3, True), vetoed.stderr
+    assert legacy.value("SELECT to_regclass('executions_legacy') IS NULL")
+    hook.rename(tmp_path / "after-cutover")
+    (tmp_path / "after-cutover").write_text('#!/bin/sh\necho "$SPINE_STEP" >> "$0.log"\n', encoding="utf-8")
+    assert run(legacy.url, "cutover", *_BOTH, "--yes", "--hooks", str(tmp_path)).returncode == 0
+    assert (tmp_path / "after-cutover.log").read_text(encoding="utf-8").split() == ["cutover", "cutover"]
