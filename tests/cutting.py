@@ -48,7 +48,8 @@ class Pair:
                 stop=threading.Event(),
             )
 
-    def back(self) -> there.Switched:
+    def back(self, *, settled: bool = True) -> there.Switched:
+        """``settled``: with what the command line does after the switch."""
         with connect(self.legacy.url, settings=PINNED) as connection:
             members = self._members(connection)
             numbers = [one.migration.migration_id for one in members]
@@ -60,7 +61,7 @@ class Pair:
                 patience=PATIENCE,
                 stop=threading.Event(),
             )
-            for one in self._members(connection):
+            for one in self._members(connection) if settled else []:
                 settle(connection, one.tables, one.migration.migration_id)
         apply(self.legacy, *self.entities)
         return done

@@ -149,3 +149,17 @@ def test_a_hook_vetoes_and_hooks_are_told(legacy: Legacy, tmp_path: Path) -> Non
     (tmp_path / "after-cutover").write_text('#!/bin/sh\necho "$SPINE_STEP" >> "$0.log"\n', encoding="utf-8")
     assert run(legacy.url, "cutover", *_BOTH, "--yes", "--hooks", str(tmp_path)).returncode == 0
     assert (tmp_path / "after-cutover.log").read_text(encoding="utf-8").split() == ["cutover", "cutover"]
+
+
+def test_a_rollback_that_was_killed_after_its_switch_goes_on(legacy: Legacy) -> None:
+    """What others made is the migration's only then."""
+    pair = Pair(legacy)
+    pair.switch()
+    legacy.execute("INSERT INTO runs (run_id, kind, name, lane) VALUES (%s, 'pipeline', 'native', 'normal')", uuid(70))
+    pair.back(settled=False)
+    assert legacy.value("SELECT metadata ->> 'migrated_from' FROM runs WHERE run_id = %s", uuid(70)) is None
+    done = run(legacy.url, "rollback", *_BOTH, "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["switched"]) == (0, None), done.stderr
+    assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
+    assert _gates(legacy)[0] == 0
+    assert run(legacy.url, "rollback", *_BOTH, "--yes").returncode == 3
