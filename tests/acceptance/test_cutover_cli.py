@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from tests.command import run
 from tests.cutting import BOTH, Pair
@@ -163,3 +164,19 @@ def test_a_rollback_that_was_killed_after_its_switch_goes_on(legacy: Legacy) -> 
     assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
     assert _gates(legacy)[0] == 0
     assert run(legacy.url, "rollback", *_BOTH, "--yes").returncode == 3
+
+
+def test_what_grants_prints_is_enough(database: Database, legacy: Legacy) -> None:
+    """For a role that owns nothing of it; after the way back as well."""
+    role = database.add_role("switcher")
+    printed = run(legacy.url, "grants", "cutover", "--role", role.name)
+    assert printed.returncode == 0, printed.stderr
+    with database.connect_admin(autocommit=True) as admin:
+        admin.execute(sql.SQL(printed.stdout))
+    url = database.url_as(role)
+    done = run(url, "cutover", *_BOTH, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    legacy.executions(11)
+    done = run(url, "rollback", *_BOTH, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert legacy.value("SELECT count(*) FROM executions") == 11
