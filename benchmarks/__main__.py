@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import (
+    capture,
     certificate,
     compare,
     corpus,
@@ -36,6 +37,7 @@ _BENCHMARKS = {
     "compare": compare.compare,
     "histories": histories.histories,
     "certificate": certificate.certificate,
+    "capture": capture.capture,
     "corpus": corpus.corpus,
     "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 
+from psycopg import sql
+
 from benchmarks.history import EXECUTIONS, copy_of, history
 from benchmarks.setup import Setup
 from spine_migrate.db.connect import connect
+from spine_migrate.db.raw import execute
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.options import Finding, Options
@@ -29,6 +32,9 @@ def corpus(setup: Setup) -> None:
             expected: set[Place] = set()
             exact: set[Place] = set()
             with moved.connect() as connection:
+                # Without them each row that is deleted has the table read through twice, for its foreign keys.
+                for column in ("parent_run_id", "retry_of_run_id"):
+                    execute(connection, sql.SQL("CREATE INDEX ON runs ({})").format(sql.Identifier(column)))
                 for kind, findings in inject(connection, KINDS, rows):
                     (exact if kind.exact else expected).update(findings)
                 connection.execute("VACUUM ANALYZE runs")
@@ -37,7 +43,7 @@ def corpus(setup: Setup) -> None:
                 for method in _METHODS:
                     began = time.perf_counter()
                     with connect(moved.url) as connection:
-                        options = Options(equality, method=method, max_differences=10_000_000)
+                        options = Options(equality=equality, method=method, max_differences=10_000_000)
                         (comparison,) = compare(connection, [EXECUTIONS], options).comparisons
                     found = {(one.kind, one.target_key, one.field) for one in comparison.differences}
                     took = time.perf_counter() - began

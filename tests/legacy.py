@@ -235,6 +235,18 @@ class Legacy:
             first + count - 1,
         )
 
+    def two_events_each(self, count: int, data: str = "{}") -> None:
+        """A started and a completed event, a minute apart, for each of the first ``count`` executions."""
+        self.execute(
+            """INSERT INTO execution_events (event_id, execution_id, event_type, timestamp, data)
+               SELECT ('e0000000-0000-4000-8000-' || lpad((n * 10 + k)::text, 12, '0'))::uuid,
+                      ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid,
+                      (ARRAY['started', 'completed'])[k], '2024-01-01'::timestamptz + k * interval '1 minute', %s
+                 FROM generate_series(1, %s::int) n, generate_series(1, 2) k""",
+            data,
+            count,
+        )
+
     def move(
         self,
         entity: str = "executions",

@@ -51,7 +51,7 @@ class Reference:
 
     @property
     def index(self) -> Name:
-        """Of ours, for as long as an undo takes."""
+        """Of ours, for as long as it takes to remove the rows."""
         name = _PREFIX + self.columns[0]
         if len(name.encode()) > _LONGEST_NAME:
             name = _PREFIX + hashlib.sha256(self.columns[0].encode()).hexdigest()[:32]
@@ -101,9 +101,11 @@ def build(connection: Connection, found: Sequence[Reference]) -> None:
             execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(one.index.identifier))
         # It waits for transactions that are older, without holding up anybody; a lock_timeout would break it off and
         # leave an index that is not valid.
+        # RESET would take it back to the server's default, not to what the session was opened with.
+        ((patience,),) = connection.execute("SELECT current_setting('lock_timeout')").fetchall()
         connection.execute("SET lock_timeout = 0")
         execute(connection, one.build())
-        connection.execute("RESET lock_timeout")
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", [patience])
 
 
 def drop(connection: Connection, oid: int, migration_id: int | None = None) -> None:

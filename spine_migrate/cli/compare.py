@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
 _UNPROVEN = "self-test"
-_GOES_ON = frozenset({"unfinished", "partial", "unsettled"})
+_GOES_ON = frozenset({"unfinished", "partial", "unsettled", "resumed", "rewritten"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -54,7 +54,8 @@ Exit codes:
   3  could not tell: no migration, a mapping file or tables that have changed
   4  could not tell yet: a part without a difference (--sample, --since,
      --key), an unfinished migration without one so far, rows that were being
-     changed on two servers, an interrupt
+     changed on two servers, rows that were written between an interrupt and
+     the --checkpoint gone on with, an interrupt
   5  could not tell: rules that cannot be evaluated, a server that failed,
      a self-test that was not passed
 

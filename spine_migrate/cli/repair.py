@@ -83,8 +83,9 @@ def repair(
     compared; each is recorded as it was, in spine_migrate.repair. The legacy tables are only read. Ctrl-C and SIGTERM
     stop after the current batch.
     """
-    from spine_migrate.backfill.repair import Options, plan
+    from spine_migrate.backfill.repair import plan
     from spine_migrate.backfill.repair import repair as mend
+    from spine_migrate.backfill.repaired import Options
     from spine_migrate.cli.signals import stopping
     from spine_migrate.errors import Interrupted
     from spine_migrate.mapping.load import load

@@ -2,8 +2,9 @@
 
 What was read is of the snapshot that it was read in. A comparison that goes on from a file takes a new snapshot for the
 rest, so its digests are of several; what they leave as suspects is looked at in the last one alone, so nothing is
-reported that is not so. A row that was written in between may have been read on one side before and on the other after,
-which makes it a suspect, or have moved from where is still to be read to where was read already, which hides it.
+reported that is not so. A row that was written where had been read already, or came there, is in no digest as it now
+is: a difference in it is hidden. So each portion has a mark of the row versions in it, and where one is not what it was
+the digests prove no equality.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.emit.digest import Range
 from spine_migrate.parity.buckets import SIZE, Buckets
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,20 @@ class Portion:
 
 @dataclass
 class Reading:
-    """How far both sides have been read. ``done`` are places in ``portions``, ``snapshots`` how many it took so far."""
+    """How far both sides have been read. ``done`` are places in ``portions``, each with a mark of what was there where
+    a file is kept, else ""; ``snapshots`` is how many it took so far. ``changed`` portions are in this snapshot no
+    longer what they were when they were read.
+    """
 
     portions: list[Portion] = field(default_factory=list)
-    done: set[int] = field(default_factory=set)
+    done: dict[int, str] = field(default_factory=dict)
     source: Buckets = field(default_factory=Buckets)
     target: Buckets = field(default_factory=Buckets)
     snapshots: int = 0
+    changed: int = 0
 
-    def add(self, place: int, counts: bytes, hashes: bytes) -> None:
-        self.done.add(place)
+    def add(self, place: int, mark: str, counts: bytes, hashes: bytes) -> None:
+        self.done[place] = mark
         (self.source if self.portions[place].source else self.target).add(counts, hashes)
 
     @property
@@ -77,7 +82,7 @@ class Checkpoint:
             )
         return Reading(
             [_portion(one) for one in saved["portions"]],
-            set(saved["done"]),
+            dict(saved["done"]),
             _buckets(saved["source"]),
             _buckets(saved["target"]),
             saved["snapshots"],
@@ -87,7 +92,7 @@ class Checkpoint:
         saved = {
             "identity": self.identity,
             "portions": [_of_portion(one) for one in reading.portions],
-            "done": sorted(reading.done),
+            "done": sorted(reading.done.items()),
             "source": _of_buckets(reading.source),
             "target": _of_buckets(reading.target),
             "snapshots": reading.snapshots,

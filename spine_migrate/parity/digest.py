@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,6 @@ class Digests:
     file: Path | None = None
 
     def suspects(self) -> Iterator[Keys]:
-        self.tables.lock()
         # Of a part it is not known which of them belong to it; they are found as all others are.
         aside = self._aside() if self.condition is None else Aside()
         sides = {
@@ -125,20 +125,31 @@ class Digests:
         checkpoint = self.checkpoint()
         reading = (checkpoint.load() if checkpoint else None) or Reading(self._portions())
         reading.snapshots += 1
+        without = {source: _fingerprint(keys) for source, (_, *keys) in parameters.items()}
         total = sum(portion.blocks for portion in reading.portions)
         done = sum(reading.portions[place].blocks for place in reading.done)
 
-        def read(place: int) -> tuple[bytes, bytes]:
+        def mark(place: int) -> str:
+            """Rows that are left out by key belong to it: they are in no digest either."""
+            portion = reading.portions[place]
+            connection = self.readers.connection(source=portion.source)
+            ((versions,),) = execute(connection, sides[portion.source].mark(portion.ranges)).fetchall()
+            return f"{versions} {without[portion.source]}"
+
+        def read(place: int) -> tuple[str, bytes, bytes]:
             portion = reading.portions[place]
             cursor = RawCursor(self.readers.connection(source=portion.source))
             statement = sides[portion.source].buckets(portion.ranges)
             cursor.execute(statement, parameters[portion.source], prepare=False, binary=True)
             ((counts, hashes),) = cursor.fetchall()
-            return counts, hashes
+            return mark(place) if checkpoint is not None else "", counts, hashes
 
+        reading.changed = sum(
+            now != reading.done[place] for place, now in self.readers.each(pool, list(reading.done), mark)
+        )
         self.progress(done, total)
-        for place, (counts, hashes) in self.readers.each(pool, reading.left, read):
-            reading.add(place, counts, hashes)
+        for place, (versions, counts, hashes) in self.readers.each(pool, reading.left, read):
+            reading.add(place, versions, counts, hashes)
             if checkpoint is not None:
                 checkpoint.save(reading)
             done += reading.portions[place].blocks
@@ -192,6 +203,10 @@ class Digests:
             streams = [pair.submit(start, source=source) for source in (True, False)]
             old, new = (stream.result() for stream in streams)
         return unlike(old, new)
+
+
+def _fingerprint(keys: list[list[str]]) -> str:
+    return sha256(repr([sorted(some) for some in keys]).encode()).hexdigest()
 
 
 def portions(leaves: Sequence[catalog.Leaf], size: int, *, source: bool) -> Iterator[Portion]:

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 
 from spine_migrate import __version__
 from spine_migrate.db import catalog
-from spine_migrate.db.connect import SETTINGS, Connection
+from spine_migrate.db.connect import PINNED, SETTINGS, Connection
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.repair import Repairs, repairs
 from spine_migrate.mapping.emit.sql import forward
@@ -25,8 +25,9 @@ from spine_migrate.mapping.load import load
 from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.model import Comparison, Report
 
-# What decides what the expressions mean; see db.connect.
-_SET = ("TimeZone", "DateStyle", "extra_float_digits", "row_security", "lock_timeout")
+# What decides what the expressions mean, and how the file's bytes are read; see db.connect.
+_NAMES = ("client_encoding", "TimeZone", "DateStyle", "extra_float_digits", "row_security", "lock_timeout")
+_SET = {name: SETTINGS[name] for name in _NAMES}
 
 
 def write(connection: Connection, report: Report, file: Path) -> None:
@@ -44,8 +45,11 @@ def _lines(connection: Connection, report: Report, found: list[_Script]) -> Iter
     yield "-- Nothing has been executed: read it, run it with psql -f, and compare again."
     yield "\\set ON_ERROR_STOP on"
     yield "BEGIN;"
-    for name in _SET:
-        yield _text(connection, sql.SQL("SET LOCAL {} = {};").format(sql.Identifier(name), sql.Literal(SETTINGS[name])))
+    for name, value in _SET.items():
+        yield _text(connection, sql.SQL("SET LOCAL {} = {};").format(sql.Identifier(name), sql.Literal(value)))
+    # No list of schemas fits into one literal of SET.
+    path = sql.SQL("SELECT set_config('search_path', {}, true);").format(sql.Literal(PINNED["search_path"]))
+    yield _text(connection, path)
     for one in found:
         yield from one.begin()
     for one in found:
@@ -156,7 +160,9 @@ class _Script:
             for side, value in (("t", row["new"][number]), ("v", row["old"][number])):
                 guards.append(
                     sql.SQL("{} IS NOT DISTINCT FROM {}::{}").format(
-                        sql.Identifier(side, name), sql.Literal(value), self.repairs.type_of(number)
+                        self.repairs.comparable(name, sql.Identifier(side, name)),
+                        sql.Literal(value),
+                        self.repairs.type_of(number),
                     )
                 )
         return self._render(

@@ -12,6 +12,7 @@ from spine_migrate.db.queries import query
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity import rows
+from spine_migrate.parity.checkpoint import Reading
 from spine_migrate.parity.choice import choose
 from spine_migrate.parity.evidence import Scope
 from spine_migrate.parity.find import Finder
@@ -62,7 +63,8 @@ class Comparer:
         return self.options.max_differences
 
     def run(self) -> Comparison:
-        """Raises Refused where this cannot be compared as it was asked for."""
+        """Raises Refused where this cannot be compared as it was asked for, or not in this snapshot."""
+        self.tables.lock()
         migration_id = self.migration.migration_id
         partial = self.options.scope.partial
         unfinished = self.migration.step != "done"
@@ -87,19 +89,21 @@ class Comparer:
         total += counts.gone
         reasons = list(_reasons(counts, equations, found.fields_differing))
         verdict = Verdict.DIFFERENT if reasons else Verdict.EQUAL
-        if partial or unfinished or looked.unsettled:
+        reading = finder.seen.reading
+        if partial or unfinished or looked.unsettled or reading.changed:
             verdict = verdict if reasons else Verdict.UNKNOWN
         if partial:
             reasons.append(_partial(self.options.scope, counts))
         if looked.unsettled:
             reasons.append(_unsettled(looked.unsettled))
+        if reading.changed:
+            reasons.append(_resumed(reading))
         if unfinished:
             reasons.append(_unfinished(self.migration, counts))
         finder.close()
-        snapshots = finder.seen.reading.snapshots
-        if snapshots > 1:
+        if reading.snapshots > 1:
             method = replace(
-                method, why=f"{method.why}; it was gone on with, so its digests are of {snapshots} snapshots"
+                method, why=f"{method.why}; it was gone on with, so its digests are of {reading.snapshots} snapshots"
             )
         mapping = self.parity.binding.mapping
         return Comparison(
@@ -252,8 +256,17 @@ def _partial(scope: Scope, counts: Counts) -> Reason:
 def _unsettled(groups: int) -> Reason:
     return Reason(
         "unsettled",
-        f"Rows that differ between the two servers and were still being changed at the end: {groups}; compare again "
-        f"when less is written.",
+        f"Rows that differ between the two servers and were still being changed at the end, they or what the ledger "
+        f"says of them: {groups}; compare again when less is written.",
+    )
+
+
+def _resumed(reading: Reading) -> Reason:
+    return Reason(
+        "resumed",
+        f"The comparison was interrupted, and in {reading.changed} of {len(reading.portions)} portions rows were "
+        f"written that it had read by then: what it tells is so, but more may differ. Compare again; the next "
+        f"comparison begins anew.",
     )
 
 

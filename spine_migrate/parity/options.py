@@ -17,7 +17,7 @@ class Finding(StrEnum):
     BUCKETS = "buckets"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """``max_differences`` limits what is listed per mapping, never what is counted. ``events`` asks for the histories
     of runs as well, ``picture`` for the picture of where along time or keys the rows agree, which reads the legacy

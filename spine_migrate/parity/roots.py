@@ -15,6 +15,7 @@ from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.certificate import BUCKETS, Leaves
 from spine_migrate.mapping.emit.parity import parity
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.parity.snapshot import hold
 
 # What the text of a row depends on, or could one day. They last until the transaction ends.
 PINNED = {
@@ -59,11 +60,14 @@ class Roots:
 def roots(connection: Connection, migration: Migration, mapping: Mapping, *, exact: bool) -> Roots:
     """Reads both tables whole. ``exact`` takes values as they are spelled, else equal numbers have one spelling.
 
-    Raises Drift or Refused where the tables do not have the mapping's shape, psycopg.Error where the server fails.
+    Raises Drift or Refused where the tables do not have the mapping's shape, or were rewritten after the snapshot was
+    taken, psycopg.Error where the server fails.
     """
     for name, value in (PINNED | TUNED).items():
         connection.execute("SELECT set_config(%s, %s, true)", (name, value))
     source, target = (catalog.named(connection, name) for name in (migration.source_table, migration.target_table))
+    for table in (source, target):
+        hold(connection, table.name, table.oid)
     compiled = Leaves(parity(bind(mapping, source, target), target.columns, exact=exact))
     statements = compiled.old(), compiled.new()
     old, new = (_side(connection, statement, migration.migration_id) for statement in statements)

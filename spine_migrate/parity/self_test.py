@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import psycopg
 
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import PINNED, Connection
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.parity import rows
 from spine_migrate.parity.evidence import Injection, SelfTest
@@ -58,7 +58,8 @@ def self_test(
     """
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute("SET LOCAL jit = off")
+            for name, value in {"jit": "off", **PINNED}.items():
+                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
             return _test(Scratch(connection, parity, apart=apart), migration_id, method)
     except tuple(_HINDRANCES) as error:
         hindrance = next(reason for kind, reason in _HINDRANCES.items() if isinstance(error, kind))

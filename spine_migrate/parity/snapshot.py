@@ -10,13 +10,16 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from spine_migrate.db.connect import Connection, another
+from spine_migrate.db.catalog import Name
+from spine_migrate.db.connect import PINNED, Connection, another
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused
 from spine_migrate.parity.model import Snapshot
 
 # A hash join of two wide tables lives on memory, and what it computes is too short-lived to be worth compiling.
-SETTINGS = {"work_mem": "256MB", "jit": "off"}
+# No operator of the application's schemas may have a say in what is equal, whatever the role's search_path names.
+SETTINGS = {"work_mem": "256MB", "jit": "off", **PINNED}
 
 # A digest is a hash of 65,536 groups, which is no more than some megabytes; a sort of the rows would be all of them.
 _READING = {**SETTINGS, "enable_sort": "off"}
@@ -63,6 +66,23 @@ def export(connection: Connection) -> Shared:
     """The snapshot of a session, for further sessions; to be called in ``snapshot``, outside of any savepoint."""
     ((name,),) = execute(connection, sql.SQL("SELECT pg_export_snapshot()")).fetchall()
     return Shared(connection, name)
+
+
+def hold(connection: Connection, table: Name, oid: int) -> None:
+    """Nobody rewrites a table, or puts away partitions of it, while it is being read: taken with the first look at it,
+    held until the transaction ends.
+
+    Raises Refused (``rewritten``) where it was done between the snapshot and now: a table that was truncated, or
+    changed by most forms of ALTER TABLE, is empty for an older snapshot (PostgreSQL manual, 13.6).
+    """
+    execute(connection, sql.SQL("SELECT FROM {} LIMIT 0").format(table.identifier))
+    rewritten = connection.execute(query("parity", "rewritten"), {"oid": oid}).fetchall()
+    if rewritten:
+        raise Refused(
+            "rewritten",
+            f"{', '.join(name for (name,) in rewritten)} was truncated or rewritten after this snapshot was taken, for "
+            f"which it may be empty now; run the same command again.",
+        )
 
 
 def same(one: Connection, other: Connection) -> bool:

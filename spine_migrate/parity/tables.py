@@ -13,7 +13,13 @@ from spine_migrate.db.connect import Connection, another
 from spine_migrate.db.ledger import Migration
 from spine_migrate.db.raw import execute
 from spine_migrate.mapping.emit.parity import Parity
-from spine_migrate.parity.snapshot import Shared, snapshot
+from spine_migrate.parity.snapshot import Shared, hold, snapshot
+
+_NOTED = sql.SQL(
+    "SELECT (SELECT bit_xor(hashtextextended(source_key, 0)) FROM spine_migrate.quarantine WHERE migration_id = $1),"
+    " (SELECT bit_xor(hash_record_extended(ROW(target_key, field, wanted, state), 0)) FROM spine_migrate.link"
+    " WHERE migration_id = $1)"
+)
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,15 @@ class Tables:
         """``$1`` of the legacy side's statements, see ``Sides``."""
         if not self.apart:
             return self.migration_id
-        query = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
-        return [key for (key,) in execute(self.connection, query, self.migration_id)]
+        held = sql.SQL("SELECT source_key FROM spine_migrate.quarantine WHERE migration_id = $1")
+        return [key for (key,) in execute(self.connection, held, self.migration_id)]
+
+    def noted(self) -> tuple[int | None, int | None]:
+        """What the ledger holds of the migration in quarantine and as open links, as two hashes."""
+        ((held, links),) = execute(self.connection, _NOTED, self.migration_id).fetchall()
+        return held, links
 
     def lock(self) -> None:
-        """Nobody rewrites the tables, or puts away partitions, while their blocks are being read: taken with the first
-        look at them, held until the transactions end.
-        """
-        for connection, name in (
-            (self.source.connection, self.parity.binding.source),
-            (self.connection, self.parity.binding.target),
-        ):
-            execute(connection, sql.SQL("SELECT FROM {} LIMIT 0").format(name.identifier))
+        """``hold`` both tables."""
+        hold(self.source.connection, self.parity.binding.source, self.source_oid)
+        hold(self.connection, self.parity.binding.target, self.target_oid)

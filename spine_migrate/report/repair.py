@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from spine_migrate.backfill.repair import Repaired
 from spine_migrate.backfill.repair_batch import Kept
+from spine_migrate.backfill.repaired import Repaired
 from spine_migrate.report.value import escaped
 
 FORMAT = 1

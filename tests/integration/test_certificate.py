@@ -40,13 +40,7 @@ def moved(database: Database) -> Legacy:
     legacy.executions(51, parent_execution_id=uuid(52), retry_of_execution_id=uuid(99))
     legacy.executions(52, status="limbo")
     legacy.executions(53, parent_execution_id=uuid(50))
-    legacy.execute(
-        """INSERT INTO execution_events (event_id, execution_id, event_type, timestamp, data)
-           SELECT ('e0000000-0000-4000-8000-' || lpad((n * 10 + k)::text, 12, '0'))::uuid,
-                  ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid,
-                  (ARRAY['started', 'completed'])[k], '2024-01-01'::timestamptz + k * interval '1 minute', '{"k": 1.0}'
-             FROM generate_series(1, 20) n, generate_series(1, 2) k"""
-    )
+    legacy.two_events_each(20, data='{"k": 1.0}')
     legacy.move("executions")
     legacy.move("execution_events")
     return legacy

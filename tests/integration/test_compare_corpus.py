@@ -36,7 +36,7 @@ def test_each_kind_is_found_and_none_invented(moved: Legacy, equality: Equality,
                 expected |= findings
     with connect(moved.url) as connection:
         report = compare(
-            connection, ["capture-spine/executions"], Options(equality, max_differences=100_000, method=method)
+            connection, ["capture-spine/executions"], Options(equality=equality, max_differences=100_000, method=method)
         )
     (comparison,) = report.comparisons
     found = [(one.kind, one.target_key, one.field) for one in comparison.differences]

@@ -48,13 +48,7 @@ def moved(database: Database) -> Legacy:
                   CASE WHEN n > 10 THEN ('00000000-0000-4000-8000-' || lpad((n - 10)::text, 12, '0'))::uuid END, n
              FROM generate_series(1, 20) n"""
     )
-    legacy.execute(
-        """INSERT INTO execution_events (event_id, execution_id, event_type, timestamp, data)
-           SELECT ('e0000000-0000-4000-8000-' || lpad((n * 10 + k)::text, 12, '0'))::uuid,
-                  ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid,
-                  (ARRAY['started', 'completed'])[k], '2024-01-01'::timestamptz + k * interval '1 minute', '{}'
-             FROM generate_series(1, 20) n, generate_series(1, 2) k"""
-    )
+    legacy.two_events_each(20)
     legacy.move("executions")
     legacy.move("execution_events")
     return legacy

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
+from psycopg import sql
 
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import ConfigurationError
@@ -39,7 +41,7 @@ def resumed(
     legacy: Legacy, file: Path, *, equality: Equality = Equality.VALUE, scope: Scope | None = None
 ) -> tuple[Comparison, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
-    given = Options(equality, scope=scope or Scope(), method=Finding.BUCKETS, checkpoint=file)
+    given = Options(equality=equality, scope=scope or Scope(), method=Finding.BUCKETS, checkpoint=file)
     with connect(legacy.url) as connection:
         report = compare(connection, options=given, progress=lambda done, of: told.append((done, of)))
     return report.comparisons[0], told
@@ -59,6 +61,7 @@ def test_a_killed_comparison_goes_on_where_it_was(legacy: Legacy, tmp_path: Path
     assert told[0][0] * 2 >= told[0][1]
     assert told[-1] == (told[0][1], told[0][1])
     assert {one.key for one in comparison.differences} == {uuid(1), uuid(600)}
+    assert [one.code for one in comparison.reasons] == ["differing", "resumed"]
     assert comparison.method is not None
     assert comparison.method.why.endswith("its digests are of 2 snapshots")
     assert not file.exists()
@@ -73,6 +76,45 @@ def test_several_kills_and_the_rest_at_once(legacy: Legacy, tmp_path: Path) -> N
     assert comparison.verdict is Verdict.EQUAL, comparison.reasons
     assert comparison.method is not None
     assert "3 snapshots" in comparison.method.why
+
+
+@pytest.mark.parametrize(
+    ("statement", "number"),
+    [
+        ("UPDATE runs SET lane = 'touched' WHERE run_id = %s", 2),
+        # Neither table is written: what was left out of the digests as open is open no longer.
+        ("DELETE FROM spine_migrate.link WHERE target_key = %s", 1),
+        ("WITH held AS (DELETE FROM spine_migrate.quarantine) DELETE FROM executions WHERE execution_id = %s", 7),
+    ],
+)
+def test_what_was_written_where_had_been_read_leaves_no_equality(
+    database: Database, tmp_path: Path, statement: LiteralString, number: int
+) -> None:
+    """The row is changed in its block, which the digests have behind them: they agree, and the tables do not."""
+    legacy, file = build(database.url), tmp_path / "parity.checkpoint"
+    legacy.execute("ALTER TABLE runs SET (fillfactor = 50)")
+    legacy.many_executions(600)
+    legacy.execute("UPDATE executions SET parent_execution_id = %s WHERE execution_id = %s", uuid(9999), uuid(1))
+    legacy.execute("UPDATE executions SET status = 'zombie' WHERE execution_id = %s", uuid(7))
+    legacy.move()
+    killed(legacy, file)
+    legacy.execute(statement, uuid(number))
+
+    comparison, _ = resumed(legacy, file)
+
+    assert comparison.verdict is not Verdict.EQUAL
+    assert [one.code for one in comparison.reasons][-1] == "resumed"
+    assert resumed(legacy, file)[0].reasons[-1:] != comparison.reasons[-1:], "the next one begins anew"
+
+
+def test_what_was_written_where_is_still_to_be_read_is_read(legacy: Legacy, tmp_path: Path) -> None:
+    file = tmp_path / "parity.checkpoint"
+    killed(legacy, file)
+    for table, key in (("executions", "execution_id"), ("runs", "run_id")):
+        statement = sql.SQL("UPDATE {} SET error = 'since' WHERE {} = {}")
+        legacy.execute(statement.format(*map(sql.Identifier, (table, key)), sql.Literal(uuid(600))))
+    comparison, _ = resumed(legacy, file)
+    assert comparison.verdict is Verdict.EQUAL, comparison.reasons
 
 
 def test_a_checkpoint_of_something_else_is_refused_by_name(legacy: Legacy, tmp_path: Path) -> None:

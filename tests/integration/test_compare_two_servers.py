@@ -214,6 +214,28 @@ def test_a_row_that_never_comes_to_rest_is_neither_equal_nor_different(
     assert (comparison.verdict, [one.code for one in comparison.reasons]) == (Verdict.UNKNOWN, ["unsettled"])
 
 
+def test_a_retry_from_quarantine_meanwhile_is_no_difference(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first look and the second the row comes to the target as it should be, and is held no longer."""
+    place.source.execute("UPDATE executions SET status = 'completed' WHERE execution_id = %s", uuid(277))
+
+    def retried(_: float) -> None:
+        place.target.execute(
+            "INSERT INTO runs SELECT (jsonb_populate_record(r, jsonb_build_object('run_id', %s::text, 'created_at',"
+            " r.created_at + interval '2 hours'))).* FROM runs r WHERE run_id = %s ON CONFLICT DO NOTHING",
+            uuid(277),
+            uuid(275),
+        )
+        place.target.execute("DELETE FROM spine_migrate.quarantine WHERE source_key = %s", uuid(277))
+        place.target.execute("UPDATE spine_migrate.checkpoint SET rows_moved = rows_moved + 1 WHERE segment = -1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spine_migrate.parity.settle.time.sleep", retried)
+        report = place.compared()
+    assert report.verdict is Verdict.UNKNOWN
+    assert [one.code for one in only(report).reasons] == ["unsettled"]
+    assert place.compared().verdict is Verdict.EQUAL
+
+
 def test_a_join_is_refused_and_one_database_is_known_by_two_urls(place: Place) -> None:
     with connect(place.target.url) as connection, connect(place.source.url) as source:
         report = compare(connection, options=Options(method=Finding.JOIN), source=source)

@@ -275,6 +275,18 @@ def test_a_value_that_the_rules_fail_on_cannot_be_told(database: Database, tmp_p
     assert "22008" in report.comparisons[0].reasons[0].sentence
 
 
+@pytest.mark.parametrize("params", ['{"a": 1e400000}', '{"a": "\\ud800"}', '{"a": "\\u0000"}'])
+def test_json_that_jsonb_cannot_hold_is_in_quarantine_and_in_nobodys_way(legacy: Legacy, params: str) -> None:
+    legacy.execute("ALTER TABLE executions ALTER params DROP DEFAULT, ALTER params TYPE json USING params::json")
+    legacy.executions(1, params='{"a": 1}')
+    legacy.executions(2, params=params)
+    legacy.move()
+    (comparison,) = compared(legacy.url).comparisons
+    assert comparison.verdict is Verdict.EQUAL, comparison.reasons
+    assert comparison.counts is not None
+    assert (comparison.counts.matching, comparison.counts.quarantined) == (1, 1)
+
+
 def test_select_is_enough_and_nothing_can_be_written(database: Database) -> None:
     legacy = build(database.url)
     legacy.executions(1, 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from spine_migrate.db.connect import connect
+from spine_migrate.db.embedded import bundled_binaries
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.fix_sql import write
 from spine_migrate.parity.model import Verdict
@@ -81,6 +83,24 @@ def test_the_script_repairs_and_nothing_was_done_before(moved: Legacy, tmp_path:
     run(moved, text)
     assert moved.rows("SELECT * FROM runs ORDER BY 1") == rows
     assert verdict(moved) is Verdict.EQUAL
+
+
+def test_it_means_the_same_in_any_session(moved: Legacy, tmp_path: Path) -> None:
+    """Its encoding psql takes from the shell, and its operators from the role's search_path."""
+    moved.execute("CREATE FUNCTION public.never(varchar, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'")
+    moved.execute("CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.never)")
+    moved.execute("UPDATE executions SET error = %s, error_type = 'é' WHERE execution_id = %s", ODD, uuid(3))
+    moved.execute("UPDATE runs SET error = %s || ' ', error_type = 'è' WHERE run_id = %s", ODD, uuid(3))
+    script(moved, tmp_path / "fix.sql")
+    ended = subprocess.run(
+        [bundled_binaries(18) / "psql", "--no-psqlrc", "--quiet", moved.url, "--file", tmp_path / "fix.sql"],
+        env={"PGCLIENTENCODING": "LATIN1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert moved.rows("SELECT error, error_type FROM runs WHERE run_id = %s", uuid(3)) == [(ODD, "é")]
 
 
 def test_rows_that_were_written_since_are_passed_over(moved: Legacy, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spine_migrate.backfill import repair as repairing
-from spine_migrate.backfill.repair import Outcome, Repaired
+from spine_migrate.backfill.repaired import Options, Outcome, Repaired
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.load import load
@@ -31,13 +31,7 @@ def moved(database: Database) -> Legacy:
                   CASE WHEN n > 10 THEN ('00000000-0000-4000-8000-' || lpad((n - 10)::text, 12, '0'))::uuid END
              FROM generate_series(1, 20) n"""
     )
-    legacy.execute(
-        """INSERT INTO execution_events (event_id, execution_id, event_type, timestamp, data)
-           SELECT ('e0000000-0000-4000-8000-' || lpad((n * 10 + k)::text, 12, '0'))::uuid,
-                  ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid,
-                  (ARRAY['started', 'completed'])[k], '2024-01-01'::timestamptz + k * interval '1 minute', '{}'
-             FROM generate_series(1, 20) n, generate_series(1, 2) k"""
-    )
+    legacy.two_events_each(20)
     legacy.move("executions")
     legacy.move("execution_events")
     return legacy
@@ -52,7 +46,7 @@ def repair(legacy: Legacy, *names: str, stop: threading.Event | None = None, **o
     return repairing.repair(
         legacy.url,
         mappings=[load(name) for name in names],
-        options=repairing.Options(**options),
+        options=Options(**options),
         stop=stop or threading.Event(),
         report=options.pop("report", lambda _: None),
     )

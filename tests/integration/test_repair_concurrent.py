@@ -12,7 +12,7 @@ import pytest
 from spine_migrate.backfill import repair as repairing
 from spine_migrate.backfill import repair_batch
 from spine_migrate.backfill.pace import Progress
-from spine_migrate.backfill.repair import Options, Repaired
+from spine_migrate.backfill.repaired import Options, Repaired
 from spine_migrate.db.connect import connect
 from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare

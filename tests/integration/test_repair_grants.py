@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from spine_migrate.backfill import repair
+from spine_migrate.backfill.repaired import Options
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import SpineMigrateError
 from spine_migrate.parity.compare import compare
@@ -48,7 +49,7 @@ def _repair(database: Database, role: Role) -> None:
     url = database.url_as(role)
     repair.plan(url)
     done = repair.repair(
-        url, options=repair.Options(retry_seconds=0), stop=threading.Event(), report=lambda _: None
+        url, options=Options(retry_seconds=0), stop=threading.Event(), report=lambda _: None
     ).migrations
     assert [dict(one.rows) for one in done] == [
         {"missing": 1, "quarantined": 1, "differing": 2, "extra": 1},

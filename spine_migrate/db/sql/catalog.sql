@@ -16,13 +16,19 @@ SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind::text AS relkind, c
 SELECT parse_ident(%(name)s);
 
 -- name: columns
--- The columns of a table, with enum types named as such and lengths in characters.
+-- The columns of a table, with enum types named as such and lengths in characters. The type citext comes with an extension,
+-- which can be in any schema. From PostgreSQL 18 on a NOT NULL may be NOT VALID, and rows from before may be NULL all the same.
 SELECT a.attname AS name,
-       CASE WHEN t.typtype = 'e' THEN 'enum' ELSE format_type(a.atttypid, NULL) END AS type,
+       CASE WHEN t.typtype = 'e' THEN 'enum'
+            WHEN t.typtype = 'b' AND t.typname = 'citext' THEN 'citext'
+            ELSE format_type(a.atttypid, NULL) END AS type,
        format_type(a.atttypid, a.atttypmod) AS sql_type,
        CASE WHEN a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND a.atttypmod > 4
             THEN a.atttypmod - 4 END AS length,
-       a.attnotnull AS not_null,
+       a.attnotnull
+       AND NOT EXISTS (SELECT FROM pg_constraint v
+                        WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+                          AND v.conkey = ARRAY[a.attnum]) AS not_null,
        a.atthasdef AND a.attgenerated = '' OR a.attidentity <> '' AS has_default,
        a.attgenerated <> '' AS generated
   FROM pg_attribute a

@@ -23,6 +23,20 @@ SELECT EXISTS (
              JOIN pg_class c ON c.oid = h.inhparent
             WHERE h.inhparent = %(oid)s::oid AND c.relkind = 'r');
 
+-- name: rewritten
+-- Tables among those that hold the rows of one whose file is not the one that this transaction's snapshot knows: the catalog is
+-- read in the snapshot, the function tells what is there now.
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT c.oid::regclass::text
+  FROM tree t
+  JOIN pg_class c ON c.oid = t.oid
+ WHERE c.relkind = 'r' AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)
+ ORDER BY 1;
+
 -- name: quarantine
 -- The quarantine of a migration by reason.
 SELECT reason, count(*) FILTER (WHERE discarded_at IS NULL) AS open,

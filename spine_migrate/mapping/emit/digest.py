@@ -79,6 +79,23 @@ class Digest:
             " GROUP BY 1) AS d ON d.number = b.number"
         ).format(last=sql.Literal(BUCKETS - 1), parts=sql.SQL(" UNION ALL ").join(parts))
 
+    def mark(self, ranges: Sequence[Range]) -> sql.Composed:
+        """One text that is the same as long as the same row versions are in these blocks, of whatever rows. Takes no
+        parameters, and no column of the table, so it costs a fraction of ``buckets``.
+
+        A version is its place and the transaction that wrote it (PostgreSQL manual, 5.6); a row that was deleted is
+        missing, one that was written has another of both.
+        """
+        parts = [
+            sql.SQL("SELECT hashtidextended(s.ctid, s.xmin::text::bigint) AS version FROM {} AS s WHERE {}").format(
+                _only(part), part.condition("s")
+            )
+            for part in ranges
+        ]
+        return sql.SQL("SELECT concat(count(*), ' ', bit_xor(version)) FROM ({}) AS r").format(
+            sql.SQL(" UNION ALL ").join(parts)
+        )
+
     def rows(self) -> sql.Composed:
         """Rows ``place, target_key, source_key, hash`` of the buckets whose bits are set in the last parameter, a
         bytea; in the order of the first two. Of the target ``source_key`` is NULL.

@@ -14,7 +14,7 @@ from spine_migrate.db.catalog import Column
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.checks import Check, cell, checks, distinct, guards
 from spine_migrate.mapping.emit.chosen import Chosen, everything, of_target_keys, parameter
-from spine_migrate.mapping.emit.sides import EVERY, Sides
+from spine_migrate.mapping.emit.sides import EVERY, Sides, common
 from spine_migrate.mapping.emit.sql import forward, is_ours
 from spine_migrate.mapping.transforms.base import Sql
 
@@ -141,14 +141,18 @@ class Parity(Sides):
         rule cannot carry the legacy value any more.
         """
         parts = [self._difference(number, check) for number, check in enumerate(self.checks)]
+        # A CASE, so that it stays a full join, which is hashed: of arrays of keys the planner expects ten elements, and
+        # would go through all pairs of an inner join one by one.
+        both = sql.SQL("o.key IS NOT NULL AND n.there IS NOT NULL")
         return sql.SQL(
             "SELECT o.key::text AS source_key, {target_key}::text AS target_key, d.number, d.json_key, d.old, d.new,"
             " d.refused FROM {pairs}"
             " CROSS JOIN LATERAL ({parts}) AS d (number, json_key, old, new, refused)"
-            " WHERE o.key IS NOT NULL AND n.there IS NOT NULL ORDER BY {target_key}, o.key, d.number, d.json_key"
+            " WHERE {both} ORDER BY {target_key}, o.key, d.number, d.json_key"
         ).format(
             target_key=cell("n", self.key_number),
             pairs=chosen.pairs(self.key_number),
+            both=common(both),
             parts=sql.SQL(" UNION ALL ").join(parts),
         )
 
