@@ -27,6 +27,7 @@ from spine_migrate.sync.applier import Applier
 from spine_migrate.sync.appliers import applier_of, verify_whole
 from spine_migrate.sync.loop import APPLIER_SETTINGS, CONTENDED, IDLE
 from spine_migrate.sync.state import NAMED
+from spine_migrate.sync.work import Overtaken
 
 _ROWS = 2000
 # So few entries are applied in some ten milliseconds, with the application waiting; more than the most are not.
@@ -102,7 +103,7 @@ class Turn:
             connection.execute(query("capture", "hold"), {"capture_id": one.capture_id})
 
     def finish(self, connection: Connection) -> None:
-        """All that is left. Raises Refused (``not-drained``) where something cannot be applied."""
+        """All that is left. Raises Refused (``lag``, ``not-drained``) where something cannot be applied, Interrupted."""
         for name, value in _PLANS.items():
             connection.execute("SELECT set_config(%s, %s, true)", (name, value))
         appliers = self._appliers(connection)
@@ -111,7 +112,10 @@ class Turn:
         before: list[Lag] = []
         while (now := list(self.lag(connection).values())) != before and not all(one.nothing for one in now):
             before = now
-            self._round(connection, appliers)
+            try:
+                self._round(connection, appliers)
+            except Overtaken as error:
+                raise Interrupted("Somebody wrote the same rows; nothing was switched, try again.") from error
         if self.direction == FORWARD:
             for one in self.members:
                 links.complete(connection, one.tables.binding, one.migration.migration_id, everything_moved=False)
