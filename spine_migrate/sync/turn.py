@@ -103,7 +103,7 @@ class Turn:
             connection.execute(query("capture", "hold"), {"capture_id": one.capture_id})
 
     def finish(self, connection: Connection) -> None:
-        """All that is left. Raises Refused (``lag``, ``not-drained``) where something cannot be applied, Interrupted."""
+        """All that is left. Raises Refused (``lag``, ``not-drained``) where something cannot be, Interrupted."""
         for name, value in _PLANS.items():
             connection.execute("SELECT set_config(%s, %s, true)", (name, value))
         appliers = self._appliers(connection)
