@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
 _UNPROVEN = "self-test"
-_GOES_ON = frozenset({"unfinished", "partial", "unsettled", "resumed", "rewritten"})
+_GOES_ON = frozenset({"unfinished", "partial", "unsettled", "resumed", "rewritten", "in-flight"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b

@@ -24,6 +24,7 @@ from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.histories import histories
+from spine_migrate.parity.in_flight import IN_FLIGHT
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
 from spine_migrate.parity.options import Options
@@ -87,6 +88,13 @@ def _with_histories(report: Report, connection: Connection, files: dict[str, Map
         unseen = WITHOUT_EVENTS if not options.events else APART
         return replace(report, not_checked=[*NOT_CHECKED, unseen], events=unseen)
     lives = histories(connection, report.comparisons, files, options.max_differences)
+    flying = [reason for one in report.comparisons for reason in one.reasons if reason.code == IN_FLIGHT]
+    if flying:
+        # A run or an event of a history may be on its way as well.
+        lives = [
+            replace(one, verdict=Verdict.UNKNOWN, reasons=flying) if one.verdict is Verdict.DIFFERENT else one
+            for one in lives
+        ]
     verdicts = [*(one.verdict for one in report.comparisons), *(one.verdict for one in lives)]
     return replace(report, histories=lives, verdict=overall(verdicts))
 

@@ -16,6 +16,7 @@ from spine_migrate.parity.checkpoint import Reading
 from spine_migrate.parity.choice import choose
 from spine_migrate.parity.evidence import Scope
 from spine_migrate.parity.find import Finder
+from spine_migrate.parity.in_flight import in_flight, reason
 from spine_migrate.parity.looked import Looked, apart, here
 from spine_migrate.parity.model import (
     Comparison,
@@ -92,6 +93,9 @@ class Comparer:
         reading = finder.seen.reading
         if partial or unfinished or looked.unsettled or reading.changed:
             verdict = verdict if reasons else Verdict.UNKNOWN
+        if verdict is Verdict.DIFFERENT and (flying := in_flight(self.tables)).explains(differences, total):
+            verdict = Verdict.UNKNOWN
+            reasons = [reason(flying)]
         if partial:
             reasons.append(_partial(self.options.scope, counts))
         if looked.unsettled:

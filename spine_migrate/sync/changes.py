@@ -12,6 +12,7 @@ from spine_migrate.carry.scope import Keys, Parameters
 from spine_migrate.carry.statements import Statement, Statements
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit import unique
+from spine_migrate.mapping.emit.sides import common
 from spine_migrate.mapping.emit.sql import is_ours, key
 from spine_migrate.mapping.transforms.base import Sql
 
@@ -134,7 +135,10 @@ class Changes:
         ]
         cells = [sql.Identifier("x", f"c{number}") for number in range(len(columns))]
         query = sql.SQL(
-            "UPDATE {target} AS t SET {sets} FROM (SELECT {key} AS target_key, {values} FROM {table} WHERE {rows}) AS x"
+            # Materialized, so that each rule is evaluated once; and the mark is a common one to the planner, which
+            # would otherwise rather read all of the target than look a few thousand rows up.
+            "WITH x AS MATERIALIZED (SELECT {key} AS target_key, {values} FROM {table} WHERE {rows})"
+            " UPDATE {target} AS t SET {sets} FROM x"
             " WHERE t.{target_key} = x.target_key AND {ours} AND ({differs})"
         ).format(
             target=self.binding.target.identifier,
@@ -148,7 +152,7 @@ class Changes:
             table=scope.table("s"),
             rows=scope.condition("s", parameters),
             target_key=self._target_key,
-            ours=is_ours(self.binding, "t"),
+            ours=common(is_ours(self.binding, "t")),
             differs=sql.SQL(" OR ").join(
                 sql.SQL("t.{} IS DISTINCT FROM {}").format(sql.Identifier(name), cell)
                 for name, cell in zip(columns, cells, strict=True)

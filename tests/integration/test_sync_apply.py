@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import psycopg
 import pytest
+from psycopg import sql
 
+from spine_migrate.carry.known import chosen, known
+from spine_migrate.carry.statements import Statements
+from spine_migrate.carry.tables import guard_of
 from spine_migrate.db.connect import connect
 from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
 from spine_migrate.sync import applier, loop
+from spine_migrate.sync.changes import Changes
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
 from tests.syncing import apply, in_another_session, lag_of, logged, move_live
@@ -239,3 +248,27 @@ def test_lag(live: Legacy) -> None:
     with pytest.raises(psycopg.errors.UniqueViolation):
         live.executions(1)
     assert lag_of(live).entries == 10
+
+
+def test_rows_of_the_target_are_looked_up(live: Legacy) -> None:
+    """Never read whole, though the planner takes the mark of origin for a rare one."""
+    live.many_executions(3000, first=1000)
+    apply(live)
+    live.execute("ANALYZE runs")
+    live.execute("ANALYZE executions")
+    keys = [uuid(number) for number in range(1000, 3000)]
+    with connect(live.url, settings=loop.APPLIER_SETTINGS) as connection:
+        (one,) = [known(connection, migration) for migration in chosen(connection)]
+        changes = Changes(Statements(one.tables.binding, None), guard_of(connection, one.tables))
+        composed, values = changes.update(keys, {})
+        explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(composed)
+        ((plans,),) = execute(connection, explain, *values).fetchall()
+    scans = [node for node in _nodes(plans[0]["Plan"]) if "Scan" in node["Node Type"]]
+    reads = [node for node in scans if node.get("Relation Name") == "runs"]
+    assert [node["Index Cond"] for node in reads] == ["(run_id = x.target_key)"]
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", []):
+        yield from _nodes(below)

@@ -190,3 +190,10 @@ SELECT pid FROM pg_locks
 -- Rows that wait longest, and for what.
 SELECT row_key, attempts, detail FROM spine_migrate.pending
  WHERE capture_id = %(capture_id)s AND why = 'deferred' ORDER BY since LIMIT %(limit)s;
+
+-- name: in_flight
+-- Keys of rows that have changes which are not applied; NULL where it may be any row.
+SELECT row_key FROM spine_migrate.change_log WHERE capture_id = %(capture_id)s
+ UNION
+SELECT CASE WHEN why <> 'all' THEN row_key END FROM spine_migrate.pending WHERE capture_id = %(capture_id)s
+ LIMIT %(limit)s;
