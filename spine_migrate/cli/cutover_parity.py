@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from spine_migrate.carry.known import Known
     from spine_migrate.cutover.gates import Gate
     from spine_migrate.db.connect import Connection
+    from spine_migrate.parity.evidence import Histories
     from spine_migrate.parity.model import Comparison, Report
 
 # More differences than this are not looked through for changes that are on their way.
@@ -36,16 +37,30 @@ def parity_of(target: str | None, members: Sequence[Known], names: Sequence[str]
 
         report = compare(connection, names, Options(max_differences=MOST_DIFFERENCES), closing=closing)
     at = f"{report.snapshot.taken_at:%H:%M:%S %Z}"
+    untold = [*report.reasons, *(reason for one in _untold(report) for reason in one.reasons)]
+    if untold or not report.comparisons:
+        sentence = " ".join(dict.fromkeys(reason.sentence for reason in untold))
+        return Gate("parity", ok=False, evidence=f"It could not be told: {sentence}", remedy=_REMEDY)
+    if flight.real:
+        return Gate("parity", ok=False, evidence=f"As of {at}: {'; '.join(flight.real)}.", remedy=_REMEDY)
     if report.verdict is Verdict.EQUAL:
         return Gate("parity", ok=True, evidence=f"Source and target are equal, as of {at}.")
-    if report.verdict is Verdict.DIFFERENT and not flight.real:
-        but = f"but for {flight.excused:,} rows that are on their way or accepted"
-        return Gate("parity", ok=True, evidence=f"Source and target are equal as of {at}, {but}.")
-    if report.verdict is Verdict.DIFFERENT:
-        return Gate("parity", ok=False, evidence=f"As of {at}: {'; '.join(flight.real)}.", remedy=_REMEDY)
-    reasons = [*report.reasons, *(reason for one in report.comparisons for reason in one.reasons)]
-    sentence = " ".join(dict.fromkeys(reason.sentence for reason in reasons))
-    return Gate("parity", ok=False, evidence=f"It could not be told: {sentence}", remedy=_REMEDY)
+    but = f"but for {flight.excused:,} rows that are on their way or accepted"
+    return Gate("parity", ok=True, evidence=f"Source and target are equal as of {at}, {but}.")
+
+
+def _untold(report: Report) -> list[Comparison | Histories]:
+    """What could not be compared, for another reason than changes on their way."""
+    from spine_migrate.parity.model import Verdict
+
+    every: list[Comparison | Histories] = [*report.comparisons, *report.histories]
+    return [one for one in every if one.verdict is Verdict.UNKNOWN and not _flies(one)]
+
+
+def _flies(one: Comparison | Histories) -> bool:
+    from spine_migrate.parity.in_flight import IN_FLIGHT
+
+    return {reason.code for reason in one.reasons} == {IN_FLIGHT}
 
 
 class _Flight:
@@ -65,7 +80,7 @@ class _Flight:
         for number, key in connection.execute(query("cutover", "in_flight"), {"migrations": self._migrations}):
             on_their_way.setdefault(number, set()).add(key)
         for one in report.comparisons:
-            if one.verdict is Verdict.DIFFERENT:
+            if one.verdict is Verdict.DIFFERENT or (one.verdict is Verdict.UNKNOWN and _flies(one)):
                 values = {"migration_id": one.migration_id}
                 accepted = {key for (key,) in connection.execute(query("cutover", "accepted_keys"), values)}
                 self._judge(one, on_their_way.get(one.migration_id or 0, set()), accepted)
