@@ -54,7 +54,7 @@ class Status:
 
     @property
     def percent(self) -> float:
-        if self.step in ("done", "undone") or not self.blocks_total:
+        if self.step in ("done", "cutover", "retired", "undone") or not self.blocks_total:
             return 100.0
         return 100.0 * (self.blocks_done or 0) / self.blocks_total
 

@@ -59,8 +59,8 @@ def undo(
     """Undo the migrations of ``mappings``, or all; those whose rows point to others first.
 
     ``stop`` ends it after the batch in flight, ``cancel`` cancels that too. Raises ConfigurationError; Refused:
-    ``children-first``, ``mapping-changed``, ``offline-unfinished``, ``index-missing``, ``already-running``; Drift,
-    Interrupted, ServerFault.
+    ``cut-over``, ``children-first``, ``mapping-changed``, ``offline-unfinished``, ``index-missing``,
+    ``already-running``; Drift, Interrupted, ServerFault.
     """
     results: list[Undone] = []
     try:

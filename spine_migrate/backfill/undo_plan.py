@@ -89,6 +89,12 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
     members = [known(connection, one, mappings) for one in reversed(migrations)]
     numbers = {one.migration_id for one in migrations}
     for one in members:
+        if one.migration.step in ("cutover", "retired"):
+            raise Refused(
+                "cut-over",
+                f"{one.mapping.name} has been cut over (migration {one.migration.migration_id}): the application works "
+                f"on what was moved; run spine-migrate rollback first.",
+            )
         if one.migration.mapping_digest != one.mapping.digest:
             raise Refused(
                 "mapping-changed",

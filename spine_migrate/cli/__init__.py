@@ -42,6 +42,8 @@ _COMMANDS = {
         "Execute a pipeline on several backends and compare what it gives.",
     ),
     "repair": ("spine_migrate.cli.repair:repair", "Make right on the target what compare has found wrong."),
+    "cutover": ("spine_migrate.cli.cutover:cutover", "Take the application over to the target, by a view or without."),
+    "rollback": ("spine_migrate.cli.rollback:rollback", "Go back to the legacy tables with every write made since."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
     "archive": ("spine_migrate.cli.archive:archive", "Write tables to compressed files, verify and restore them."),
     "worker-relay": (

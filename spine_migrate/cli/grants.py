@@ -27,8 +27,9 @@ _JOBS = ("capture-spine/jobs",)
 _MOVES = {"executions-to-runs": _EXECUTIONS, "jobs-to-runs": _JOBS}
 _COMMANDS = (
     *("db upgrade", *_MOVES, "compare", "status", "watch", "pause", "resume", "set"),
-    *("quarantine", "undo", "repair", "sync"),
+    *("quarantine", "undo", "repair", "sync", "cutover", "rollback"),
 )
+_SWITCHES = ("cutover", "rollback")
 
 _EXAMPLES = """\b
 Examples:
@@ -67,11 +68,12 @@ def grants(
     """Print the GRANT statements that a role needs for COMMAND, or for all of them; changes nothing.
 
     COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status, watch,
-    pause, resume, set, quarantine, undo, worker-relay, runs or shims with one of their own commands, or shims alone:
-    what an application's shims need beside its runs. The tables are looked up in the database, so that partitions and
+    pause, resume, set, quarantine, undo, cutover, rollback, worker-relay, runs or shims with one of their own commands,
+    or shims alone: what an application's shims need beside its runs. cutover and rollback need the tables' ownership,
+    and are printed by name alone. The tables are looked up in the database, so that partitions and
     sequences are named too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.
     """
-    from spine_migrate.db import privileges, run_privileges
+    from spine_migrate.db import privileges, run_privileges, switch_privileges
     from spine_migrate.db.connect import connect
 
     wanted = " ".join(command)
@@ -85,7 +87,8 @@ def grants(
     with connect(target) as connection:
         who = privileges.acting_role(connection, role)
         # Once installed, only its owner upgrades it further: nothing to hand out along with the rest.
-        everything = [name for name in commands if name != "db upgrade" or not privileges.installed(connection)]
+        passed = {*_SWITCHES, *(["db upgrade"] if privileges.installed(connection) else [])}
+        everything = [name for name in commands if name not in passed]
         for name in [wanted] if wanted else everything:
             if name == "db upgrade":
                 found = privileges.for_upgrade(connection, target_schema)
@@ -98,7 +101,8 @@ def grants(
                 moves = _look(
                     connection, files, source_schema, target_schema, all_of_them=bool(mapping) or wanted in _MOVES
                 )
-                found = privileges.needed(kind, moves)
+                switch = name in _SWITCHES
+                found = switch_privileges.for_switch(connection, moves) if switch else privileges.needed(kind, moves)
             sections[name] = privileges.missing(connection, found, who) if missing else found
     click.echo(_as_json(who, sections) if as_json else _as_script(who, sections, missing=missing))
     if missing and any(sections.values()):

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from spine_migrate.cli.options import json_option, yes_option
+from spine_migrate.cli.quarantine_accept import accept
 from spine_migrate.cli.quarantine_options import migrations_options, reasons_option
 from spine_migrate.cli.quarantine_retry import retry
 
@@ -170,6 +171,7 @@ def discard(
         click.echo(f"{sum(discarded.values()):,} rows discarded{f': {reasons}' if reasons else ''}. {_DISCARDING}")
 
 
+quarantine.add_command(accept)
 quarantine.add_command(retry)
 
 

@@ -72,11 +72,12 @@ def captured(connection: Connection, migration_id: int, direction: str) -> Captu
 
 
 def lag(connection: Connection, capture_id: int) -> Lag:
+    """Nothing where the capture is over."""
     with connection.cursor(row_factory=class_row(Lag)) as cursor:
-        (found,) = cursor.execute(
+        found = cursor.execute(
             query("capture", "lag"), {"capture_id": capture_id, "attempts": MOST_ATTEMPTS}
-        ).fetchall()
-    return found
+        ).fetchone()
+    return found or Lag()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ than a short lock_timeout, and between two attempts the queue drains.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,6 +34,34 @@ class Patience:
     seconds: float = 60.0
 
 
+class Budget:
+    """What is left of the time that one attempt may wait, from its first request for a lock on."""
+
+    def __init__(self, connection: Connection, milliseconds: int) -> None:
+        self._connection = connection
+        self._milliseconds = milliseconds
+        self._end: float | None = None
+        self.tables: list[Name] = []
+
+    def apply(self) -> None:
+        """Let the next statement wait for as long as is left, which is never nothing."""
+        if self._end is None:
+            self._end = time.monotonic() + self._milliseconds / 1000
+        left = max(1, round((self._end - time.monotonic()) * 1000))
+        self._connection.execute(query("patience", "lock_timeout"), {"milliseconds": f"{left}ms"})
+
+    def lock(self, table: Name, mode: str) -> None:
+        """``mode`` is ours, never from outside."""
+        self.apply()
+        self.tables.append(table)
+        self._connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, _MODES[mode]))
+
+    def over(self) -> None:
+        """What is waited for next has a time of its own."""
+        self._end = None
+        self.apply()
+
+
 def patiently(
     connection: Connection,
     work: Callable[[Connection], Result],
@@ -41,9 +70,11 @@ def patiently(
     mode: str,
     patience: Patience,
     stop: threading.Event,
+    first: Callable[[Connection, Budget], None] | None = None,
 ) -> Result:
     """Do ``work`` in one transaction that holds the tables' locks in ``mode`` (ours, never from outside) from its
     start, so that it waits for nothing further on them. Attempts that cannot have a lock leave nothing behind.
+    ``first`` is what the transaction begins with, before the tables are locked.
 
     Raises Interrupted, naming who holds the locks, where they cannot be had in time or ``stop`` is set.
     """
@@ -55,20 +86,28 @@ def patiently(
         reraise=True,
     )
 
+    asked = dict.fromkeys(tables)
+
     def attempt() -> Result:
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         with connection.transaction():
-            connection.execute(query("patience", "lock_timeout"), {"milliseconds": f"{patience.lock_timeout}ms"})
+            budget = Budget(connection, patience.lock_timeout)
+            if first is not None:
+                try:
+                    first(connection, budget)
+                finally:
+                    asked.update(dict.fromkeys(budget.tables))
             for table in tables:
-                connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, _MODES[mode]))
+                budget.lock(table, mode)
+            budget.over()
             return work(connection)
 
     try:
         return retrying(attempt)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise Interrupted(
-            f"{', '.join(map(str, tables))} could not be locked within {patience.seconds:g} s of attempts "
-            f"({_holders(connection, tables)}); nothing was changed, run the same command again."
+            f"{', '.join(map(str, asked))} could not be locked within {patience.seconds:g} s of attempts "
+            f"({_holders(connection, list(asked))}); nothing was changed, run the same command again."
         ) from error
 
 

@@ -158,7 +158,8 @@ class Tables:
 
     ``leaves`` are the source's, itself left out; ``links`` are the target's columns that are completed after the load;
     ``sequences`` feed defaults of the target; ``reads`` are the targets of mappings that must have moved before;
-    ``pointing`` are tables that have a foreign key to the target, the runtime's and the application's, by their owner.
+    ``pointing`` are tables that have a foreign key to the target, the runtime's and the application's, by their owner;
+    ``source_owners`` the source and the tables that have a foreign key to it.
     """
 
     database: str
@@ -172,6 +173,7 @@ class Tables:
     sequences: tuple[Name, ...]
     reads: tuple[Name, ...]
     pointing: tuple[tuple[Name, Owner], ...]
+    source_owners: tuple[tuple[Name, Owner], ...] = ()
 
 
 def tables(
@@ -185,6 +187,9 @@ def tables(
     """Look up what belongs to the two tables; one that is not there yet is given as its name alone."""
     source_name = source if isinstance(source, Name) else source.name
     parts = [] if isinstance(source, Name) else [leaf.name for leaf in leaves(connection, source.oid)]
+    source_owners = []
+    if isinstance(source, Relation) and (own := owner_of(connection, source)) is not None:
+        source_owners = [(source.name, own), *pointing_to(connection, source)]
     owner, sequences, pointing = None, [], []
     if isinstance(target, Relation):
         owner = owner_of(connection, target)
@@ -202,7 +207,13 @@ def tables(
         sequences=tuple(sequences),
         reads=tuple(reads),
         pointing=tuple(pointing),
+        source_owners=tuple(source_owners),
     )
+
+
+def ledger_owner(connection: Connection) -> Owner | None:
+    """Who installed the ledger; None before the first upgrade."""
+    return _owner(connection, "version_table_owner")
 
 
 def owner_of(connection: Connection, table: Relation) -> Owner | None:

@@ -41,6 +41,7 @@ _TABLES: dict[str, tuple[tuple[str | None, str], ...]] = {
     "spine_0004": ((None, "run_handoff"), (None, "run_guard")),
     "spine_0006": ((version_table.SCHEMA, "repair"),),
     "spine_0007": tuple((version_table.SCHEMA, table) for table in ("capture", "change_log", "pending", "control")),
+    "spine_0008": tuple((version_table.SCHEMA, table) for table in ("cutover", "view_write", "set_aside")),
 }
 _SEQUENCES: dict[str, tuple[tuple[str | None, str], ...]] = {"spine_0004": ((None, "run_fence"),)}
 

@@ -13,18 +13,20 @@ it before. Keys that are gone are therefore noted, and looked at again once thos
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from spine_migrate.db.captures import MOST_ATTEMPTS, alone
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.sync.changes import Changes
-from spine_migrate.sync.work import Applied, Work, run
+from spine_migrate.sync.work import Applied, Work, Working, run
 
 # A row that was put off for as many seconds, and tried in vain, goes to quarantine with what stands in its way.
 LONGEST_SECONDS = 30.0
@@ -32,13 +34,23 @@ EVERYTHING = ""
 
 
 @dataclass(frozen=True)
-class Applier:
-    """Applies one capture. ``lock`` is the name of the migration's lock. Of two at once, one fails and reads anew."""
+class Applier(ABC):
+    """Applies one capture. ``lock`` is the name of the migration's lock. Of two at once, one fails and reads anew.
+
+    Each method is a transaction of its own, or a part of the caller's.
+    """
 
     migration_id: int
     capture_id: int
-    changes: Changes
     lock: str
+
+    @abstractmethod
+    def work(self, connection: Connection, tired: set[str] | None = None) -> Working:
+        """What has become of some keys, brought to the other side."""
+
+    @abstractmethod
+    def remove_extra(self, connection: Connection, *, limit: int) -> tuple[Applied, bool]:
+        """Remove rows, at most ``limit``, that have none on the side that was truncated; whether none is left."""
 
     def next(self, connection: Connection, *, limit: int) -> Applied:
         """Apply the oldest entries of the log, at most ``limit``. Raises psycopg.Error; nothing is applied then."""
@@ -48,7 +60,7 @@ class Applier:
             keys = [key for key, _ in taken if key is not None]
             if len(keys) < len(taken):
                 self._note_gone(connection, "all", [EVERYTHING])
-            work = self._work(connection)
+            work = self.work(connection)
             work.apply(keys)
             if work.gone and not is_alone:
                 self._note_gone(connection, "gone", work.gone)
@@ -62,7 +74,7 @@ class Applier:
             self._hold(connection)
             waiting = connection.execute(query("capture", "waiting"), {**self._names, "limit": limit}).fetchall()
             tired = {key for key, attempts, age in waiting if attempts >= MOST_ATTEMPTS and age >= LONGEST_SECONDS}
-            work = self._work(connection, set() if patient else tired)
+            work = self.work(connection, set() if patient else tired)
             work.apply([key for key, _, _ in waiting])
             if work.gone and not is_alone:
                 self._note_gone(connection, "gone", work.gone)
@@ -74,7 +86,7 @@ class Applier:
             self._hold(connection)
             values = {"migration_id": self.migration_id, "limit": limit}
             keys = [key for (key,) in connection.execute(query("capture", "dependent"), values)]
-            work = self._work(connection, set(keys))
+            work = self.work(connection, set(keys))
             work.apply(keys)
             if work.gone and not is_alone:
                 self._note_gone(connection, "gone", work.gone)
@@ -89,7 +101,7 @@ class Applier:
         with _transaction(connection):
             self._hold(connection)
             keys, since = [key for key, _ in noted], [moment for _, moment in noted]
-            work = self._work(connection)
+            work = self.work(connection)
             work.apply(keys)
             connection.execute(query("capture", "forget_gone"), {**self._names, "keys": keys, "since": since})
         return work.done
@@ -107,30 +119,46 @@ class Applier:
             found = connection.execute(query("capture", "everything"), self._names).fetchone()
             if found is None:
                 return None
-            extra = [key for (key,) in run(connection, self.changes.without_legacy(limit))]
-            work = self._work(connection)
-            work.remove(extra, self.changes.named)
-            if not extra:
-                run(connection, self.changes.forget_quarantine(self.migration_id))
+            done, over = self.remove_extra(connection, limit=limit)
+            if over:
                 connection.execute(query("capture", "forget_everything"), {**self._names, "since": found[0]})
-        return work.done
+        return done
 
     @property
     def _names(self) -> dict[str, int]:
         return {"capture_id": self.capture_id}
 
     def _hold(self, connection: Connection) -> None:
-        connection.execute(query("capture", "hold"), self._names)
+        held = connection.execute(query("capture", "hold"), self._names)
+        if not held.rowcount:
+            # A cutover has turned it round since; to go on would be to write to what the application writes to.
+            raise psycopg.errors.SerializationFailure("The capture is over.")
 
     def _note_gone(self, connection: Connection, why: str, keys: list[str]) -> None:
         connection.execute(query("capture", "note_gone"), {**self._names, "why": why, "keys": keys})
 
-    def _work(self, connection: Connection, tired: set[str] | None = None) -> Work:
+
+@dataclass(frozen=True)
+class Forward(Applier):
+    """From the legacy table to the target."""
+
+    changes: Changes
+
+    def work(self, connection: Connection, tired: set[str] | None = None) -> Work:
         return Work(connection, self.changes, self.migration_id, self.capture_id, tired or set())
+
+    def remove_extra(self, connection: Connection, *, limit: int) -> tuple[Applied, bool]:
+        extra = [key for (key,) in run(connection, self.changes.without_legacy(limit))]
+        work = self.work(connection)
+        work.remove(extra, self.changes.named)
+        if not extra:
+            run(connection, self.changes.forget_quarantine(self.migration_id))
+        return work.done, not extra
 
 
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[None]:
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
         yield

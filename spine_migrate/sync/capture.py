@@ -18,7 +18,7 @@ from spine_migrate.db.patience import Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
-from spine_migrate.mapping.emit.capture import Capture
+from spine_migrate.mapping.emit.capture import LEDGER, Capture
 
 _LOCK = "share row exclusive"
 
@@ -81,33 +81,11 @@ def install(
     if found is not None:
         verify(connection, found, oid=oid, key=key)
         return found
-    why = row_style(connection, oid)
-    members = _members(connection, oid)
 
     def make(connection: Connection) -> None:
-        values = {
-            "migration_id": migration_id,
-            "direction": direction,
-            "relation": str(relation),
-            "style": "statement" if why is None else "row",
-            "why": why,
-            "tool_version": __version__,
-        }
-        ((capture_id,),) = connection.execute(query("capture", "add"), values).fetchall()
-        made = Capture(capture_id, key, by_row=why is not None)
-        execute(connection, made.create_function())
-        execute(connection, made.revoke())
-        for member in members:
-            for statement in made.triggers(member.table, partition=member.partition):
-                execute(connection, statement)
-        for trigger in _triggers(connection, made):
-            if not trigger.always:
-                execute(connection, _always(trigger))
-        ledger.audit(
-            connection, "capture installed", migration_id=migration_id, direction=direction, style=values["style"]
-        )
+        put(connection, migration_id=migration_id, direction=direction, relation=relation, oid=oid, key=key)
 
-    tables = [member.table for member in members]
+    tables = [member.table for member in _members(connection, oid)]
     patiently(connection, make, tables=tables, mode=_LOCK, patience=patience, stop=stop)
     installed = captures.captured(connection, migration_id, direction)
     if installed is None:
@@ -115,23 +93,81 @@ def install(
     return installed
 
 
+def put(connection: Connection, *, migration_id: int, direction: str, relation: Name, oid: int, key: str) -> None:
+    """Capture every write to a table, in the caller's transaction, which holds its lock."""
+    why = row_style(connection, oid)
+    members = _members(connection, oid)
+    values = {
+        "migration_id": migration_id,
+        "direction": direction,
+        "relation": str(relation),
+        "style": "statement" if why is None else "row",
+        "why": why,
+        "tool_version": __version__,
+    }
+    ((capture_id,),) = connection.execute(query("capture", "add"), values).fetchall()
+    made = Capture(capture_id, key, by_row=why is not None)
+    execute(connection, made.create_function())
+    execute(connection, made.revoke())
+    for member in members:
+        for statement in made.triggers(member.table, partition=member.partition):
+            execute(connection, statement)
+    for trigger in _triggers(connection, made):
+        if not trigger.always:
+            execute(connection, _always(trigger))
+    ledger.audit(connection, "capture installed", migration_id=migration_id, direction=direction, style=values["style"])
+
+
 def remove(connection: Connection, found: Captured, *, key: str, patience: Patience, stop: threading.Event) -> None:
     """Take the triggers away, and the log with them. Raises Interrupted where a lock cannot be had."""
+
+    def drop(connection: Connection) -> None:
+        take_away(connection, found, key=key)
+
+    tables = list(dict.fromkeys(trigger.table for trigger in _triggers(connection, _made(found, key))))
+    patiently(connection, drop, tables=tables, mode="access exclusive", patience=patience, stop=stop)
+    forget(connection, found)
+
+
+def take_away(connection: Connection, found: Captured, *, key: str) -> None:
+    """The triggers, in the caller's transaction, which holds the tables' locks. What was logged stays (``forget``)."""
+    _drop_triggers(connection, _made(found, key))
+    connection.execute(query("capture", "remove"), {"capture_id": found.capture_id})
+    ledger.audit(connection, "capture removed", migration_id=found.migration_id, direction=found.direction)
+
+
+def _drop_triggers(connection: Connection, made: Capture) -> None:
+    for trigger in _triggers(connection, made):
+        if not trigger.cloned:
+            drop = sql.SQL("DROP TRIGGER {} ON {}")
+            execute(connection, drop.format(sql.Identifier(trigger.name), trigger.table.identifier))
+    execute(connection, made.drop_function())
+
+
+def silence(connection: Connection, found: Captured) -> None:
+    """End a capture without a stronger lock than writers are kept away by: its triggers stay and do nothing, until
+    ``sweep``. DROP TRIGGER would wait for everybody who reads the table.
+    """
+    name = Name(LEDGER, f"capture_{found.capture_id}").identifier
+    nothing = sql.SQL("CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    execute(connection, nothing.format(name))
+    connection.execute(query("capture", "remove"), {"capture_id": found.capture_id})
+    ledger.audit(connection, "capture removed", migration_id=found.migration_id, direction=found.direction)
+
+
+def sweep(connection: Connection, found: Captured, *, key: str, patience: Patience, stop: threading.Event) -> None:
+    """Drop the triggers of a capture that is over. Raises Interrupted where the lock cannot be had."""
     made = _made(found, key)
 
     def drop(connection: Connection) -> None:
-        for trigger in _triggers(connection, made):
-            if not trigger.cloned:
-                execute(
-                    connection,
-                    sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger.name), trigger.table.identifier),
-                )
-        execute(connection, made.drop_function())
-        connection.execute(query("capture", "remove"), {"capture_id": found.capture_id})
-        ledger.audit(connection, "capture removed", migration_id=found.migration_id, direction=found.direction)
+        _drop_triggers(connection, made)
 
     tables = list(dict.fromkeys(trigger.table for trigger in _triggers(connection, made)))
     patiently(connection, drop, tables=tables, mode="access exclusive", patience=patience, stop=stop)
+
+
+def forget(connection: Connection, found: Captured) -> None:
+    """What was logged for a capture that is over."""
     connection.execute(query("capture", "forget"), {"capture_id": found.capture_id})
 
 

@@ -10,27 +10,26 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import psycopg
 
 from spine_migrate.carry import links
 from spine_migrate.carry.control import SETTINGS
 from spine_migrate.carry.known import Known, chosen, known
-from spine_migrate.carry.statements import Statements
-from spine_migrate.carry.tables import guard_of, lock_name, parent_of
+from spine_migrate.carry.tables import lock_name
 from spine_migrate.db import captures
 from spine_migrate.db.captures import Captured, Lag, barrier
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained, is_transient
+from spine_migrate.db.ledger import Migration
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused, ServerFault
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.notices import NOBODY, Observer, Subject
 from spine_migrate.sync.announce import Announcer
 from spine_migrate.sync.applier import Applier
-from spine_migrate.sync.capture import verify
-from spine_migrate.sync.changes import Changes
+from spine_migrate.sync.appliers import applier_of, verify_whole
 from spine_migrate.sync.work import Applied, Overtaken
 
 # Every statement is about a few keys of tables that may never have been analyzed: each is a look-up by an index. What
@@ -180,9 +179,7 @@ class _Loop:
         names = [mapping.name for mapping in self._mappings]
         migrations = [one for one in chosen(connection) if not names or one.mapping in names]
         found = {
-            one.migration_id: one
-            for one in captures.captures(connection, [one.migration_id for one in migrations])
-            if one.direction == captures.FORWARD
+            one.migration_id: one for one in captures.captures(connection, [one.migration_id for one in migrations])
         }
         there = {member.captured.capture_id: member for member in before}
         members = []
@@ -192,7 +189,7 @@ class _Loop:
                 continue
             member = there.get(captured.capture_id)
             if member is None:
-                member = self._member(connection, known(connection, migration, self._mappings), captured)
+                member = self._member(connection, migrations, migration, captured)
             members.append(member)
         if not members:
             raise Refused(
@@ -200,18 +197,17 @@ class _Loop:
             )
         return sorted(members, key=lambda one: sum(one.known.needs(other.known) for other in members))
 
-    def _member(self, connection: Connection, one: Known, captured: Captured) -> _Member:
+    def _member(
+        self, connection: Connection, every: Sequence[Migration], migration: Migration, captured: Captured
+    ) -> _Member:
+        one = known(connection, migration, self._mappings)
         lock = lock_name(one.tables)
         if not self._locked(connection, lock):
             raise Refused(
                 "already-running", f"Another process applies the changes of {one.mapping.name}; one is enough."
             )
-        parent = parent_of(connection, one.tables)
-        statements = Statements(
-            one.tables.binding, None if parent is None else replace(parent, has_quarantine=True), offline=False
-        )
-        changes = Changes(statements, guard_of(connection, one.tables))
-        applier = Applier(captured.migration_id, captured.capture_id, changes, lock)
+        others = [known(connection, other, self._mappings) for other in every if other != migration]
+        applier = applier_of(connection, one, captured, others)
         followed = self.followed.setdefault(captured.migration_id, Followed(captured.migration_id, one.mapping.name))
         self.subjects[captured.migration_id] = Subject(
             one.mapping.name, captured.migration_id, str(one.tables.source.name), str(one.tables.target.name)
@@ -251,9 +247,7 @@ class _Loop:
             if dependent:
                 member.followed.applied.add(member.applier.dependent(connection, limit=limit))
         if self._is_due("check", CHECK):
-            for member in members:
-                source = member.known.tables.source
-                verify(connection, member.captured, oid=source.oid, key=member.known.mapping.key)
+            _verify(connection, members)
         return busy
 
     def _settle(self, connection: Connection, member: _Member) -> None:
@@ -286,8 +280,19 @@ class _Loop:
         self._report([member.followed for member in members])
 
 
+def _verify(connection: Connection, members: list[_Member]) -> None:
+    for member in members:
+        # None where a cutover has turned it round since.
+        if captures.captured(connection, member.captured.migration_id, member.captured.direction) is not None:
+            verify_whole(connection, member.known, member.captured)
+
+
 def _complete_links(connection: Connection, member: _Member, *, judge: bool) -> None:
-    """Links whose rows have come. To ``judge`` those that lead nowhere, all rows must have been moved."""
+    """Links whose rows have come. To ``judge`` those that lead nowhere, all rows must have been moved. After a cutover
+    they are the view's.
+    """
+    if member.captured.direction == captures.REVERSE:
+        return
     migration_id = member.captured.migration_id
     ((step,),) = connection.execute(query("capture", "step"), {"migration_id": migration_id}).fetchall()
     everything = judge and step != "backfill"

@@ -26,9 +26,17 @@ def start(
     """Capture every write to the legacy table from now on. What was moved before and has changed since is found by a
     comparison and left to the applier. The caller holds the migration's lock.
 
-    Raises Refused (``ledger-outdated``, ``key-not-indexed``, ``index-missing``, ``capture-broken``), Interrupted.
+    Raises Refused (``ledger-outdated``, ``key-not-indexed``, ``index-missing``, ``capture-broken``, ``cut-over``),
+    Interrupted.
     """
     _require(connection, tables)
+    ((step,),) = connection.execute(query("capture", "step"), {"migration_id": migration_id}).fetchall()
+    if step in ("cutover", "retired"):
+        raise Refused(
+            "cut-over",
+            f"{tables.binding.mapping.name} has been cut over: changes go from the target to the legacy table; "
+            f"spine-migrate rollback turns that round.",
+        )
     known = captures.captured(connection, migration_id, captures.FORWARD)
     if known is None:
         # Each row that goes makes the server look for rows that point to it.
@@ -44,7 +52,7 @@ def start(
         stop=stop,
     )
     if known is None and _has_moved(connection, migration_id):
-        _catch_up(connection, tables, made)
+        catch_up(connection, tables, made)
     return made
 
 
@@ -81,7 +89,7 @@ def _has_moved(connection: Connection, migration_id: int) -> bool:
     return any(point.batches for point in ledger.checkpoints(connection, migration_id))
 
 
-def _catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
+def catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
     """Rows that were moved before their changes were captured, and are not as they should be."""
     found = repairs(tables.binding, tables.target.columns).found()
     with connection.transaction():

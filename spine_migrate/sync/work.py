@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -46,6 +46,15 @@ class Applied:
             if name != "reasons":
                 setattr(self, name, getattr(self, name) + value)
         self.reasons = dict(Counter(self.reasons) + Counter(other.reasons))
+
+
+class Working(Protocol):
+    """What brings rows to the other side in the caller's transaction; ``gone`` are keys whose rows are not there."""
+
+    done: Applied
+    gone: list[str]
+
+    def apply(self, keys: Sequence[str]) -> None: ...
 
 
 @dataclass
@@ -157,26 +166,20 @@ class Work:
         return dict(run(self.connection, statement).fetchall())
 
     def _each(self, keys: Sequence[str], act: Callable[[Sequence[str]], int]) -> int:
-        """``act`` on all keys, or on halves of them where the server refuses a row, down to the row at fault."""
-        total = 0
-        parts = [list(keys)] if keys else []
-        while parts:
-            part = parts.pop()
+        def unless_overtaken(part: Sequence[str]) -> int:
             try:
-                with self.connection.transaction():
-                    total += act(part)
-            except psycopg.Error as error:
-                if not blames_row(error):
-                    raise
-                if error.sqlstate == UNIQUE and not self.changes.guards(error.diag.constraint_name):
+                return act(part)
+            except psycopg.errors.UniqueViolation as error:
+                if not self.changes.guards(error.diag.constraint_name):
                     raise Overtaken(str(self.changes.binding.target)) from error
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                elif error.sqlstate in LATE:
-                    self._late[part[0]] = error
-                else:
-                    self._rejects.found[part[0]] = refusal(error)
+                raise
+
+        total, refused = halving(self.connection, keys, unless_overtaken)
+        for key, error in refused.items():
+            if error.sqlstate in LATE:
+                self._late[key] = error
+            else:
+                self._rejects.found[key] = refusal(error)
         return total
 
     def _quarantine(self, here: list[str], held: set[str]) -> None:
@@ -244,3 +247,28 @@ class Work:
 def run(connection: Connection, statement: Statement) -> psycopg.RawCursor[Any]:
     composed, values = statement
     return execute(connection, composed, *values)
+
+
+def halving(
+    connection: Connection, keys: Sequence[str], act: Callable[[Sequence[str]], int]
+) -> tuple[int, dict[str, psycopg.Error]]:
+    """``act`` on all keys, or on halves of them where the server refuses a row, down to the row at fault: the sum of
+    what it gave, and the rows that were refused.
+    """
+    total = 0
+    refused: dict[str, psycopg.Error] = {}
+    parts = [list(keys)] if keys else []
+    while parts:
+        part = parts.pop()
+        try:
+            with connection.transaction():
+                total += act(part)
+        except psycopg.Error as error:
+            if not blames_row(error):
+                raise
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            else:
+                refused[part[0]] = error
+    return total, refused

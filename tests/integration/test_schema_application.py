@@ -108,7 +108,7 @@ def test_both_heads_go_up_and_down(tmp_path: Path, database: Database, reference
     application = Application(tmp_path, database)
 
     application.alembic("upgrade", "heads")
-    assert application.heads() == {"0001", "spine_0007"}
+    assert application.heads() == {"0001", "spine_0008"}
     assert structure(database.url) == reference
 
     application.alembic("downgrade", "spine_expand@base")
@@ -149,4 +149,4 @@ def test_the_application_prints_the_sql(tmp_path: Path, database: Database, refe
     application = Application(tmp_path, database)
     run_script(database, application.alembic("upgrade", "spine_expand@head", "--sql"))
     assert structure(database.url) == reference
-    assert application.heads() == {"spine_0007"}
+    assert application.heads() == {"spine_0008"}

@@ -167,7 +167,7 @@ def test_an_unknown_revision(act: object, database: Database) -> None:
     assert callable(act)
     with pytest.raises(
         ConfigurationError,
-        match=f"known are base, {', '.join(f'spine_000{number}' for number in range(1, 8))} and head",
+        match=f"known are base, {', '.join(f'spine_000{number}' for number in range(1, 9))} and head",
     ):
         act(database.url, revision="spine_9999")
     with pytest.raises(ConfigurationError, match="no revision"):

@@ -142,6 +142,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
             for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit", "repair")
         ),
         *(("spine_migrate", name) for name in ("capture", "change_log", "pending", "control")),
+        *(("spine_migrate", name) for name in ("cutover", "view_write", "set_aside")),
     }
     named = {fact[2] for fact in reference if fact[0] in {"constraint", "index"}}
     assert {"runs.uq_idempotency", "ix_runs_one_active_per_entity", "ix_run_events_run_id"} <= named
@@ -228,7 +229,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0006")
     sixth = everything(database.url)
     schema.upgrade(database.url, revision="spine_0007")
+    seventh = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0008")
 
+    schema.downgrade(database.url, revision="spine_0007")
+    assert everything(database.url) == seventh
     schema.downgrade(database.url, revision="spine_0006")
     assert everything(database.url) == sixth
     schema.downgrade(database.url, revision="spine_0005")

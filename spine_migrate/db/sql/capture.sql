@@ -146,6 +146,10 @@ SELECT pg_advisory_lock(hashtextextended(%(name)s, 7742));
 -- Had where no batch is in flight.
 SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7742));
 
+-- name: exclude_until_end
+-- The same for the length of the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 7742));
+
 -- name: include
 -- Batches may begin again.
 SELECT pg_advisory_unlock(hashtextextended(%(name)s, 7742));

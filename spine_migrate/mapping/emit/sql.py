@@ -6,7 +6,7 @@ assume a session in UTC (timestamps inside JSON are written as text).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -15,6 +15,7 @@ from spine_migrate.db.catalog import Column
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.json_tree import Node
 from spine_migrate.mapping.model import MISSING, Field, JsonPath
+from spine_migrate.mapping.safe_cast import from_text
 from spine_migrate.mapping.transforms.base import Refusal, Sql
 from spine_migrate.mapping.transforms.shorten import Shorten
 from spine_migrate.mapping.transforms.value_map import ValueMap
@@ -30,6 +31,18 @@ class Judgement:
 
     field: Field
     refusal: Refusal
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A place inside a JSON column of the target, and what a legacy row has there. ``sources``: the columns that decide
+    it; ``condition``: for which rows there is anything, None for all.
+    """
+
+    place: JsonPath
+    sources: frozenset[str]
+    condition: Sql | None
+    value: Sql
 
 
 def forward_value(binding: Binding, field: Field, alias: str) -> Sql:
@@ -59,18 +72,10 @@ def _after(field: Field, value: Sql, steps: int) -> Sql:
 
 def forward(binding: Binding, alias: str) -> dict[str, Sql]:
     """Target column to expression, for every target column that the mapping produces, in the target's order."""
-    bases: dict[str, Field] = {}
+    bases = {field.target: field for field in binding.mapping.fields if not field.path}
     trees: dict[str, Node] = {}
-    for field in binding.mapping.fields:
-        if field.path:
-            trees.setdefault(field.target, Node()).put(
-                field.path, _present(binding, field, alias), _value(binding, field, alias)
-            )
-        else:
-            bases[field.target] = field
-        if field.keep and field.column in binding.live:
-            condition, value = kept(binding, field, alias)
-            trees.setdefault(field.keep.column, Node()).put(field.keep.keys, condition, value)
+    for leaf in leaves(binding, alias):
+        trees.setdefault(leaf.place.column, Node()).put(leaf.place.keys, leaf.condition, leaf.value)
     columns: dict[str, Sql] = {}
     for name in binding.mapping.target.columns:
         parts = [forward_value(binding, bases[name], alias)] if name in bases else []
@@ -79,6 +84,21 @@ def forward(binding: Binding, alias: str) -> dict[str, Sql]:
         if parts:
             columns[name] = parts[0] if len(parts) == 1 else sql.SQL("({})").format(sql.SQL(" || ").join(parts))
     return columns
+
+
+def leaves(binding: Binding, alias: str) -> Iterator[Leaf]:
+    """Everything that the rules write or keep inside JSON columns of the target, for a legacy row."""
+    for field in binding.mapping.fields:
+        if field.path:
+            sources = frozenset(one for one in (field.column, field.when_present) if one is not None)
+            yield Leaf(
+                JsonPath(field.target, field.path),
+                sources,
+                _present(binding, field, alias),
+                _value(binding, field, alias),
+            )
+        if field.keep and field.column in binding.live:
+            yield Leaf(field.keep, frozenset({field.source}), *kept(binding, field, alias))
 
 
 def key(binding: Binding, alias: str) -> Sql:
@@ -235,8 +255,10 @@ def verdict(found: list[Judgement], part: str) -> Sql:
     )
 
 
-def _read(alias: str, path: JsonPath, kind: str, live: Column | None = None) -> Sql:
-    """The value at a place of the target row, in a logical type; ``live`` says which where the mapping says any."""
+def _read(alias: str, path: JsonPath, kind: str, live: Column | None = None, *, checked: bool = False) -> Sql:
+    """The value at a place of the target row, in a logical type; ``live`` says which where the mapping says any.
+    NULL where what stands there is no such value; ``checked`` as for ``safe_cast.from_text``.
+    """
     column = sql.Identifier(alias, path.column)
     if not path.keys:
         return column
@@ -246,35 +268,51 @@ def _read(alias: str, path: JsonPath, kind: str, live: Column | None = None) -> 
     text = sql.SQL("({} #>> {}::text[])").format(column, keys)
     if kind == "text":
         return text
-    return sql.SQL("{}::{}").format(text, typename(kind) if live is None or kind != "any" else sql.SQL(live.sql_type))
+    if live is None or kind != "any":
+        return from_text(text, kind, typename(kind), checked=checked)
+    return from_text(text, live.type, sql.SQL(live.sql_type), checked=checked)
 
 
-def inverse(binding: Binding, alias: str) -> dict[str, Sql]:
+def inverse(
+    binding: Binding, alias: str, *, absent: Callable[[Field], Sql | None] | None = None, checked: bool = False
+) -> dict[str, Sql]:
     """Source column to expression over a target row, for every source column that is really there.
 
-    A dropped column, or one whose only carrier is lossy beyond inversion, is NULL.
+    A dropped column, or one whose only carrier is lossy beyond inversion, is NULL, and so is what a target row that is
+    not ours has in a form that no legacy row leads to. ``absent``: what a field's column stands for where it is NULL;
+    ``checked`` as for ``safe_cast.from_text``.
     """
-    return {name: _inverse_column(binding, name, alias) for name in binding.mapping.columns if name in binding.live}
+    return {
+        name: _inverse_column(binding, name, alias, absent, checked=checked)
+        for name in binding.mapping.columns
+        if name in binding.live
+    }
 
 
-def _inverse_column(binding: Binding, name: str, alias: str) -> Sql:
+def _inverse_column(
+    binding: Binding, name: str, alias: str, absent: Callable[[Field], Sql | None] | None, *, checked: bool
+) -> Sql:
     kind = binding.mapping.columns[name].type.name
     live = binding.live[name]
     field = binding.mapping.carrier(name)
     if field is None:
         return sql.SQL("NULL")
     if field.keep is not None and not field.invertible:
-        return _read(alias, field.keep, kind, live)
+        return _read(alias, field.keep, kind, live, checked=checked)
     gives = binding.mapping.gives(field)
-    value = _read(alias, JsonPath(field.target, field.path), gives, live)
+    value = _read(alias, JsonPath(field.target, field.path), gives, live, checked=checked)
+    if absent is not None and (stands_for := absent(field)) is not None:
+        value = sql.SQL("coalesce({}, {})").format(value, stands_for)
     if not field.path and (keys := binding.mapping.overlay(field.target)):
-        value = sql.SQL("({} - {}::text[])").format(value, sql.Literal(keys))
+        value = sql.SQL("CASE WHEN jsonb_typeof({0}) = 'object' THEN {0} - {1}::text[] ELSE {0} END").format(
+            value, sql.Literal(keys)
+        )
     for step in reversed(field.steps):
         value = step.inverse_sql(value)
     if field.keep is None:
         return value
     place = _read(alias, field.keep, "jsonb")
-    kept = _read(alias, field.keep, kind, live)
+    kept = _read(alias, field.keep, kind, live, checked=checked)
     if kind == "jsonb":
         # Only a NULL is kept as null here: a JSON null comes through the steps over jsonb unchanged.
         kept = sql.SQL("NULLIF({}, 'null'::jsonb)").format(kept)

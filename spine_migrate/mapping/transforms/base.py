@@ -47,7 +47,8 @@ class Transform(ABC):
     def python(self, value: Any) -> Any: ...
 
     @abstractmethod
-    def inverse_sql(self, value: Sql) -> Sql: ...
+    def inverse_sql(self, value: Sql) -> Sql:
+        """NULL for a value that nothing leads to. It never fails, since it is asked of rows that others wrote, too."""
 
     @abstractmethod
     def inverse_python(self, value: Any) -> Any: ...

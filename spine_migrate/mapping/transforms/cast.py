@@ -9,10 +9,11 @@ from uuid import UUID
 
 from psycopg import sql
 
+from spine_migrate.mapping.safe_cast import UUID as _UUID
+from spine_migrate.mapping.safe_cast import from_text, narrowed
 from spine_migrate.mapping.transforms.base import Refusal, Sql, Transform
 from spine_migrate.mapping.types import INTEGER_RANGE, literal, typename
 
-_UUID = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 _INTEGER = r"^-?[0-9]{1,19}$"
 
 
@@ -58,6 +59,10 @@ class Cast(Transform):
         return _convert(value, self.gives)
 
     def inverse_sql(self, value: Sql) -> Sql:
+        if self.gives == "text":
+            return from_text(value, self.given, typename(self.given))
+        if (self.given, self.gives) == ("integer", "bigint"):
+            return narrowed(value, self.given)
         return sql.SQL("{}::{}").format(value, typename(self.given))
 
     def inverse_python(self, value: Any) -> Any:

@@ -30,7 +30,13 @@ class Offset(Transform):
         return value + self.by
 
     def inverse_sql(self, value: Sql) -> Sql:
-        return sql.SQL("({} - {})").format(value, literal(self.by, self.given))
+        # One side only, as for refusals.
+        reached = (
+            sql.SQL("{} >= {}").format(value, literal(self.low + self.by, self.given))
+            if self.by > 0
+            else sql.SQL("{} <= {}").format(value, literal(self.high + self.by, self.given))
+        )
+        return sql.SQL("CASE WHEN {} THEN {} - {} END").format(reached, value, literal(self.by, self.given))
 
     def inverse_python(self, value: Any) -> Any:
         return value - self.by

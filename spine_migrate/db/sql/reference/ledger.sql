@@ -9,7 +9,7 @@ CREATE TABLE spine_migrate.migration (
     mapping_digest text NOT NULL,
     source_table text NOT NULL,
     target_table text NOT NULL,
-    step text NOT NULL CHECK (step IN ('backfill', 'done', 'undoing', 'undone')),
+    step text NOT NULL CHECK (step IN ('backfill', 'done', 'cutover', 'retired', 'undoing', 'undone')),
     options jsonb NOT NULL DEFAULT '{}',
     tool_version text NOT NULL,
     started_by text NOT NULL DEFAULT session_user,
@@ -62,8 +62,13 @@ CREATE TABLE spine_migrate.quarantine (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     discarded_at timestamptz,
     discarded_by text,
+    accepted_at timestamptz,
+    accepted_by text,
+    accepted_reason text,
+    accepted_digest text,
     UNIQUE (migration_id, source_key),
-    CONSTRAINT quarantine_discarded_check CHECK ((discarded_at IS NULL) = (discarded_by IS NULL))
+    CONSTRAINT quarantine_discarded_check CHECK ((discarded_at IS NULL) = (discarded_by IS NULL)),
+    CONSTRAINT quarantine_accepted_check CHECK (num_nulls(accepted_at, accepted_by, accepted_reason, accepted_digest) IN (0, 4))
 );
 
 CREATE INDEX ix_quarantine_reason ON spine_migrate.quarantine (migration_id, reason);
@@ -172,3 +177,54 @@ CREATE TABLE spine_migrate.control (
     CONSTRAINT control_paused_check CHECK ((paused_at IS NULL) = (paused_by IS NULL)),
     CONSTRAINT control_held_check CHECK ((held_by IS NULL) = (held_since IS NULL))
 );
+
+-- What has been switched: source_table is the application's name, which the view has now, legacy_table what the table is
+-- called since; triggers are those of the application that are off, with how they were; remade are statements that point views and
+-- functions to whatever has the name; foreign_keys those of other tables, as they were. After a rollback the row stays
+CREATE TABLE spine_migrate.cutover (
+    migration_id bigint PRIMARY KEY REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    by text NOT NULL DEFAULT session_user,
+    tool_version text NOT NULL,
+    source_table text NOT NULL,
+    legacy_table text NOT NULL,
+    view boolean NOT NULL,
+    triggers jsonb NOT NULL DEFAULT '{}',
+    remade jsonb NOT NULL DEFAULT '[]',
+    foreign_keys jsonb NOT NULL DEFAULT '[]',
+    rolled_back_at timestamptz,
+    settled_at timestamptz
+);
+
+-- Writes through the views, at most one per session and hour; only ever inserted, so that no writer waits for another
+CREATE TABLE spine_migrate.view_write (
+    migration_id bigint NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    role text NOT NULL,
+    application text,
+    operation text
+);
+
+-- Target rows as they were before a rollback gave them what their legacy rows say
+CREATE TABLE spine_migrate.set_aside (
+    set_aside_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    target_key text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    before json NOT NULL
+);
+
+CREATE INDEX ix_set_aside_migration ON spine_migrate.set_aside (migration_id, target_key);
+
+-- What meets a transaction whose snapshot is older than a switch and that comes to its tables after it
+CREATE FUNCTION spine_migrate.old_snapshot() RETURNS boolean LANGUAGE plpgsql STABLE AS $$BEGIN
+    RAISE EXCEPTION USING ERRCODE = '40001', MESSAGE = 'could not serialize access due to a cutover',
+        DETAIL = 'The snapshot of the transaction is older than the switch of its tables.',
+        HINT = 'Run the transaction again.';
+END$$;
+
+CREATE FUNCTION spine_migrate.refuse_old_snapshot() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+    RAISE EXCEPTION USING ERRCODE = '40001', MESSAGE = 'could not serialize access due to a cutover',
+        DETAIL = 'The snapshot of the transaction is older than the switch of its tables.',
+        HINT = 'Run the transaction again.';
+END$$;

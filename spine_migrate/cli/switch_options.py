@@ -1,0 +1,49 @@
+"""The options that ``cutover`` and ``rollback`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def switch_options(command: Command) -> Command:
+    """``mapping``, ``lock_timeout`` (ms), ``lock_within`` (s), ``wait``, and those of every command that asks."""
+    options = (
+        click.option(
+            "--mapping",
+            multiple=True,
+            metavar="NAME_OR_FILE",
+            help="This migration, with those that refer to it or that it refers to; more than once for several. All "
+            "of the ledger where it is left out.",
+        ),
+        click.option(
+            "--lock-timeout",
+            type=click.IntRange(1),
+            default=200,
+            show_default=True,
+            metavar="MS",
+            help="The longest that one attempt to lock the tables waits, and whoever queues behind it.",
+        ),
+        click.option(
+            "--lock-within",
+            type=click.FloatRange(0, min_open=True),
+            default=60.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Give up after attempts of so long, with exit code 4.",
+        ),
+        click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing."),
+        retry_option,
+        yes_option,
+        json_option,
+        target_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,202 @@
+"""The switch: in one transaction the target takes the place of the legacy tables.
+
+The legacy tables are locked, what is left in the log is applied, they are renamed, the views take their names, and what
+is written to the target from then on is captured for the way back. If any of it fails, all of it did not happen. A
+statement of the application that waits for the lock looks the name up again once it has it, and finds the view
+(PostgreSQL manual, 13.3.1, and plan invalidation, 43.11.2).
+
+A transaction whose snapshot is older than the switch, and that touches the tables only after it, is told to try again
+(``fence``).
+
+The application's triggers stay on the legacy table, switched off: the applier of the way back writes what is, and a
+trigger would act a second time or change it. (session_replication_role does the same for a session, and asks for a
+superuser.) A rollback switches them on as they were.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from spine_migrate import __version__
+from spine_migrate.carry.known import Known
+from spine_migrate.cutover import view
+from spine_migrate.cutover.dependent import Dependent
+from spine_migrate.cutover.fence import drop, fence
+from spine_migrate.cutover.foreign_keys import inbound, point_to_target, validate
+from spine_migrate.cutover.group import facts_of
+from spine_migrate.cutover.turning import Turning
+from spine_migrate.db import ledger
+from spine_migrate.db.catalog import Name
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.patience import Budget, Patience, patiently
+from spine_migrate.db.queries import query
+from spine_migrate.db.raw import execute
+from spine_migrate.notices import NOBODY, Before, Observer, Subject, Transition
+
+SUFFIX = "_legacy"
+# What is made again in the transaction of a switch, so that it follows the name and not the table.
+_REMADE = ("view", "function")
+# How long the log may take to be caught up with before the lock, in seconds.
+DRAIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Switched:
+    """``seconds``: how long the application could not get at the tables, from the first lock to the commit.
+    ``unproven``: foreign keys that hold for new rows, and could not be validated for all.
+    """
+
+    migrations: list[int]
+    seconds: float
+    unproven: list[str]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the ledger keeps of a switch for the way back, beside names and triggers."""
+
+    view: bool
+    again: list[str]
+    foreign_keys: list[dict[str, Any]]
+
+
+def ask(observer: Observer, members: Sequence[Known], stage: str) -> None:
+    """Before anything is changed, and outside any transaction. Raises Refused where an observer vetoes."""
+    for one in members:
+        observer.notice(Before(_subject(one), stage, one.migration.step))
+
+
+def tell(observer: Observer, members: Sequence[Known], stage: str, step: str) -> None:
+    for one in members:
+        observer.notice(Transition(_subject(one), one.migration.step, step, ends=stage))
+
+
+def _subject(one: Known) -> Subject:
+    tables = one.tables
+    return Subject(one.mapping.name, one.migration.migration_id, str(tables.source.name), str(tables.target.name))
+
+
+def legacy_name(one: Known) -> Name:
+    """What a legacy table is called after the switch."""
+    name = one.tables.source.name
+    return Name(name.schema, name.table + SUFFIX)
+
+
+def remade(found: Sequence[Dependent]) -> list[str]:
+    """Statements that point views and functions to whatever has the legacy table's name."""
+    return [one.statement for one in found if one.kind in _REMADE and one.blocks and one.statement is not None]
+
+
+def switch(
+    connection: Connection,
+    members: Sequence[Known],
+    turning: Turning,
+    *,
+    with_view: bool,
+    again: Mapping[int, list[str]],
+    patience: Patience,
+    stop: threading.Event,
+    observer: Observer = NOBODY,
+) -> Switched:
+    """Every gate is green. ``again``: what ``remade`` gave, by migration. Raises Interrupted where the locks cannot be
+    had, Refused (``lag``, ``not-drained``, or an observer's veto); nothing was switched then.
+    """
+    made = facts_of(connection, members, {})
+    pointing = [one for one in inbound(connection, members) if one.movable]
+    ask(observer, members, "cutover")
+    turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
+    began = 0.0
+
+    def first(connection: Connection, budget: Budget) -> None:
+        nonlocal began
+        budget.apply()
+        turning.hold(connection)
+        budget.over()
+        began = time.monotonic()
+        for name in dict.fromkeys(one.tables.target.name for one in members):
+            budget.lock(name, "share row exclusive")
+        for name in dict.fromkeys(one.key.table for one in pointing):
+            budget.lock(name, "access exclusive")
+
+    def work(connection: Connection) -> None:
+        turning.finish(connection)
+        for one in members:
+            records = [its.record for its in pointing if its.one is one]
+            kept = Kept(with_view, again.get(one.migration.migration_id, []), records)
+            _rename(connection, one, kept)
+        point_to_target(connection, pointing)
+        if with_view:
+            ours = fence(connection)
+            for one in members:
+                view.create(connection, ours.around(made[one.migration.migration_id]))
+                ours.guard(connection, one.tables.source.name, sql.SQL("INSERT"))
+            for one in members:
+                execute_all(connection, again.get(one.migration.migration_id, []))
+        turning.turn(connection, {one.migration.migration_id: legacy_name(one) for one in members})
+
+    patiently(
+        connection,
+        work,
+        tables=[one.tables.source.name for one in members],
+        mode="access exclusive",
+        patience=patience,
+        stop=stop,
+        first=first,
+    )
+    seconds = time.monotonic() - began
+    tell(observer, members, "cutover", "cutover")
+    turning.forget(connection, stop=stop)
+    unproven = validate(connection, [one.record for one in pointing])
+    return Switched([one.migration.migration_id for one in members], seconds, unproven)
+
+
+def _rename(connection: Connection, one: Known, kept: Kept) -> None:
+    """The legacy table, and all that the ledger has to know for the way back."""
+    number, source, legacy = one.migration.migration_id, one.tables.source, legacy_name(one)
+    drop(connection, source.name)
+    triggers = dict(connection.execute(query("cutover", "triggers"), {"oid": source.oid}).fetchall())
+    for name in triggers:
+        execute(
+            connection,
+            sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(source.name.identifier, sql.Identifier(name)),
+        )
+    rename(connection, "TABLE", source.name, legacy.table)
+    values = {
+        "migration_id": number,
+        "tool_version": __version__,
+        "source_table": str(source.name),
+        "legacy_table": str(legacy),
+        "view": kept.view,
+        "triggers": Jsonb(triggers),
+        "remade": Jsonb(kept.again),
+        "foreign_keys": Jsonb(kept.foreign_keys),
+    }
+    connection.execute(query("cutover", "record"), values)
+    move_to(connection, number, "cutover", legacy)
+    ledger.audit(connection, "cutover", migration_id=number, view=kept.view, legacy_table=str(legacy))
+
+
+def rename(connection: Connection, kind: LiteralString, name: Name, to: str) -> None:
+    execute(
+        connection,
+        sql.SQL("ALTER {} {} RENAME TO {}").format(sql.SQL(kind), name.identifier, sql.Identifier(to)),
+    )
+
+
+def move_to(connection: Connection, migration_id: int, step: str, source: Name) -> None:
+    """The step of a migration, and the name of its legacy table."""
+    values = {"migration_id": migration_id, "step": step, "source_table": str(source)}
+    connection.execute(query("cutover", "move_to"), values)
+
+
+def execute_all(connection: Connection, statements: Sequence[str]) -> None:
+    """Statements that the server itself has printed."""
+    for statement in statements:
+        execute(connection, sql.SQL(statement))

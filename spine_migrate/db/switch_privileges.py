@@ -1,0 +1,23 @@
+"""Which privileges ``cutover`` and ``rollback`` need: ownership, for the most part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.privileges import LEDGER, Grant, Tables, ledger_owner, merged
+
+
+def for_switch(connection: Connection, moves: Iterable[Tables]) -> list[Grant]:
+    """To own what is renamed, locked and given triggers, and what points to it; to create beside it, and in the ledger,
+    which the functions that are made write to with their owner's rights.
+    """
+    found = [Grant("SCHEMA", (LEDGER,), ("USAGE", "CREATE"))]
+    owners = [ledger_owner(connection)]
+    for move in moves:
+        found += [Grant("SCHEMA", (move.source.schema,), ("USAGE", "CREATE"))]
+        found += [Grant("SCHEMA", (move.target.schema,), ("USAGE",))]
+        owners += [move.target_owner, *(owner for _, owner in move.source_owners)]
+        found += [Grant("SCHEMA", (name.schema,), ("USAGE",)) for name, _ in move.source_owners]
+    found += [Grant("ROLE", (owner.name,), superuser=owner.superuser) for owner in owners if owner is not None]
+    return merged(found)

@@ -1,0 +1,241 @@
+"""Runs that others made, legacy tables that refuse, TRUNCATE, keys that change: what the way back makes of them."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from spine_migrate.cutover.gates import Gate, examine
+from spine_migrate.cutover.group import group
+from spine_migrate.db.captures import FORWARD
+from spine_migrate.db.connect import PINNED, connect
+from spine_migrate.errors import Interrupted, Refused
+from spine_migrate.mapping.load import load
+from spine_migrate.sync.turn import turn_of
+from tests.cutting import BOTH, Pair
+from tests.database import Database
+from tests.legacy import Legacy, build, uuid
+
+_CONSTRAINT: LiteralString = (
+    "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'note_execution_id_fkey'"
+)
+
+
+@pytest.fixture
+def legacy(database: Database) -> Legacy:
+    return build(database.url)
+
+
+@pytest.fixture
+def pair(legacy: Legacy) -> Pair:
+    """Ten executions, moved, their changes captured."""
+    legacy.many_executions(10)
+    pair = Pair(legacy)
+    pair.begin()
+    return pair
+
+
+def test_runs_of_others_with_a_legacy_form_follow_and_are_kept_as_they_were(pair: Pair) -> None:
+    """The view shows them; after the rollback they are the migration's, and what the legacy row lacks is set aside."""
+    legacy = pair.legacy
+    pair.switch()
+    legacy.execute(
+        "INSERT INTO runs (run_id, kind, name, params, lane, tags, metadata, status)"
+        " VALUES (%s, 'pipeline', 'native', '{}', 'normal', '{\"team\": \"x\"}', '{\"who\": 1}', 'running')",
+        uuid(70),
+    )
+    legacy.execute("INSERT INTO runs (run_id, kind, name) VALUES (%s, 'task', 'other kind')", uuid(71))
+    assert legacy.value("SELECT pipeline_name FROM executions WHERE execution_id = %s", uuid(70)) == "native"
+    pair.back()
+    legacy.prove(*BOTH)
+    assert legacy.value("SELECT pipeline_name FROM executions WHERE execution_id = %s", uuid(70)) == "native"
+    kept = legacy.value("SELECT before -> 'tags' FROM spine_migrate.set_aside WHERE target_key = %s", uuid(70))
+    assert kept == {"team": "x"}
+    assert legacy.value("SELECT count(*) FROM runs WHERE run_id = %s", uuid(71)) == 1
+    assert legacy.value("SELECT count(*) FROM executions WHERE execution_id = %s", uuid(71)) == 0
+    pair.switch()
+    assert legacy.value("SELECT count(*) FROM executions") == 11
+
+
+def test_a_run_that_loses_its_legacy_form_leaves_the_legacy_table(pair: Pair) -> None:
+    legacy = pair.legacy
+    pair.switch()
+    legacy.execute("UPDATE runs SET kind = 'task' WHERE run_id = %s", uuid(5))
+    pair.apply()
+    assert legacy.value("SELECT count(*) FROM executions_legacy WHERE execution_id = %s", uuid(5)) == 0
+    legacy.execute("UPDATE runs SET kind = 'pipeline' WHERE run_id = %s", uuid(5))
+    pair.apply()
+    assert legacy.value("SELECT count(*) FROM executions_legacy WHERE execution_id = %s", uuid(5)) == 1
+
+
+def test_what_the_legacy_table_refuses_waits_and_holds_the_rollback_up(pair: Pair) -> None:
+    """Nothing of it is lost; mended, it goes."""
+    legacy = pair.legacy
+    pair.switch()
+    legacy.execute("ALTER TABLE executions_legacy ADD CONSTRAINT short CHECK (length(error) < 30) NOT VALID")
+    legacy.execute("UPDATE executions SET error = repeat('x', 40) WHERE execution_id = %s", uuid(5))
+    with pytest.raises(Refused, match=f"1 changed rows .*{uuid(5)}"):
+        pair.back()
+    assert legacy.value("SELECT relkind FROM pg_class WHERE oid = 'executions'::regclass") == "v"
+    legacy.execute("UPDATE executions SET error = 'short' WHERE execution_id = %s", uuid(5))
+    pair.back()
+    assert legacy.value("SELECT error FROM executions WHERE execution_id = %s", uuid(5)) == "short"
+    legacy.prove(*BOTH)
+
+
+def test_values_of_a_unique_index_that_change_hands(pair: Pair) -> None:
+    """One ends and another begins on the same feed: the legacy table has its own guard."""
+    legacy = pair.legacy
+    feed = uuid(7000)
+    legacy.executions(20, status="running", feed_id=feed)
+    legacy.executions(21, status="completed", feed_id=feed)
+    pair.switch()
+    with legacy.connect() as connection, connection.transaction():
+        connection.execute("UPDATE executions SET status = 'completed' WHERE execution_id = %s", (uuid(20),))
+        connection.execute("UPDATE executions SET status = 'running' WHERE execution_id = %s", (uuid(21),))
+    pair.apply()
+    assert legacy.rows("SELECT status FROM executions_legacy WHERE feed_id = %s ORDER BY execution_id", feed) == [
+        ("completed",),
+        ("running",),
+    ]
+
+
+def test_truncate_of_the_target(pair: Pair) -> None:
+    """The legacy rows go as well, but for those that never were on the target."""
+    legacy = pair.legacy
+    legacy.executions(20, status="odd")
+    pair.apply()
+    pair.switch()
+    legacy.execute("TRUNCATE runs CASCADE")
+    legacy.executions(30)
+    pair.apply()
+    assert legacy.rows("SELECT execution_id::text FROM executions_legacy ORDER BY 1") == [(uuid(20),), (uuid(30),)]
+
+
+def test_a_key_that_changes_through_the_view(pair: Pair) -> None:
+    legacy = pair.legacy
+    pair.switch()
+    legacy.execute("UPDATE executions SET execution_id = %s WHERE execution_id = %s", uuid(90), uuid(1))
+    pair.back()
+    legacy.prove(*BOTH)
+    assert legacy.value("SELECT count(*) FROM executions WHERE execution_id IN (%s, %s)", uuid(1), uuid(90)) == 1
+
+
+def test_a_reader_that_stays_holds_the_switch_up_and_nothing_is_changed(pair: Pair) -> None:
+    """The attempts give up; the session is named."""
+    legacy = pair.legacy
+    with legacy.connect() as connection, connection.transaction():
+        connection.execute("SELECT count(*) FROM executions")
+        with pytest.raises(Interrupted, match="AccessShareLock"):
+            pair.switch(seconds=1)
+    assert legacy.value("SELECT relkind FROM pg_class WHERE oid = 'executions'::regclass") == "r"
+    pair.switch()
+    pair.back()
+    legacy.prove(*BOTH)
+
+
+def test_a_role_without_privileges_on_the_target_goes_on_by_the_view(database: Database, pair: Pair) -> None:
+    role = database.add_role("app")
+    legacy = pair.legacy
+    name = sql.Identifier(role.name)
+    legacy.execute(sql.SQL("GRANT SELECT, INSERT, UPDATE ON executions TO {}").format(name))
+    pair.switch()
+    with psycopg.connect(database.url_as(role), autocommit=True) as connection:
+        connection.execute("UPDATE executions SET error = 'mine' WHERE execution_id = %s", (uuid(1),))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM executions")
+    pair.back()
+    assert legacy.value("SELECT error FROM executions WHERE execution_id = %s", uuid(1)) == "mine"
+
+
+def test_a_prepared_transaction_closes_its_gate(pair: Pair) -> None:
+    """Where the server allows such transactions at all."""
+    legacy = pair.legacy
+    if legacy.value("SHOW max_prepared_transactions") == "0":
+        assert _gate(legacy, "prepared-transactions").ok
+        return
+    with psycopg.connect(legacy.url) as connection:
+        connection.tpc_begin(connection.xid(1, "spine", "one"))
+        connection.execute("UPDATE executions SET error = 'prepared'")
+        connection.tpc_prepare()
+        assert not _gate(legacy, "prepared-transactions").ok
+        connection.tpc_rollback(connection.xid(1, "spine", "one"))
+
+
+def test_mappings_whose_keys_lead_one_way_are_refused_by_name(legacy: Legacy) -> None:
+    legacy.execute("INSERT INTO jobs (job_type, status) VALUES ('x', 'done')")
+    jobs = Pair(legacy, ("jobs",))
+    jobs.begin()
+    gate = _gate(legacy, "keys", "jobs")
+    assert not gate.ok
+    assert "capture-spine/jobs" in gate.evidence
+
+
+def test_a_capture_that_is_not_whole_closes_its_gate(pair: Pair) -> None:
+    legacy = pair.legacy
+    name = legacy.value(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'executions'::regclass AND tgname LIKE '%%_insert'"
+    )
+    legacy.execute(sql.SQL("DROP TRIGGER {} ON executions").format(sql.Identifier(name)))
+    assert not _gate(legacy, "capture").ok
+
+
+def _gate(legacy: Legacy, name: str, *entities: str) -> Gate:
+    with connect(legacy.url, settings=PINNED) as connection:
+        members = group(connection, [load(f"capture-spine/{entity}") for entity in entities or BOTH])
+        found = examine(
+            connection,
+            members,
+            turn_of(connection, members, FORWARD),
+            parity=Gate("parity", ok=True, evidence=""),
+            with_view=True,
+            max_lag=0,
+            accepted=(),
+        )
+    return next(gate for gate in found.gates if gate.name == name)
+
+
+def test_a_transaction_with_an_older_snapshot_is_told_to_try_again(pair: Pair) -> None:
+    """It would not see what was applied since: at the switch by the view, at the way back when it writes."""
+    legacy = pair.legacy
+    with legacy.connect() as old:
+        old.execute("SET default_transaction_isolation = 'repeatable read'")
+        for switch, statement in (
+            (pair.switch, "SELECT count(*) FROM executions"),
+            (pair.back, "UPDATE executions SET error = 'x'"),
+            (pair.switch, "INSERT INTO executions (execution_id, pipeline_name) VALUES (gen_random_uuid(), 'x')"),
+        ):
+            old.execute("BEGIN")
+            old.execute("SELECT count(*) FROM runs WHERE false")
+            switch()
+            with pytest.raises(psycopg.errors.SerializationFailure, match="due to a cutover"):
+                old.execute(sql.SQL(statement))
+            old.execute("ROLLBACK")
+            with old.transaction():
+                old.execute(sql.SQL(statement))
+
+
+def test_a_foreign_key_of_another_table_goes_along_and_comes_back(pair: Pair) -> None:
+    """With what it does on deletion; rows that point to runs made since are taken, and hold afterwards."""
+    legacy = pair.legacy
+    legacy.execute(
+        "CREATE TABLE note (note_id int PRIMARY KEY, execution_id uuid REFERENCES executions ON DELETE CASCADE)"
+    )
+    legacy.execute("INSERT INTO note VALUES (1, %s), (2, %s)", uuid(1), uuid(2))
+    before = legacy.value(_CONSTRAINT)
+    assert _gate(legacy, "foreign-keys").ok
+    assert _gate(legacy, "dependents").ok
+    assert pair.switch().unproven == []
+    legacy.executions(50)
+    legacy.execute("INSERT INTO note VALUES (3, %s)", uuid(50))
+    legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(1))
+    assert legacy.rows("SELECT note_id FROM note ORDER BY 1") == [(2,), (3,)]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        legacy.execute("INSERT INTO note VALUES (4, %s)", uuid(99))
+    assert pair.back().unproven == []
+    assert legacy.value(_CONSTRAINT) == before
+    legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(50))
+    assert legacy.rows("SELECT note_id FROM note ORDER BY 1") == [(2,)]
