@@ -25,7 +25,7 @@ from spine_migrate.mapping.load import load
 from spine_migrate.sync.loop import Options, follow
 from spine_migrate.sync.start import start
 
-_SINGLE, _BULK, _SECONDS = 3000, 200_000, 5.0
+_SINGLE, _BULK, _SECONDS = 3000, 200_000, 20.0
 _KINDS: dict[str, LiteralString] = {
     "update": "UPDATE executions SET error = 'x' WHERE execution_id = %(key)s",
     "insert": "INSERT INTO executions (pipeline_name, status) VALUES ('one', 'completed')",
