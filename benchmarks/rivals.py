@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -66,7 +67,9 @@ def rivals(setup: Setup) -> None:
         moved.empty_target()
         moved.move(EXECUTIONS)
         expected = _injected(moved)
+        began = time.perf_counter()
         _make_table(moved)
+        print(f"  what the others compare was made in {time.perf_counter() - began:.1f} s, which is not counted")
         outside = _role(moved, port)
         print(f"{setup.rows:,} executions, moved; {len(KINDS)} kinds of difference in {_EACH} rows each")
         tools = [*_ours(moved, Path(folder)), *_theirs(moved, outside, setup.folder)]
