@@ -52,6 +52,7 @@ def _create_capture() -> None:
         sa.Column("tool_version", sa.Text(), nullable=False),
         sa.Column("installed_by", sa.Text(), server_default=sa.text("session_user"), nullable=False),
         _stamp("installed_at"),
+        sa.Column("caught_up", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("applied", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         _time("applied_at"),
         sa.PrimaryKeyConstraint("capture_id", name=op.f("capture_pkey")),

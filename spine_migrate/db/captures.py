@@ -22,7 +22,9 @@ MOST_COUNTED = 100_000
 
 @dataclass(frozen=True)
 class Captured:
-    """One capture. ``applied`` counts entries of the log; ``why`` says why the style is ``row``."""
+    """One capture. ``applied`` counts entries of the log; ``why`` says why the style is ``row``; ``caught_up``: what was
+    moved before it began, and has changed since, is left to the applier as well.
+    """
 
     capture_id: int
     migration_id: int
@@ -31,6 +33,7 @@ class Captured:
     style: str
     why: str | None
     installed_at: datetime
+    caught_up: bool
     applied: int
     applied_at: datetime | None
 

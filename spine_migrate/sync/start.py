@@ -51,8 +51,12 @@ def start(
         patience=patience,
         stop=stop,
     )
-    if known is None and _has_moved(connection, migration_id):
-        catch_up(connection, tables, made)
+    # A start that was killed before it had compared is ended by the next.
+    if not made.caught_up:
+        if _has_moved(connection, migration_id):
+            catch_up(connection, tables, made)
+        else:
+            _caught_up(connection, made)
     return made
 
 
@@ -105,3 +109,8 @@ def catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
         )
         everything = {"capture_id": made.capture_id, "why": "all", "keys": [EVERYTHING]}
         connection.execute(query("capture", "note_gone"), everything)
+        _caught_up(connection, made)
+
+
+def _caught_up(connection: Connection, made: Captured) -> None:
+    connection.execute(query("capture", "caught_up"), {"capture_id": made.capture_id})

@@ -253,3 +253,25 @@ def test_removed_without_a_trace(legacy: Legacy) -> None:
     legacy.executions(4)
     with pytest.raises(Refused, match="No changes are captured"):
         apply(legacy)
+
+
+def test_a_start_that_was_killed_before_it_compared_is_ended_by_the_next(
+    legacy: Legacy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggers are committed by then, so that there being a capture proves nothing."""
+    legacy.many_executions(3)
+    legacy.move()
+    legacy.execute("UPDATE executions SET error = 'later' WHERE execution_id = %s", uuid(1))
+    with monkeypatch.context() as patched:
+        patched.setattr("spine_migrate.sync.start.catch_up", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            move_live(legacy)
+    assert not capture_of(legacy).caught_up
+    move_live(legacy)
+    assert capture_of(legacy).caught_up
+    apply(legacy)
+    legacy.prove()
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -4,7 +4,7 @@ SELECT to_regclass('spine_migrate.capture') IS NOT NULL;
 
 -- name: captures
 -- What is captured for some migrations.
-SELECT capture_id, migration_id, direction, relation, style, why, installed_at, applied, applied_at
+SELECT capture_id, migration_id, direction, relation, style, why, installed_at, caught_up, applied, applied_at
   FROM spine_migrate.capture
  WHERE migration_id = ANY(%(migrations)s::bigint[])
  ORDER BY capture_id;
@@ -14,6 +14,10 @@ SELECT capture_id, migration_id, direction, relation, style, why, installed_at, 
 INSERT INTO spine_migrate.capture (migration_id, direction, relation, style, why, tool_version)
 VALUES (%(migration_id)s, %(direction)s, %(relation)s, %(style)s, %(why)s, %(tool_version)s)
 RETURNING capture_id;
+
+-- name: caught_up
+-- Rows that were moved before their changes were captured have been compared.
+UPDATE spine_migrate.capture SET caught_up = true WHERE capture_id = %(capture_id)s;
 
 -- name: remove
 -- A capture that is over, with what waits for it.

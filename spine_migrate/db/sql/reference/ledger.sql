@@ -135,6 +135,7 @@ CREATE TABLE spine_migrate.capture (
     tool_version text NOT NULL,
     installed_by text NOT NULL DEFAULT session_user,
     installed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    caught_up boolean NOT NULL DEFAULT false,
     applied bigint NOT NULL DEFAULT 0,
     applied_at timestamptz,
     UNIQUE (migration_id, direction)
