@@ -13,7 +13,7 @@ from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry.known import Known
 from spine_migrate.carry.rows import Care, Done
 from spine_migrate.carry.scope import Keys
-from spine_migrate.db.captures import batch_in_flight
+from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
@@ -50,6 +50,7 @@ def attempt(connection: Connection, setting: Setting, keys: list[str], care: Car
             marked = {"migration_id": setting.migration_id, "keys": gone}
             connection.execute(query("quarantine", "discard_keys"), marked)
             discarded = len(gone)
+        unless_rewritten(connection, setting.tables.binding.source, setting.tables.binding.target)
     return Tried(done, refused, gone, discarded)
 
 

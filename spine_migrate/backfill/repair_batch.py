@@ -19,7 +19,7 @@ from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry import references
 from spine_migrate.carry.rows import REPAIRS, Care
 from spine_migrate.carry.scope import Keys
-from spine_migrate.db.captures import batch_in_flight
+from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute, rows
@@ -70,6 +70,7 @@ def mend(connection: Connection, setting: Setting, repairs: Repairs, wrong: Sequ
     with batch_in_flight(connection, setting.batches.lock), connection.transaction():
         still = list(batch.still(wrong))
         {"missing": batch.missing, "differing": batch.differing, "extra": batch.extra}[wrong[0].kind](still)
+        unless_rewritten(connection, setting.tables.binding.source, setting.tables.binding.target)
     return batch.mended
 
 

@@ -15,7 +15,7 @@ from spine_migrate.backfill.batch import Batches
 from spine_migrate.backfill.pace import Pace
 from spine_migrate.carry.rows import Care, Done, halved
 from spine_migrate.carry.scope import Keys
-from spine_migrate.db.captures import batch_in_flight
+from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
@@ -94,7 +94,9 @@ def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: 
 def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> Done:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with batch_in_flight(connection, batches.lock), connection.transaction():
-        return batches.move_keys(connection, Keys(binding, keys), care)
+        done = batches.move_keys(connection, Keys(binding, keys), care)
+        unless_rewritten(connection, binding.source, binding.target)
+    return done
 
 
 def _count(binding: Binding) -> sql.Composed:

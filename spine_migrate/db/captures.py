@@ -10,6 +10,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
+from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 
@@ -81,6 +82,16 @@ def lag(connection: Connection, capture_id: int) -> Lag:
             query("capture", "lag"), {"capture_id": capture_id, "attempts": MOST_ATTEMPTS}
         ).fetchone()
     return found or Lag()
+
+
+def unless_rewritten(connection: Connection, *tables: Name) -> None:
+    """Last in a transaction at REPEATABLE READ that has read the tables. An ALTER TABLE that rewrites one leaves nothing
+    in it that a snapshot from before could see (PostgreSQL manual, 13.6), so who has waited for it with a snapshot took
+    the table for an empty one. Raises SerializationFailure: it is done again.
+    """
+    values = {"schemas": [one.schema for one in tables], "tables": [one.table for one in tables]}
+    if connection.execute(query("capture", "rewritten"), values).fetchone() is not None:
+        raise psycopg.errors.SerializationFailure("A table was rewritten meanwhile.")
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from datetime import datetime
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from spine_migrate.db.captures import MOST_ATTEMPTS, alone
+from spine_migrate.db.captures import MOST_ATTEMPTS, alone, unless_rewritten
+from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.sync.changes import Changes
@@ -54,7 +55,7 @@ class Applier(ABC):
 
     def next(self, connection: Connection, *, limit: int) -> Applied:
         """Apply the oldest entries of the log, at most ``limit``. Raises psycopg.Error; nothing is applied then."""
-        with alone(connection, self.lock) as is_alone, _transaction(connection):
+        with alone(connection, self.lock) as is_alone, self._transaction(connection):
             self._hold(connection)
             taken = connection.execute(query("capture", "take"), {**self._names, "limit": limit}).fetchall()
             keys = [key for key, _ in taken if key is not None]
@@ -70,7 +71,7 @@ class Applier(ABC):
 
     def deferred(self, connection: Connection, *, limit: int, patient: bool) -> Applied:
         """Try rows again that were put off; ``patient``: none has waited for long enough yet, whatever its age."""
-        with alone(connection, self.lock) as is_alone, _transaction(connection):
+        with alone(connection, self.lock) as is_alone, self._transaction(connection):
             self._hold(connection)
             waiting = connection.execute(query("capture", "waiting"), {**self._names, "limit": limit}).fetchall()
             tired = {key for key, attempts, age in waiting if attempts >= MOST_ATTEMPTS and age >= LONGEST_SECONDS}
@@ -82,7 +83,7 @@ class Applier(ABC):
 
     def dependent(self, connection: Connection, *, limit: int) -> Applied:
         """Try rows again that are in quarantine for the sake of others."""
-        with alone(connection, self.lock) as is_alone, _transaction(connection):
+        with alone(connection, self.lock) as is_alone, self._transaction(connection):
             self._hold(connection)
             values = {"migration_id": self.migration_id, "limit": limit}
             keys = [key for (key,) in connection.execute(query("capture", "dependent"), values)]
@@ -98,7 +99,7 @@ class Applier(ABC):
 
     def again(self, connection: Connection, noted: Sequence[tuple[str, datetime]]) -> Applied:
         """Look at keys again that were found gone before the last barrier."""
-        with _transaction(connection):
+        with self._transaction(connection):
             self._hold(connection)
             keys, since = [key for key, _ in noted], [moment for _, moment in noted]
             work = self.work(connection)
@@ -114,7 +115,7 @@ class Applier(ABC):
         """After a TRUNCATE and a barrier: remove rows that have no legacy row, at most ``limit``; None when there is
         nothing of the kind to do.
         """
-        with _transaction(connection):
+        with self._transaction(connection):
             self._hold(connection)
             found = connection.execute(query("capture", "everything"), self._names).fetchone()
             if found is None:
@@ -123,6 +124,21 @@ class Applier(ABC):
             if over:
                 connection.execute(query("capture", "forget_everything"), {**self._names, "since": found[0]})
         return done
+
+    @property
+    @abstractmethod
+    def tables(self) -> tuple[Name, Name]:
+        """Both sides."""
+
+    @contextmanager
+    def _transaction(self, connection: Connection) -> Iterator[None]:
+        whole = connection.info.transaction_status is TransactionStatus.IDLE
+        if whole:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with connection.transaction():
+            yield
+            if whole:
+                unless_rewritten(connection, *self.tables)
 
     @property
     def _names(self) -> dict[str, int]:
@@ -144,6 +160,10 @@ class Forward(Applier):
 
     changes: Changes
 
+    @property
+    def tables(self) -> tuple[Name, Name]:
+        return self.changes.binding.source, self.changes.binding.target
+
     def work(self, connection: Connection, tired: set[str] | None = None) -> Work:
         return Work(connection, self.changes, self.migration_id, self.capture_id, tired or set())
 
@@ -155,10 +175,3 @@ class Forward(Applier):
             run(connection, self.changes.forget_quarantine(self.migration_id))
         return work.done, not extra
 
-
-@contextmanager
-def _transaction(connection: Connection) -> Iterator[None]:
-    if connection.info.transaction_status is TransactionStatus.IDLE:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    with connection.transaction():
-        yield

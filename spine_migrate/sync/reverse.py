@@ -17,6 +17,7 @@ import psycopg
 
 from spine_migrate.carry.rows import refusal
 from spine_migrate.carry.statements import Statement
+from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.sync.applier import Applier
@@ -27,6 +28,10 @@ from spine_migrate.sync.work import Applied, halving, run
 @dataclass(frozen=True)
 class Reverse(Applier):
     reversal: Reversal
+
+    @property
+    def tables(self) -> tuple[Name, Name]:
+        return self.reversal.binding.target, self.reversal.legacy
 
     def work(self, connection: Connection, tired: set[str] | None = None) -> Return:  # noqa: ARG002 - nothing tires
         return Return(connection, self.reversal, self.capture_id)

@@ -17,10 +17,12 @@ from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
 from spine_migrate.sync import applier, loop
+from spine_migrate.sync.appliers import applier_of
 from spine_migrate.sync.changes import Changes
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
-from tests.syncing import apply, in_another_session, lag_of, logged, move_live
+from tests.moving import until
+from tests.syncing import apply, capture_of, in_another_session, lag_of, logged, move_live
 
 
 @pytest.fixture
@@ -272,3 +274,30 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for below in plan.get("Plans", []):
         yield from _nodes(below)
+
+
+def test_a_table_that_is_rewritten_is_not_taken_for_an_empty_one(live: Legacy) -> None:
+    """ALTER TABLE leaves nothing in it that a snapshot from before could see (PostgreSQL manual, 13.6)."""
+    live.execute("UPDATE executions SET error = 'x'")
+    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session, live.connect() as connection:
+        (one,) = [known(session, migration) for migration in chosen(session)]
+        made = applier_of(session, one, capture_of(live), [])
+        with connection.transaction():
+            connection.execute("ALTER TABLE executions ADD COLUMN rewritten uuid DEFAULT gen_random_uuid()")
+            connection.execute("ALTER TABLE executions DROP COLUMN rewritten")
+            applying = in_another_session(live, lambda _: _apply_one_batch(made, session))
+            until(lambda: session.info.backend_pid in _waiting(live), "the applier to wait for the table")
+        applying.join(timeout=20)
+    assert live.value("SELECT count(*) FROM runs") == 10
+    assert not logged(live)
+    live.prove()
+
+
+def _apply_one_batch(made: applier.Applier, session: Connection) -> None:
+    with pytest.raises(psycopg.errors.SerializationFailure, match="rewritten"):
+        made.next(session, limit=100)
+    made.next(session, limit=100)
+
+
+def _waiting(live: Legacy) -> list[int]:
+    return [pid for (pid,) in live.rows("SELECT pid FROM pg_locks WHERE locktype = 'relation' AND NOT granted")]

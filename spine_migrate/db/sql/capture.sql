@@ -134,6 +134,18 @@ SELECT (SELECT count(*) FROM (SELECT FROM spine_migrate.change_log WHERE capture
   FROM spine_migrate.capture c
  WHERE c.capture_id = %(capture_id)s;
 
+-- name: rewritten
+-- Tables, and what is below them, whose files are not those that the snapshot knows: the function reads the catalog as
+-- it is now.
+WITH RECURSIVE tree(oid) AS (
+    SELECT c.oid FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS given (schema, name)
+      JOIN pg_namespace n ON n.nspname = given.schema
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = given.name
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE c.relfilenode <> pg_relation_filenode(c.oid) LIMIT 1;
+
 -- name: share
 -- Held for as long as a batch of a migration lasts, from before its snapshot.
 SELECT pg_advisory_lock_shared(hashtextextended(%(name)s, 7742));
