@@ -21,10 +21,13 @@ from spine_migrate.mapping.emit import unique
 
 @dataclass(frozen=True)
 class Guard:
-    """What the target watches over: its unique indexes, and the shape of its rows that their expressions speak of."""
+    """What the target watches over: its unique indexes, and the shape of its rows that their expressions speak of.
+    ``primary``: names of the primary key's index, those of partitions included.
+    """
 
     indexes: list[UniqueIndex]
     shape: tuple[Filled, ...]
+    primary: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

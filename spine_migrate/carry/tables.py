@@ -94,4 +94,5 @@ def guard_of(connection: Connection, tables: Tables) -> Guard:
     return Guard(
         [index for index in catalog.unique_indexes(connection, tables.target.oid) if index.valid],
         row_shape(connection, tables.target.oid),
+        catalog.primary_keys(connection, tables.target.oid),
     )

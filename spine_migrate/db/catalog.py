@@ -158,6 +158,11 @@ def unique_indexes(connection: psycopg.Connection[Any], oid: int) -> list[Unique
     ]
 
 
+def primary_keys(connection: psycopg.Connection[Any], oid: int) -> frozenset[str]:
+    """Names of the indexes of a table's primary key, those of its partitions included."""
+    return frozenset(name for (name,) in connection.execute(query("catalog", "primary_keys"), {"oid": oid}))
+
+
 def is_unique(connection: psycopg.Connection[Any], oid: int, column: str) -> bool:
     """Whether a valid unique index or primary key over exactly this column proves it."""
     row = connection.execute(query("catalog", "is_unique"), {"oid": oid, "column": column}).fetchone()

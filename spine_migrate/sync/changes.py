@@ -179,9 +179,11 @@ class Changes:
         )
         return query, parameters.values
 
-    def guards(self, index_name: str | None) -> bool:
-        """Whether a unique index is one that rows can collide in: any but that of the key."""
-        return any(index.name == index_name for index in self.guard.indexes)
+    def is_primary(self, index_name: str | None) -> bool:
+        """Whether an index is that of the key. Any other is one that rows can collide in, also one that is not valid or
+        was made since.
+        """
+        return index_name in self.guard.primary
 
     def park(self, keys: Sequence[str], index_names: set[str]) -> Statement | None:
         """Empty what rows have in some unique indexes, so that they can exchange it; None where that cannot be."""

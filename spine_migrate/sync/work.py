@@ -170,7 +170,7 @@ class Work:
             try:
                 return act(part)
             except psycopg.errors.UniqueViolation as error:
-                if not self.changes.guards(error.diag.constraint_name):
+                if self.changes.is_primary(error.diag.constraint_name):
                     raise Overtaken(str(self.changes.binding.target)) from error
                 raise
 

@@ -157,6 +157,19 @@ def test_a_place_that_stays_taken(live: Legacy, monkeypatch: pytest.MonkeyPatch)
     assert not live.quarantine()
 
 
+def test_a_unique_index_that_is_made_meanwhile(live: Legacy) -> None:
+    """A collision in it puts the row off, and keeps nothing else from being applied."""
+    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session:
+        (one,) = [known(session, migration) for migration in chosen(session)]
+        made = applier_of(session, one, capture_of(live), [])
+        live.execute("CREATE UNIQUE INDEX made_since ON runs (error) WHERE error = 'once'")
+        live.execute("UPDATE executions SET status = 'failed', error = 'once' WHERE execution_id IN (%s, %s)", uuid(1), uuid(2))
+        live.executions(11)
+        done = made.next(session, limit=100)
+    assert (done.inserted, done.updated, done.deferred) == (1, 1, 1)
+    assert live.value("SELECT count(*) FROM runs") == 11
+
+
 def test_a_row_that_cannot_be_carried_any_more_and_is_mended(live: Legacy) -> None:
     """Its last good state stays on the target."""
     live.execute("UPDATE executions SET status = 'odd' WHERE execution_id = %s", uuid(1))

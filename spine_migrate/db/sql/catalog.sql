@@ -98,6 +98,14 @@ SELECT c.relname AS name,
  WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND NOT i.indisprimary
  ORDER BY c.relname;
 
+-- name: primary_keys
+-- Indexes of a primary key, those of partitions included.
+SELECT c.relname
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indisprimary
+   AND i.indrelid IN (SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid));
+
 -- name: is_unique
 -- Whether one column alone is covered by a valid unique index without a predicate.
 SELECT EXISTS (
