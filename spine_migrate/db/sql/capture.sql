@@ -64,8 +64,9 @@ UPDATE spine_migrate.capture SET applied_at = clock_timestamp() WHERE capture_id
 -- The oldest entries that are committed, out of the log. Entries that commit later may be older; they come next.
 WITH taken AS (
     DELETE FROM spine_migrate.change_log
-     WHERE change_id IN (SELECT change_id FROM spine_migrate.change_log
-                          WHERE capture_id = %(capture_id)s ORDER BY change_id LIMIT %(limit)s)
+     WHERE capture_id = %(capture_id)s
+       AND change_id IN (SELECT change_id FROM spine_migrate.change_log
+                          WHERE capture_id = %(capture_id)s ORDER BY capture_id, change_id LIMIT %(limit)s)
     RETURNING row_key)
 SELECT row_key, count(*) FROM taken GROUP BY row_key;
 
@@ -124,7 +125,7 @@ DELETE FROM spine_migrate.pending WHERE capture_id = %(capture_id)s AND why = 'a
 SELECT (SELECT count(*) FROM (SELECT FROM spine_migrate.change_log WHERE capture_id = c.capture_id LIMIT 100000) AS x)
            AS entries,
        coalesce((SELECT extract(epoch FROM clock_timestamp() - l.at) FROM spine_migrate.change_log l
-                  WHERE l.capture_id = c.capture_id ORDER BY l.change_id LIMIT 1), 0)::float8 AS seconds,
+                  WHERE l.capture_id = c.capture_id ORDER BY l.capture_id, l.change_id LIMIT 1), 0)::float8 AS seconds,
        (SELECT count(*) FROM spine_migrate.pending p WHERE p.capture_id = c.capture_id AND p.why = 'deferred')
            AS deferred,
        (SELECT count(*) FROM spine_migrate.pending p

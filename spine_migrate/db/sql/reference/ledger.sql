@@ -144,10 +144,11 @@ CREATE TABLE spine_migrate.capture (
 -- Keys of rows that were written, in the writer's own transaction; row_key NULL: the table was truncated. What is applied
 -- is deleted
 CREATE TABLE spine_migrate.change_log (
-    change_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    change_id bigint GENERATED ALWAYS AS IDENTITY,
     capture_id bigint NOT NULL,
     row_key text,
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (capture_id, change_id)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0,
     autovacuum_analyze_threshold = 200000
