@@ -223,8 +223,10 @@ class _Loop:
                 return bool(had)
 
     def _cycle(self, connection: Connection, members: list[_Member]) -> bool:
-        """One turn for each capture; whether there was anything in a log."""
-        busy = False
+        """One turn for each capture; whether there was anything in a log. What is in a row's way may be among changes
+        that wait; where a log was emptied it is not, however much the application writes.
+        """
+        busy = behind = False
         for member in members:
             for _ in range(TURN):
                 done = member.applier.next(connection, limit=self._options.batch_rows)
@@ -232,6 +234,7 @@ class _Loop:
                 busy = busy or done.entries > 0
                 if done.entries < self._options.batch_rows or self._stop.is_set():
                     break
+            behind = behind or done.entries >= self._options.batch_rows
         soon, settling, dependent = (
             self._is_due("soon", SOON),
             self._is_due("settling", SETTLING),
@@ -240,7 +243,7 @@ class _Loop:
         for member in members:
             limit = self._options.batch_rows
             if soon:
-                member.followed.applied.add(member.applier.deferred(connection, limit=limit, patient=busy))
+                member.followed.applied.add(member.applier.deferred(connection, limit=limit, patient=behind))
             if settling:
                 self._settle(connection, member)
                 _complete_links(connection, member, judge=dependent)
