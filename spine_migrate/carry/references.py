@@ -73,12 +73,17 @@ def references(connection: Connection, oid: int) -> list[Reference]:
         return cursor.execute(query("undo", "references"), {"oid": oid}).fetchall()
 
 
-def needed(found: Sequence[Reference]) -> list[Reference]:
-    """The references that an index must be built for.
+def needed(found: Sequence[Reference], *, growing: bool = False) -> list[Reference]:
+    """The references that an index must be built for; of a target that is ``growing``, though it is small, as well
+    where it is ours to build.
 
     Raises Refused (``index-missing``) where one is missing that is not ours to build.
     """
-    missing = [one for one in found if not one.indexed and one.bytes > SMALL_BYTES]
+    missing = [
+        one
+        for one in found
+        if not one.indexed and (one.bytes > SMALL_BYTES or (growing and one.own and one.owned and not one.partitioned))
+    ]
     for one in missing:
         if not one.own or not one.owned or one.partitioned:
             statement = one.build().as_string(None)

@@ -40,7 +40,8 @@ def start(
     known = captures.captured(connection, migration_id, captures.FORWARD)
     if known is None:
         # Each row that goes makes the server look for rows that point to it.
-        references.build(connection, references.needed(references.references(connection, tables.target.oid)))
+        found = references.references(connection, tables.target.oid)
+        references.build(connection, references.needed(found, growing=step == "backfill"))
     made = capture.install(
         connection,
         migration_id=migration_id,
