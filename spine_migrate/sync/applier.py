@@ -174,4 +174,3 @@ class Forward(Applier):
         if not extra:
             run(connection, self.changes.forget_quarantine(self.migration_id))
         return work.done, not extra
-

@@ -72,11 +72,15 @@ class Changes:
         return going
 
     def unlink(self, going: Going, migration_id: int) -> Iterator[Statement]:
-        """Links of other rows to rows that go: NULL, and remembered until the row they name is there again."""
+        """Links of other rows to rows that go: NULL, and remembered until the row they name is there again. A row that
+        is not ours does not go.
+        """
         for name in self.statements.links:
             parameters = Parameters()
             query = sql.SQL(
-                "WITH going AS MATERIALIZED ({going}),"
+                "WITH led_to AS MATERIALIZED ({going}), going AS MATERIALIZED ("
+                "SELECT o.{key} AS target_key FROM {target} AS o"
+                " WHERE o.{key} = ANY(ARRAY(SELECT target_key FROM led_to)) AND {ours}),"
                 " noted AS (INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted)"
                 " SELECT {migration}, t.{key}::text, {name}, t.{link}::text FROM {target} AS t"
                 " WHERE t.{link} = ANY(ARRAY(SELECT target_key FROM going))"
@@ -89,6 +93,7 @@ class Changes:
                 name=sql.Literal(name),
                 link=sql.Identifier(name),
                 target=self.binding.target.identifier,
+                ours=is_ours(self.binding, "o"),
             )
             yield query, parameters.values
 
@@ -97,8 +102,8 @@ class Changes:
         parameters = Parameters()
         query = sql.SQL(
             "WITH going AS MATERIALIZED ({going}), unlinked AS ("
-            "DELETE FROM spine_migrate.link AS l USING going AS g"
-            " WHERE l.migration_id = {migration} AND l.target_key = g.target_key::text)"
+            "DELETE FROM spine_migrate.link AS l WHERE l.migration_id = {migration}"
+            " AND l.target_key = ANY(ARRAY(SELECT target_key::text FROM going)))"
             " DELETE FROM {target} AS t WHERE t.{key} = ANY(ARRAY(SELECT target_key FROM going)) AND {ours}"
         ).format(
             going=going(parameters),
@@ -113,8 +118,8 @@ class Changes:
         """What is known of the links of rows that are written anew."""
         parameters = Parameters()
         query = sql.SQL(
-            "DELETE FROM spine_migrate.link AS l USING ({keys}) AS g"
-            " WHERE l.migration_id = {migration} AND l.target_key = g.target_key::text"
+            "DELETE FROM spine_migrate.link AS l WHERE l.migration_id = {migration}"
+            " AND l.target_key = ANY(ARRAY(SELECT g.target_key::text FROM ({keys}) AS g))"
         ).format(keys=self.led_to(keys)(parameters), migration=parameters.add(migration_id, "bigint"))
         return query, parameters.values
 
@@ -237,10 +242,12 @@ class Changes:
         parameters = Parameters()
         query = sql.SQL(
             "DELETE FROM spine_migrate.quarantine AS q WHERE q.migration_id = {migration}"
-            " AND NOT EXISTS (SELECT FROM {source} AS s WHERE s.{key}::text = q.source_key)"
+            # The other way round each look would be a scan.
+            " AND NOT EXISTS (SELECT FROM {source} AS s WHERE s.{key} = q.source_key::{type})"
         ).format(
             migration=parameters.add(migration_id, "bigint"),
             source=self.binding.source.identifier,
             key=sql.Identifier(self.binding.mapping.key),
+            type=sql.SQL(self.binding.live[self.binding.mapping.key].sql_type),
         )
         return query, parameters.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from spine_migrate.errors import Refused
 from spine_migrate.sync import applier, loop
 from spine_migrate.sync.appliers import applier_of
 from spine_migrate.sync.changes import Changes
+from spine_migrate.sync.loop import follow
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
 from tests.moving import until
@@ -163,7 +165,9 @@ def test_a_unique_index_that_is_made_meanwhile(live: Legacy) -> None:
         (one,) = [known(session, migration) for migration in chosen(session)]
         made = applier_of(session, one, capture_of(live), [])
         live.execute("CREATE UNIQUE INDEX made_since ON runs (error) WHERE error = 'once'")
-        live.execute("UPDATE executions SET status = 'failed', error = 'once' WHERE execution_id IN (%s, %s)", uuid(1), uuid(2))
+        live.execute(
+            "UPDATE executions SET status = 'failed', error = 'once' WHERE execution_id IN (%s, %s)", uuid(1), uuid(2)
+        )
         live.executions(11)
         done = made.next(session, limit=100)
     assert (done.inserted, done.updated, done.deferred) == (1, 1, 1)
@@ -209,6 +213,27 @@ def test_links(live: Legacy) -> None:
     apply(live)
     assert str(live.value("SELECT parent_run_id FROM runs WHERE run_id = %s", uuid(60))) == uuid(2)
     assert not live.rows("SELECT FROM spine_migrate.link")
+
+
+def test_links_to_a_row_that_is_not_ours_stay(live: Legacy) -> None:
+    """Though its key was that of a legacy row, which is deleted."""
+    live.execute("INSERT INTO runs (run_id, kind, name) VALUES (%s, 'task', 'x')", uuid(900))
+    live.execute(
+        "INSERT INTO runs (run_id, kind, name, parent_run_id) VALUES (%s, 'task', 'y', %s)", uuid(901), uuid(900)
+    )
+    live.executions(900)
+    apply(live)
+    assert [row[1] for row in live.quarantine()] == ["key_taken"]
+    live.execute("DELETE FROM executions WHERE execution_id = %s", uuid(900))
+    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session:
+        (one,) = [known(session, migration) for migration in chosen(session)]
+        applier_of(session, one, capture_of(live), []).next(session, limit=100)
+    assert str(live.value("SELECT parent_run_id FROM runs WHERE run_id = %s", uuid(901))) == uuid(900)
+
+
+def test_links_of_a_target_that_was_empty_are_indexed(live: Legacy) -> None:
+    """Else each row that goes would make the server read all of it."""
+    assert live.value("SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'spine!_undo!_%%' ESCAPE '!'") == 2
 
 
 def test_events_follow(legacy: Legacy) -> None:
@@ -263,6 +288,27 @@ def test_lag(live: Legacy) -> None:
     with pytest.raises(psycopg.errors.UniqueViolation):
         live.executions(1)
     assert lag_of(live).entries == 10
+
+
+def test_a_row_that_waits_in_vain_tires_while_the_application_writes(
+    live: Legacy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cycle finds something in the log, and empties it."""
+    monkeypatch.setattr(applier, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(applier, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SOON", 0.0)
+    live.execute("INSERT INTO runs (run_id, kind, name, idempotency_key) VALUES (%s, 'task', 'x', 'k')", uuid(900))
+    live.executions(41, idempotency_key="k")
+    stop, numbers = threading.Event(), iter(range(100, 200))
+
+    def write(_: object) -> None:
+        live.executions(next(numbers))
+        if live.quarantine():
+            stop.set()
+
+    monkeypatch.setattr(loop._Loop, "_is_due", lambda self, what, _: what in ("members", "soon", "report"))
+    follow(live.url, options=loop.Options(), stop=stop, report=write)
+    assert [row[1] for row in live.quarantine()] == ["unique_conflict"]
 
 
 def test_rows_of_the_target_are_looked_up(live: Legacy) -> None:
