@@ -100,10 +100,18 @@ class Work:
         if not here:
             return
         statements = self.changes.statements
-        scope = self.changes.scope(here)
-        _, _, refused, linked = judged(self.connection, statements.judge_scope(scope, orphans=False))
-        self._rejects.judged = list(refused or [])
-        taken = run(self.connection, statements.taken(scope, self._rejects.judged)).fetchall()
+        try:
+            with self.connection.transaction():
+                refused, linked, taken = self._look(here)
+        except psycopg.Error as error:
+            if not blames_row(error):
+                raise
+            # A row of which not even what it would become can be computed; the others have nothing to do with it.
+            _, errors = halving(self.connection, here, lambda part: len(self._look(list(part))[2]))
+            self._rejects.found.update((key, refusal(error)) for key, error in errors.items())
+            here = [key for key in here if key not in errors]
+            refused, linked, taken = self._look(here)
+        self._rejects.judged = refused
         ours = {handle for handle, is_ours, _, _ in taken if is_ours}
         for handle, is_ours, _, row in taken:
             if not is_ours:
@@ -115,7 +123,7 @@ class Work:
                 )
         out = set(self._rejects.handles)
         leaving = self._leaving([key for key in here if key in ours and key not in out])
-        links = set(linked or [])
+        links = set(linked)
         self.done.updated += self._each([key for key in here if key in leaving], lambda part: self._update(part, links))
         inserted = self._each(
             [key for key in here if key not in ours and key not in out], lambda part: self._insert(part, links)
@@ -127,6 +135,13 @@ class Work:
             lambda part: self._update(part, links),
         )
         self._exchange(ours, links)
+
+    def _look(self, keys: list[str]) -> tuple[list[str], list[str], list[Any]]:
+        """Those that the rules refuse, those with a link, and what the target has of their keys."""
+        statements, scope = self.changes.statements, self.changes.scope(keys)
+        _, _, refused, linked = judged(self.connection, statements.judge_scope(scope, orphans=False))
+        taken = run(self.connection, statements.taken(scope, refused or [])).fetchall()
+        return refused or [], linked or [], taken
 
     def _exchange(self, ours: set[str], links: set[str]) -> None:
         """Rows that want each other's place in a unique index: none can be first, so all give theirs up first."""

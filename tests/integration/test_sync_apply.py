@@ -187,6 +187,19 @@ def test_a_row_that_cannot_be_carried_any_more_and_is_mended(live: Legacy) -> No
     live.prove()
 
 
+def test_a_row_that_cannot_even_be_compared(legacy: Legacy) -> None:
+    """The server refuses to compute what it would become. It keeps no other row from being applied."""
+    legacy.execute("ALTER TABLE executions ALTER result TYPE json")
+    legacy.many_executions(10)
+    move_live(legacy)
+    legacy.execute("UPDATE executions SET result = '[\"\\ud800\"]' WHERE execution_id = %s", uuid(1))
+    legacy.execute("UPDATE executions SET result = '[2]' WHERE execution_id = %s", uuid(2))
+    (done,) = apply(legacy)
+    assert [row[:2] for row in legacy.quarantine()] == [(uuid(1), "server_refused")]
+    assert (done.applied.updated, done.applied.quarantined) == (1, 1)
+    assert done.lag.nothing
+
+
 def test_a_row_in_quarantine_that_is_deleted(live: Legacy) -> None:
     live.executions(40, status="odd")
     apply(live)
@@ -306,7 +319,9 @@ def test_a_row_that_waits_in_vain_tires_while_the_application_writes(
         if live.quarantine():
             stop.set()
 
-    monkeypatch.setattr(loop._Loop, "_is_due", lambda self, what, _: what in ("members", "soon", "report"))
+    monkeypatch.setattr(
+        "spine_migrate.sync.loop._Loop._is_due", lambda _self, what, _: what in ("members", "soon", "report")
+    )
     follow(live.url, options=loop.Options(), stop=stop, report=write)
     assert [row[1] for row in live.quarantine()] == ["unique_conflict"]
 
