@@ -23,8 +23,8 @@ MOST_COUNTED = 100_000
 
 @dataclass(frozen=True)
 class Captured:
-    """One capture. ``applied`` counts entries of the log; ``why`` says why the style is ``row``; ``caught_up``: what was
-    moved before it began, and has changed since, is left to the applier as well.
+    """One capture. ``applied`` counts entries of the log; ``why`` says why the style is ``row``; ``caught_up``: what
+    was moved before it began, and has changed since, is left to the applier as well.
     """
 
     capture_id: int
@@ -85,9 +85,9 @@ def lag(connection: Connection, capture_id: int) -> Lag:
 
 
 def unless_rewritten(connection: Connection, *tables: Name) -> None:
-    """Last in a transaction at REPEATABLE READ that has read the tables. An ALTER TABLE that rewrites one leaves nothing
-    in it that a snapshot from before could see (PostgreSQL manual, 13.6), so who has waited for it with a snapshot took
-    the table for an empty one. Raises SerializationFailure: it is done again.
+    """Last in a transaction at REPEATABLE READ that has read the tables. An ALTER TABLE that rewrites one leaves
+    nothing in it that a snapshot from before could see (PostgreSQL manual, 13.6), so who has waited for it with a
+    snapshot took the table for an empty one. Raises SerializationFailure: it is done again.
     """
     values = {"schemas": [one.schema for one in tables], "tables": [one.table for one in tables]}
     if connection.execute(query("capture", "rewritten"), values).fetchone() is not None:

@@ -234,7 +234,8 @@ class _Loop:
                 busy = busy or done.entries > 0
                 if done.entries < self._options.batch_rows or self._stop.is_set():
                     break
-            behind = behind or done.entries >= self._options.batch_rows
+            else:
+                behind = True
         soon, settling, dependent = (
             self._is_due("soon", SOON),
             self._is_due("settling", SETTLING),
