@@ -69,6 +69,7 @@ class View:
             if column.identity and column.sequence is not None:
                 function = self._function(f"next_{number}")
                 yield _next_value(function, column)
+                yield sql.SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function)
                 value = sql.SQL("{}()").format(function)
             if value is not None:
                 yield sql.SQL("ALTER VIEW {} ALTER COLUMN {} SET DEFAULT {}").format(
