@@ -16,6 +16,7 @@ from spine_migrate.cutover.limits import limits
 from spine_migrate.cutover.switch import legacy_name, remade
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.db.connect import Connection
+from spine_migrate.db.cutovers import unsettled
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
 
@@ -74,7 +75,7 @@ def examine(
         for made in facts_of(connection, members, {}).values():
             found += limits(connection, made)
     gates = [
-        _backfill(members),
+        _backfill(connection, members),
         _mappings(members),
         *_capture(connection, turning, max_lag),
         parity,
@@ -89,12 +90,16 @@ def examine(
     return Examined(gates, found, again)
 
 
-def _backfill(members: Sequence[Known]) -> Gate:
+def _backfill(connection: Connection, members: Sequence[Known]) -> Gate:
     unfinished = [f"{one.mapping.name} is in step {one.migration.step}" for one in members if not _done(one)]
+    back = unsettled(connection, [one.migration.migration_id for one in members])
+    unfinished += [f"the rollback of {one.mapping.name}" for one in members if one.migration.migration_id in back]
     return Gate(
         "backfill",
         not unfinished,
-        "; ".join(unfinished) + "." if unfinished else f"{_names_of(members)}: everything has been moved.",
+        f"Not finished: {'; '.join(unfinished)}."
+        if unfinished
+        else f"{_names_of(members)}: everything has been moved.",
         "Run the command that began it until it is done.",
     )
 
