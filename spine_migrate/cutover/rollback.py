@@ -86,6 +86,8 @@ def rollback(
         for one in members:
             number = one.migration.migration_id
             _restore(connection, one, names[number], cutovers[number].triggers)
+            if number in aside:
+                view.carry_grants(connection, made[number], names[number])
         for one in members:
             execute_all(connection, again.get(one.migration.migration_id, []))
         for one in reversed(members):
