@@ -83,7 +83,7 @@ def examine(
         _prepared(connection, members),
         _keys(members),
         _names(connection, members),
-        _privileges(connection, members),
+        _privileges(connection, members, with_view=with_view),
         _foreign_keys(connection, members),
         _dependents(found, with_view=with_view, accepted=accepted),
     ]
@@ -199,15 +199,19 @@ def _names(connection: Connection, members: Sequence[Known]) -> Gate:
     )
 
 
-def _privileges(connection: Connection, members: Sequence[Known]) -> Gate:
+def _privileges(connection: Connection, members: Sequence[Known], *, with_view: bool) -> Gate:
     sources = [one.tables.source.oid for one in members]
-    values = {"oids": [*sources, *(one.tables.target.oid for one in members)], "sources": sources}
+    values = {
+        "oids": [*sources, *(one.tables.target.oid for one in members)],
+        "sources": sources,
+        "followed": sources if with_view else [],
+    }
     lacking = [what for (what,) in connection.execute(query("cutover", "lacking"), values)]
     return Gate(
         "privileges",
         not lacking,
         f"The role lacks {', '.join(lacking)}." if lacking else "The role owns the tables and may create beside them.",
-        "Run the cutover as the tables' owner, or as a member of it with CREATE on those schemas.",
+        "Run the cutover as the owner of these, or as a member of it with CREATE on those schemas.",
     )
 
 
