@@ -89,4 +89,5 @@ class Return:
             self.done.deferred += len(late)
         settled = [key for key in keys if key not in self._refused]
         self.connection.execute(query("capture", "settle"), {"capture_id": self.capture_id, "keys": settled})
-        self.done.released += run(self.connection, self.reversal.release(settled)).rowcount
+        ((released,),) = run(self.connection, self.reversal.release(settled)).fetchall()
+        self.done.released += released
