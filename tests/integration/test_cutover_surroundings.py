@@ -328,3 +328,60 @@ def test_a_constraint_that_waits_for_the_commit_refuses_its_own_rows_alone(pair:
     with pytest.raises(Refused, match="1 changed rows"):
         pair.back()
     assert legacy.value("SELECT error FROM executions_legacy WHERE execution_id = %s", uuid(3)) == "other"
+
+
+def test_an_accepted_row_is_kept_when_the_application_writes_over_it(pair: Pair) -> None:
+    """It stayed behind as it was last written; an update of the state that the view shows takes its place."""
+    legacy = pair.legacy
+    legacy.execute("UPDATE executions SET status = 'odd', error = 'last' WHERE execution_id = %s", uuid(1))
+    pair.apply()
+    pair.accept()
+    pair.switch()
+    legacy.execute("UPDATE executions SET error = 'since' WHERE execution_id = %s", uuid(1))
+    pair.apply()
+    assert legacy.value("SELECT error FROM executions_legacy WHERE execution_id = %s", uuid(1)) == "since"
+    kept = legacy.value("SELECT before FROM spine_migrate.set_aside WHERE target_key = %s", uuid(1))
+    assert (kept["status"], kept["error"]) == ("odd", "last")
+
+
+def test_what_was_granted_and_revoked_on_the_view_holds_for_the_table(database: Database, pair: Pair) -> None:
+    legacy = pair.legacy
+    names = [database.add_role(name).name for name in ("gone", "come")]
+    gone, come = map(sql.Identifier, names)
+    legacy.execute(sql.SQL("GRANT SELECT, INSERT, UPDATE (error) ON executions TO {}").format(gone))
+    pair.switch()
+    legacy.execute(sql.SQL("REVOKE INSERT ON executions FROM {}").format(gone))
+    legacy.execute(sql.SQL("REVOKE UPDATE (error) ON executions FROM {}").format(gone))
+    legacy.execute(sql.SQL("GRANT SELECT (status) ON executions TO {} WITH GRANT OPTION").format(come))
+    pair.back()
+    assert legacy.value("SELECT relkind FROM pg_class WHERE oid = 'executions'::regclass") == "r"
+    asked = "has_table_privilege({0}, 'executions', 'SELECT'), has_table_privilege({0}, 'executions', 'INSERT'),"
+    asked += " has_any_column_privilege({0}, 'executions', 'UPDATE'),"
+    asked += " has_column_privilege({0}, 'executions', 'status', 'SELECT WITH GRANT OPTION')"
+    held = [legacy.rows(sql.SQL("SELECT " + asked).format(sql.Literal(name))) for name in names]
+    assert held == [[(True, False, False, False)], [(False, False, False, True)]]
+
+
+def test_a_view_of_another_owner_closes_the_gate(database: Database, legacy: Legacy) -> None:
+    """It has to be made again, which its owner alone may do."""
+    role = database.add_role("analyst")
+    name = sql.Identifier(role.name)
+    legacy.execute(sql.SQL("GRANT SELECT ON executions TO {}").format(name))
+    legacy.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(name))
+    with psycopg.connect(database.url_as(role)) as connection:
+        connection.execute("CREATE VIEW report AS SELECT status FROM executions")
+    Pair(legacy).begin()
+    for with_view in (True, False):
+        with connect(legacy.url, settings=PINNED) as connection:
+            members = group(connection, [load("capture-spine/executions")])
+            examined = examine(
+                connection,
+                members,
+                turn_of(connection, members, FORWARD),
+                parity=Gate("parity", ok=True, evidence=""),
+                with_view=with_view,
+                max_lag=0,
+                accepted=(),
+            )
+        (gate,) = [one for one in examined.gates if one.name == "privileges"]
+        assert (gate.ok, "ownership of public.report" in gate.evidence) == (not with_view, with_view)
