@@ -58,7 +58,6 @@ def rollback(
     ``not-drained``, ``dependents``): nothing was switched then.
     """
     ask(observer, members, "rollback")
-    turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     names = {number: unquoted(connection, one.source_table) for number, one in cutovers.items()}
     aside = {number: Name(names[number].schema, f"spine_view_{number}") for number, one in cutovers.items() if one.view}
     made = facts_of(connection, members, aside)
@@ -69,6 +68,8 @@ def rollback(
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
+        # Before each attempt: what was written during the last one would else be applied with the application waiting.
+        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
         budget.apply()
         turning.hold(connection)
         budget.over()

@@ -112,11 +112,12 @@ def switch(
     made = facts_of(connection, members, {})
     pointing = [one for one in inbound(connection, members) if one.movable]
     ask(observer, members, "cutover")
-    turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     began = 0.0
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
+        # Before each attempt: what was written during the last one would else be applied with the application waiting.
+        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
         budget.apply()
         turning.hold(connection)
         budget.over()

@@ -11,9 +11,10 @@ from psycopg import sql
 from spine_migrate.cutover.gates import Gate, examine
 from spine_migrate.cutover.group import group
 from spine_migrate.db.captures import FORWARD
-from spine_migrate.db.connect import PINNED, connect
+from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.errors import Interrupted, Refused
 from spine_migrate.mapping.load import load
+from spine_migrate.sync import turn
 from spine_migrate.sync.turn import Turn, turn_of
 from tests.cutting import BOTH, Pair
 from tests.database import Database
@@ -385,3 +386,25 @@ def test_a_view_of_another_owner_closes_the_gate(database: Database, legacy: Leg
             )
         (gate,) = [one for one in examined.gates if one.name == "privileges"]
         assert (gate.ok, "ownership of public.report" in gate.evidence) == (not with_view, with_view)
+
+
+def test_what_is_written_between_two_attempts_is_applied_before_the_next(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the application waiting, where only so much may be left."""
+    legacy = pair.legacy
+    monkeypatch.setattr(turn, "FEW", 5)
+    monkeypatch.setattr(turn, "MOST", 10)
+    hold = Turn.hold
+    attempts: list[int] = []
+
+    def held_up(self: Turn, connection: Connection) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            legacy.many_executions(20, first=100)
+            raise psycopg.errors.LockNotAvailable("somebody reads")
+        hold(self, connection)
+
+    monkeypatch.setattr(Turn, "hold", held_up)
+    pair.switch()
+    assert (len(attempts), legacy.value("SELECT count(*) FROM executions")) == (2, 30)
