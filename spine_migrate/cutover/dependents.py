@@ -111,7 +111,7 @@ def _routines(connection: Connection, relation: Relation) -> Iterator[Dependent]
         if found["by_type"]:
             yield Dependent(
                 found["name"],
-                "function",
+                "row type function",
                 "It takes or gives rows of the table's type, which goes along with the table; the view's rows are of "
                 "another type.",
                 "Drop it before the cutover and create it after it, when the name stands for the view's type.",

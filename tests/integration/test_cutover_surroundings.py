@@ -8,8 +8,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from spine_migrate.cutover.dependents import followers
 from spine_migrate.cutover.gates import Gate, examine
 from spine_migrate.cutover.group import group
+from spine_migrate.cutover.switch import remade
+from spine_migrate.db import catalog
 from spine_migrate.db.captures import FORWARD
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.errors import Interrupted, Refused
@@ -408,3 +411,12 @@ def test_what_is_written_between_two_attempts_is_applied_before_the_next(
     monkeypatch.setattr(Turn, "hold", held_up)
     pair.switch()
     assert (len(attempts), legacy.value("SELECT count(*) FROM executions")) == (2, 30)
+
+
+def test_a_function_of_the_row_type_is_not_made_again(legacy: Legacy) -> None:
+    """It would be another function beside the first, which goes on with the table's type; it blocks instead."""
+    legacy.execute("CREATE FUNCTION label(executions) RETURNS text LANGUAGE sql AS 'SELECT $1.status::text'")
+    with connect(legacy.url, settings=PINNED) as connection:
+        relation = catalog.find(connection, "executions", "public")
+        (found,) = [one for one in followers(connection, relation) if "label" in one.object]
+    assert (found.blocks, remade([found])) == (True, [])
