@@ -113,6 +113,8 @@ def _create_fence() -> None:
     kinds = {"old_snapshot": "boolean LANGUAGE plpgsql STABLE", "refuse_old_snapshot": "trigger LANGUAGE plpgsql"}
     for function, kind in kinds.items():
         op.execute(f"CREATE FUNCTION spine_migrate.{function}() RETURNS {kind} AS $$BEGIN {_REFUSAL}; END$$")
+    # Who reads a view must be able to call what its condition names, also where default privileges say otherwise.
+    op.execute("GRANT EXECUTE ON FUNCTION spine_migrate.old_snapshot() TO PUBLIC")
 
 
 def downgrade() -> None:

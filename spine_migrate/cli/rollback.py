@@ -115,7 +115,7 @@ def _back(
     from spine_migrate.cutover.rollback import rollback as switch_back
     from spine_migrate.cutover.rollback import without_legacy_form
     from spine_migrate.db.captures import REVERSE
-    from spine_migrate.db.cutovers import cutovers
+    from spine_migrate.db.cutovers import cutovers, unsettled
     from spine_migrate.errors import Refused
     from spine_migrate.report.cutover import RolledBack
     from spine_migrate.sync.settle import settle
@@ -130,12 +130,8 @@ def _back(
         turning.verify(connection)
         staying = without_legacy_form(connection, over)
         switched = switch_back(connection, over, known, turning, patience=patience, stop=stop, observer=observer)
-    unsettled = {
-        number
-        for number, one in cutovers(connection, list(names)).items()
-        if one.rolled_back_at is not None and one.settled_at is None
-    }
-    if not over and not unsettled:
+    unfinished = unsettled(connection, list(names))
+    if not over and not unfinished:
         raise Refused(
             "not-cut-over",
             "Nothing has been cut over; --before-cutover takes a migration back that has not come so far.",
@@ -143,7 +139,7 @@ def _back(
     aside = {
         names[one.migration.migration_id]: settle(connection, one.tables, one.migration.migration_id)
         for one in group(connection, mappings)
-        if one.migration.migration_id in unsettled
+        if one.migration.migration_id in unfinished
     }
     return RolledBack(switched, {names[number]: count for number, count in staying.items()}, aside)
 

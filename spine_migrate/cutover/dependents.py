@@ -32,9 +32,8 @@ def find(connection: Connection, relation: Relation) -> list[Dependent]:
     the session's search_path is to be pinned (``db.connect.PINNED``), for names to have their schema.
     """
     found = [
-        *_views(connection, relation),
+        *followers(connection, relation),
         *_rules(connection, relation),
-        *_routines(connection, relation),
         *_texts(connection, relation),
         *_statements(connection, relation),
         *_row_types(connection, relation),
@@ -46,6 +45,11 @@ def find(connection: Connection, relation: Relation) -> list[Dependent]:
         *_sequences(connection, relation),
     ]
     return sorted(found, key=lambda one: not one.blocks)
+
+
+def followers(connection: Connection, relation: Relation) -> list[Dependent]:
+    """Views and functions that follow a table, or the view in its place, under whatever name it has."""
+    return [*_views(connection, relation), *_routines(connection, relation)]
 
 
 def _ask(connection: Connection, name: str, relation: Relation) -> list[dict[str, Any]]:
@@ -107,7 +111,7 @@ def _routines(connection: Connection, relation: Relation) -> Iterator[Dependent]
         if found["by_type"]:
             yield Dependent(
                 found["name"],
-                "function",
+                "row type function",
                 "It takes or gives rows of the table's type, which goes along with the table; the view's rows are of "
                 "another type.",
                 "Drop it before the cutover and create it after it, when the name stands for the view's type.",

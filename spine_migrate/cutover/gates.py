@@ -16,6 +16,7 @@ from spine_migrate.cutover.limits import limits
 from spine_migrate.cutover.switch import legacy_name, remade
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.db.connect import Connection
+from spine_migrate.db.cutovers import unsettled
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
 
@@ -74,7 +75,7 @@ def examine(
         for made in facts_of(connection, members, {}).values():
             found += limits(connection, made)
     gates = [
-        _backfill(members),
+        _backfill(connection, members),
         _mappings(members),
         *_capture(connection, turning, max_lag),
         parity,
@@ -82,19 +83,23 @@ def examine(
         _prepared(connection, members),
         _keys(members),
         _names(connection, members),
-        _privileges(connection, members),
+        _privileges(connection, members, with_view=with_view),
         _foreign_keys(connection, members),
         _dependents(found, with_view=with_view, accepted=accepted),
     ]
     return Examined(gates, found, again)
 
 
-def _backfill(members: Sequence[Known]) -> Gate:
+def _backfill(connection: Connection, members: Sequence[Known]) -> Gate:
     unfinished = [f"{one.mapping.name} is in step {one.migration.step}" for one in members if not _done(one)]
+    back = unsettled(connection, [one.migration.migration_id for one in members])
+    unfinished += [f"the rollback of {one.mapping.name}" for one in members if one.migration.migration_id in back]
     return Gate(
         "backfill",
         not unfinished,
-        "; ".join(unfinished) + "." if unfinished else f"{_names_of(members)}: everything has been moved.",
+        f"Not finished: {'; '.join(unfinished)}."
+        if unfinished
+        else f"{_names_of(members)}: everything has been moved.",
         "Run the command that began it until it is done.",
     )
 
@@ -194,15 +199,19 @@ def _names(connection: Connection, members: Sequence[Known]) -> Gate:
     )
 
 
-def _privileges(connection: Connection, members: Sequence[Known]) -> Gate:
+def _privileges(connection: Connection, members: Sequence[Known], *, with_view: bool) -> Gate:
     sources = [one.tables.source.oid for one in members]
-    values = {"oids": [*sources, *(one.tables.target.oid for one in members)], "sources": sources}
+    values = {
+        "oids": [*sources, *(one.tables.target.oid for one in members)],
+        "sources": sources,
+        "followed": sources if with_view else [],
+    }
     lacking = [what for (what,) in connection.execute(query("cutover", "lacking"), values)]
     return Gate(
         "privileges",
         not lacking,
         f"The role lacks {', '.join(lacking)}." if lacking else "The role owns the tables and may create beside them.",
-        "Run the cutover as the tables' owner, or as a member of it with CREATE on those schemas.",
+        "Run the cutover as the owner of these, or as a member of it with CREATE on those schemas.",
     )
 
 

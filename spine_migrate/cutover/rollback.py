@@ -14,16 +14,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
 
 from spine_migrate.carry.known import Known
-from spine_migrate.cutover import view
+from spine_migrate.cutover import dependents, view
 from spine_migrate.cutover.fence import fence
 from spine_migrate.cutover.foreign_keys import point_back, tables, validate
 from spine_migrate.cutover.group import facts_of
-from spine_migrate.cutover.switch import DRAIN_SECONDS, Switched, ask, execute_all, move_to, rename, tell
+from spine_migrate.cutover.switch import DRAIN_SECONDS, Switched, ask, execute_all, move_to, remade, rename, tell
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.cutover.view import Facts
 from spine_migrate.db import ledger
@@ -33,6 +34,7 @@ from spine_migrate.db.cutovers import Cutover, unquoted
 from spine_migrate.db.patience import Budget, Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused
 from spine_migrate.notices import NOBODY, Observer
 
 _FIRES: Mapping[str, sql.SQL] = {
@@ -53,19 +55,21 @@ def rollback(
     observer: Observer = NOBODY,
 ) -> Switched:
     """``members`` are bound to the renamed tables. Raises Interrupted where the locks cannot be had, Refused (``lag``,
-    ``not-drained``): nothing was switched then.
+    ``not-drained``, ``dependents``): nothing was switched then.
     """
     ask(observer, members, "rollback")
-    turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     names = {number: unquoted(connection, one.source_table) for number, one in cutovers.items()}
     aside = {number: Name(names[number].schema, f"spine_view_{number}") for number, one in cutovers.items() if one.view}
     made = facts_of(connection, members, aside)
+    again = {one.migration.migration_id: _again(connection, one, names) for one in members} if aside else {}
     records = [record for one in cutovers.values() for record in one.foreign_keys]
     pointing = list(dict.fromkeys(tables(connection, records)))
     began = 0.0
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
+        # Before each attempt: what was written during the last one would else be applied with the application waiting.
+        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
         budget.apply()
         turning.hold(connection)
         budget.over()
@@ -74,7 +78,8 @@ def rollback(
         for number, name in aside.items():
             budget.apply()
             rename(connection, "VIEW", names[number], name.table)
-        for name in pointing:
+        # Beside those of the target: who reads a legacy table would else be waited for with all of it done.
+        for name in (*pointing, *(one.tables.source.name for one in members)):
             budget.lock(name, "access exclusive")
 
     def work(connection: Connection) -> None:
@@ -82,8 +87,10 @@ def rollback(
         for one in members:
             number = one.migration.migration_id
             _restore(connection, one, names[number], cutovers[number].triggers)
+            if number in aside:
+                view.carry_grants(connection, made[number], names[number])
         for one in members:
-            execute_all(connection, cutovers[one.migration.migration_id].remade if aside else [])
+            execute_all(connection, again.get(one.migration.migration_id, []))
         for one in reversed(members):
             _drop(connection, one, made, aside)
         point_back(connection, records)
@@ -137,7 +144,22 @@ def _restore(connection: Connection, one: Known, name: Name, triggers: Mapping[s
     ledger.audit(connection, "rollback", migration_id=number)
 
 
+def _again(connection: Connection, one: Known, names: Mapping[int, Name]) -> list[str]:
+    """What points the application's views and functions to the table again: as they are now, not at the cutover."""
+    name = names[one.migration.migration_id]
+    ((oid,),) = connection.execute("SELECT %s::regclass::oid", (str(name),)).fetchall()
+    return remade(dependents.followers(connection, replace(one.tables.source, name=name, oid=oid)))
+
+
 def _drop(connection: Connection, one: Known, made: Mapping[int, Facts], aside: Mapping[int, Name]) -> None:
     number = one.migration.migration_id
-    if number in aside:
+    if number not in aside:
+        return
+    try:
         view.drop(connection, made[number])
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise Refused(
+            "dependents",
+            f"Something that was made since the cutover depends on the view in the legacy table's place "
+            f"({error.diag.message_detail}); nothing was switched. Drop it, then give the command again.",
+        ) from error

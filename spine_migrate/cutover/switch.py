@@ -38,6 +38,7 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Budget, Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.errors import Refused
 from spine_migrate.notices import NOBODY, Before, Observer, Subject, Transition
 
 SUFFIX = "_legacy"
@@ -106,16 +107,17 @@ def switch(
     observer: Observer = NOBODY,
 ) -> Switched:
     """Every gate is green. ``again``: what ``remade`` gave, by migration. Raises Interrupted where the locks cannot be
-    had, Refused (``lag``, ``not-drained``, or an observer's veto); nothing was switched then.
+    had, Refused (``lag``, ``not-drained``, ``quarantine``, or an observer's veto); nothing was switched then.
     """
     made = facts_of(connection, members, {})
     pointing = [one for one in inbound(connection, members) if one.movable]
     ask(observer, members, "cutover")
-    turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
     began = 0.0
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
+        # Before each attempt: what was written during the last one would else be applied with the application waiting.
+        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
         budget.apply()
         turning.hold(connection)
         budget.over()
@@ -127,6 +129,7 @@ def switch(
 
     def work(connection: Connection) -> None:
         turning.finish(connection)
+        _refuse_unexplained(connection, members)
         for one in members:
             records = [its.record for its in pointing if its.one is one]
             kept = Kept(with_view, again.get(one.migration.migration_id, []), records)
@@ -155,6 +158,18 @@ def switch(
     turning.forget(connection, stop=stop)
     unproven = validate(connection, [one.record for one in pointing])
     return Switched([one.migration.migration_id for one in members], seconds, unproven)
+
+
+def _refuse_unexplained(connection: Connection, members: Sequence[Known]) -> None:
+    """Rows that came into quarantine after the gates were looked at: the view would not show what was written last."""
+    for one in members:
+        values = {"migration_id": one.migration.migration_id}
+        if counts := connection.execute(query("cutover", "open_quarantine"), values).fetchall():
+            raise Refused(
+                "quarantine",
+                f"{sum(count for _, count in counts):,} rows of {one.mapping.name} came into quarantine meanwhile; "
+                f"nothing was switched. Mend or accept them (quarantine show), then give the command again.",
+            )
 
 
 def _rename(connection: Connection, one: Known, kept: Kept) -> None:

@@ -21,7 +21,7 @@ from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.links import LinkColumns
 from spine_migrate.mapping.emit.trigger_bodies import Child, TriggerBodies
-from spine_migrate.mapping.emit.view import View
+from spine_migrate.mapping.emit.view import View, grant, revoke
 
 _CASCADE, _SET_NULL = "c", "n"
 
@@ -82,7 +82,7 @@ def create(connection: Connection, made: Facts) -> None:
     _own(connection, made)
     # What ALTER DEFAULT PRIVILEGES has given to a new view was not given to the old table.
     ((oid,),) = connection.execute("SELECT %s::regclass::oid", (str(view.name),)).fetchall()
-    for role in {grant.role for grant in grants(connection, oid)}:
+    for role in {one.role for one in grants(connection, oid)}:
         execute(
             connection,
             sql.SQL("REVOKE ALL ON {} FROM {}").format(
@@ -91,6 +91,16 @@ def create(connection: Connection, made: Facts) -> None:
         )
     for statement in view.grants():
         execute(connection, statement)
+
+
+def carry_grants(connection: Connection, made: Facts, name: Name) -> None:
+    """What was granted and revoked on the view since it was made, on the table ``name`` as well."""
+    ((oid,),) = connection.execute("SELECT %s::regclass::oid", (str(made.view.name),)).fetchall()
+    before, now = set(made.legacy.grants), set(grants(connection, oid))
+    for one in before - now:
+        execute(connection, revoke(name, one))
+    for one in now - before:
+        execute(connection, grant(name, one))
 
 
 def drop(connection: Connection, made: Facts) -> None:

@@ -50,6 +50,12 @@ def cutovers(connection: Connection, migrations: Sequence[int]) -> dict[int, Cut
     return {one.migration_id: one for one in found}
 
 
+def unsettled(connection: Connection, migrations: Sequence[int]) -> set[int]:
+    """Those that were rolled back, and whose target rows are not set aside yet: an applier would write over them."""
+    found = cutovers(connection, migrations).values()
+    return {one.migration_id for one in found if one.rolled_back_at is not None and one.settled_at is None}
+
+
 def unquoted(connection: Connection, quoted: str) -> Name:
     """The schema and table of a name as ``str(Name)`` writes it."""
     ((parts,),) = connection.execute(query("cutover", "parts"), {"name": quoted}).fetchall()

@@ -100,6 +100,7 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "capture": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "change_log": ("SELECT", "INSERT", "DELETE"),
         "pending": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "cutover": _READ,
         "audit": ("INSERT",),
     },
 }

@@ -21,6 +21,7 @@ from spine_migrate.carry.tables import lock_name
 from spine_migrate.db import captures
 from spine_migrate.db.captures import Captured, Lag, barrier
 from spine_migrate.db.connect import PINNED, Connection, connect
+from spine_migrate.db.cutovers import unsettled
 from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.ledger import Migration
 from spine_migrate.db.queries import query
@@ -175,23 +176,29 @@ class _Loop:
         return True
 
     def _members(self, connection: Connection, before: list[_Member]) -> list[_Member]:
-        """The captures there are, those first whose rows others refer to."""
+        """The captures there are, those first whose rows others refer to; without those whose rollback goes on."""
         names = [mapping.name for mapping in self._mappings]
         migrations = [one for one in chosen(connection) if not names or one.mapping in names]
         found = {
             one.migration_id: one for one in captures.captures(connection, [one.migration_id for one in migrations])
         }
         there = {member.captured.capture_id: member for member in before}
+        unfinished = unsettled(connection, list(found))
+        if unfinished and self._options.once:
+            raise Refused(
+                "rollback-unfinished",
+                "A rollback has not set aside yet what only the target holds; give spine-migrate rollback again first.",
+            )
         members = []
         for migration in migrations:
             captured = found.get(migration.migration_id)
-            if captured is None:
+            if captured is None or migration.migration_id in unfinished:
                 continue
             member = there.get(captured.capture_id)
             if member is None:
                 member = self._member(connection, migrations, migration, captured)
             members.append(member)
-        if not members:
+        if not members and not unfinished:
             raise Refused(
                 "nothing-captured", "No changes are captured; spine-migrate sync start or --live begins with it."
             )

@@ -106,11 +106,17 @@ class Reversal:
         return query, parameters.values
 
     def release(self, keys: Sequence[str]) -> Statement:
-        """Take legacy rows out of quarantine that are now what a target row says, or are gone."""
+        """Take legacy rows out of quarantine that are now what a target row says, or are gone; their number. What they
+        were before is nowhere else, so it is set aside.
+        """
         parameters = Parameters()
         query = sql.SQL(
-            "DELETE FROM spine_migrate.quarantine AS q USING unnest({keys}::{type}[]) AS g (target_key)"
+            "WITH released AS (DELETE FROM spine_migrate.quarantine AS q"
+            " USING unnest({keys}::{type}[]) AS g (target_key)"
             " WHERE q.migration_id = {migration} AND q.source_key = ({back})::text AND q.reason <> {taken}"
+            " RETURNING q.migration_id, g.target_key::text AS target_key, q.source_row::json AS before),"
+            " kept AS (INSERT INTO spine_migrate.set_aside (migration_id, target_key, before) TABLE released)"
+            " SELECT count(*) FROM released"
         ).format(
             keys=parameters.add(list(keys), "text[]"),
             type=self._target_type,

@@ -72,7 +72,7 @@ def test_everything_that_hangs_on_the_table(database: Database, legacy: Legacy) 
         ('"keep it" ON public.executions', "rule"): True,
         ('"copy_note" ON public.notes', "rule"): True,
         ("public.parsed()", "function"): True,
-        ("public.typed(public.executions)", "function"): True,
+        ("public.typed(public.executions)", "row type function"): True,
         ("public.textual()", "function"): True,
         ("public.harmless()", "function"): False,
         ("public.notes.was", "column"): True,

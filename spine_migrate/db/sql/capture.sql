@@ -214,3 +214,7 @@ SELECT row_key FROM spine_migrate.change_log WHERE capture_id = %(capture_id)s
  UNION
 SELECT CASE WHEN why <> 'all' THEN row_key END FROM spine_migrate.pending WHERE capture_id = %(capture_id)s
  LIMIT %(limit)s;
+
+-- name: immediate
+-- Deferrable constraints are checked by each statement from here to the end of the transaction.
+SET CONSTRAINTS ALL IMMEDIATE;

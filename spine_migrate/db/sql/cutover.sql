@@ -77,10 +77,23 @@ WITH marked AS (
 SELECT migration_id, reason, count(*) FROM marked GROUP BY migration_id, reason ORDER BY migration_id, reason;
 
 -- name: lacking
--- What the role needs and has not: ownership of the tables, and to create beside them.
+-- What the role needs and has not: ownership of the tables and of what is made again, and to create beside them.
 SELECT format('ownership of %%s', c.oid::regclass)
   FROM pg_class c
  WHERE c.oid = ANY(%(oids)s::oid[]) AND NOT pg_has_role(c.relowner, 'USAGE')
+UNION ALL
+SELECT DISTINCT format('ownership of %%s', v.oid::regclass)
+  FROM pg_depend d
+  JOIN pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN'
+  JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+   AND d.refobjid = ANY(%(followed)s::oid[]) AND NOT pg_has_role(v.relowner, 'USAGE')
+UNION ALL
+SELECT DISTINCT format('ownership of %%s', p.oid::regprocedure)
+  FROM pg_depend d
+  JOIN pg_proc p ON p.oid = d.objid
+ WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass
+   AND d.refobjid = ANY(%(followed)s::oid[]) AND NOT pg_has_role(p.proowner, 'USAGE')
 UNION ALL
 SELECT DISTINCT format('CREATE on the schema %%I', n.nspname)
   FROM pg_class c

@@ -1,5 +1,5 @@
 -- name: views
--- Views that read a table. pg_depend has one row per column, and whether the view needs the primary key (GROUP BY).
+-- Views that read a table or a view, itself not among them. pg_depend has one row per column, and whether the view needs the primary key (GROUP BY).
 SELECT format('%%I.%%I', n.nspname, v.relname) AS name, v.relkind::text AS kind, pg_get_viewdef(v.oid) AS definition,
        coalesce(array_to_string(v.reloptions, ', '), '') AS options,
        bool_or(d.refclassid = 'pg_constraint'::regclass) AS needs_key
@@ -7,7 +7,7 @@ SELECT format('%%I.%%I', n.nspname, v.relname) AS name, v.relkind::text AS kind,
   JOIN pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN'
   JOIN pg_class v ON v.oid = r.ev_class
   JOIN pg_namespace n ON n.oid = v.relnamespace
- WHERE d.classid = 'pg_rewrite'::regclass
+ WHERE d.classid = 'pg_rewrite'::regclass AND v.oid <> %(oid)s::oid
    AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s::oid
         OR d.refclassid = 'pg_constraint'::regclass
            AND d.refobjid IN (SELECT k.oid FROM pg_constraint k WHERE k.conrelid = %(oid)s::oid))

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import PINNED, SETTINGS
-from spine_migrate.db.definition import ColumnDefinition
+from spine_migrate.db.definition import ColumnDefinition, Grant
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.trigger_bodies import SCHEMA, TriggerBodies
 from spine_migrate.mapping.transforms.base import Sql
@@ -69,6 +69,7 @@ class View:
             if column.identity and column.sequence is not None:
                 function = self._function(f"next_{number}")
                 yield _next_value(function, column)
+                yield sql.SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function)
                 value = sql.SQL("{}()").format(function)
             if value is not None:
                 yield sql.SQL("ALTER VIEW {} ALTER COLUMN {} SET DEFAULT {}").format(
@@ -111,17 +112,8 @@ class View:
 
     def grants(self) -> Iterator[sql.Composed]:
         """What roles may do with the legacy table. By its owner, whoever had granted it."""
-        for grant in self.form.definition.grants:
-            column: Sql = sql.SQL("")
-            if grant.column_name is not None:
-                column = sql.SQL(" ({})").format(sql.Identifier(grant.column_name))
-            yield sql.SQL("GRANT {}{} ON {} TO {}{}").format(
-                sql.SQL(grant.privilege),
-                column,
-                self.name.identifier,
-                sql.SQL("PUBLIC") if grant.role is None else sql.Identifier(grant.role),
-                sql.SQL(" WITH GRANT OPTION" if grant.grantable else ""),
-            )
+        for one in self.form.definition.grants:
+            yield grant(self.name, one)
 
     def drop(self, *, view: bool) -> Iterator[sql.Composed]:
         """All that was made for the view, of which nothing need be there, and itself if there is a ``view``."""
@@ -133,6 +125,27 @@ class View:
 
     def _function(self, part: str) -> sql.Identifier:
         return sql.Identifier(SCHEMA, f"view_{self.form.migration_id}_{part}")
+
+
+def grant(name: Name, one: Grant) -> sql.Composed:
+    return sql.SQL("GRANT {} TO {}{}").format(
+        _on(name, one), _role(one), sql.SQL(" WITH GRANT OPTION" if one.grantable else "")
+    )
+
+
+def revoke(name: Name, one: Grant) -> sql.Composed:
+    return sql.SQL("REVOKE {} FROM {} CASCADE").format(_on(name, one), _role(one))
+
+
+def _on(name: Name, one: Grant) -> sql.Composed:
+    column: Sql = sql.SQL("")
+    if one.column_name is not None:
+        column = sql.SQL(" ({})").format(sql.Identifier(one.column_name))
+    return sql.SQL("{}{} ON {}").format(sql.SQL(one.privilege), column, name.identifier)
+
+
+def _role(one: Grant) -> Sql:
+    return sql.SQL("PUBLIC") if one.role is None else sql.Identifier(one.role)
 
 
 def _next_value(function: sql.Identifier, column: ColumnDefinition) -> sql.Composed:

@@ -225,6 +225,9 @@ CREATE FUNCTION spine_migrate.old_snapshot() RETURNS boolean LANGUAGE plpgsql ST
         HINT = 'Run the transaction again.';
 END$$;
 
+-- Who reads a view must be able to call what its condition names, also where default privileges say otherwise.
+GRANT EXECUTE ON FUNCTION spine_migrate.old_snapshot() TO PUBLIC;
+
 CREATE FUNCTION spine_migrate.refuse_old_snapshot() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
     RAISE EXCEPTION USING ERRCODE = '40001', MESSAGE = 'could not serialize access due to a cutover',
         DETAIL = 'The snapshot of the transaction is older than the switch of its tables.',
