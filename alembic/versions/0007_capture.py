@@ -120,6 +120,19 @@ def _create_control() -> None:
     )
 
 
+# Triggers would be left that write to a log which is gone, so that the application's writes failed.
+_REFUSE_WHILE_CAPTURED = """\
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM spine_migrate.capture) THEN
+        RAISE EXCEPTION USING ERRCODE = '55000',
+            MESSAGE = 'changes of a table are captured; run spine-migrate sync stop, or rollback, first';
+    END IF;
+END
+$$"""
+
+
 def downgrade() -> None:
+    op.execute(_REFUSE_WHILE_CAPTURED)
     for table in ("control", "pending", "change_log", "capture"):
         op.drop_table(table, schema=SCHEMA)

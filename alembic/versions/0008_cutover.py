@@ -117,7 +117,18 @@ def _create_fence() -> None:
     op.execute("GRANT EXECUTE ON FUNCTION spine_migrate.old_snapshot() TO PUBLIC")
 
 
+_REFUSE_WHILE_CUT_OVER = """\
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM spine_migrate.migration WHERE step IN ('cutover', 'retired')) THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'tables are cut over; run spine-migrate rollback first';
+    END IF;
+END
+$$"""
+
+
 def downgrade() -> None:
+    op.execute(_REFUSE_WHILE_CUT_OVER)
     for function in ("refuse_old_snapshot", "old_snapshot"):
         op.execute(f"DROP FUNCTION spine_migrate.{function}()")
     op.drop_constraint(op.f("quarantine_accepted_check"), "quarantine", schema=SCHEMA, type_="check")

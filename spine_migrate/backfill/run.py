@@ -284,6 +284,8 @@ class _Run:
         linked = links.Links(0, 0, 0)
         if not setting.batches.statements.offline:
             pace.stage("links")
+            # Each statement sees what is committed by then: beside writers a snapshot would only fail.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             linked = links.complete(connection, binding, migration, everything_moved=complete)
         if complete and setting.step != "done":
             with connection.transaction():

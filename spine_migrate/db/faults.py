@@ -31,6 +31,11 @@ _CAUSES = {
 # data exceptions, integrity violations, values too large for an index entry or a field, and raise_exception: a trigger
 # of the target that says no without a code of its own
 ROW_CLASSES = ("22", "23", "54", "P0001")
+# States of the server or of an object that somebody can change.
+_STATES = {
+    "25006": ("read-only", "The server takes no writes ({}); connect to the primary."),
+    "55000": ("not-in-this-state", "The server refuses ({})."),
+}
 # The server's own function behind an error (PQresultErrorField, PG_DIAG_SOURCE_FUNCTION); its words may be translated.
 _ROW_SECURITY = "check_enable_rls"
 
@@ -67,8 +72,9 @@ def explained(error: psycopg.Error) -> SpineMigrateError:
     match error.sqlstate:
         case "42501":
             return _not_allowed(error, words)
-        case "25006":
-            return Refused("read-only", f"The server takes no writes ({words}); connect to the primary.")
+        case "25006" | "55000":
+            precondition, sentence = _STATES[error.sqlstate]
+            return Refused(precondition, sentence.format(words))
         case "42P01" | "42883" | "42704" if error.diag.context and "function" in error.diag.context:
             return Refused(
                 "function-search-path",

@@ -46,6 +46,8 @@ APPLIER_SETTINGS = {
 # Seconds between two looks: at an empty log, at rows that were put off, at keys that were gone, at quarantine, at the
 # triggers.
 IDLE, SOON, SETTLING, DEPENDENT, CHECK = 0.2, 0.5, 2.0, 10.0, 30.0
+# Rows in quarantine for the sake of others that are tried at a time: each may take transactions of its own.
+DEPENDENTS = 200
 # Seconds before a lost server is looked for again, and for which another session's lock is waited for.
 RECONNECT, LAST_STATEMENT = 0.5, 10.0
 CONTENDED = (
@@ -256,7 +258,7 @@ class _Loop:
                 self._settle(connection, member)
                 _complete_links(connection, member, judge=dependent)
             if dependent:
-                member.followed.applied.add(member.applier.dependent(connection, limit=limit))
+                member.followed.applied.add(member.applier.dependent(connection, limit=min(limit, DEPENDENTS)))
         if self._is_due("check", CHECK):
             _verify(connection, members)
         return busy
@@ -307,4 +309,5 @@ def _complete_links(connection: Connection, member: _Member, *, judge: bool) -> 
     migration_id = member.captured.migration_id
     ((step,),) = connection.execute(query("capture", "step"), {"migration_id": migration_id}).fetchall()
     everything = judge and step != "backfill"
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     links.complete(connection, member.known.tables.binding, migration_id, everything_moved=everything)

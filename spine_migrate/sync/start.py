@@ -55,7 +55,7 @@ def start(
     # A start that was killed before it had compared is ended by the next.
     if not made.caught_up:
         if _has_moved(connection, migration_id):
-            catch_up(connection, tables, made)
+            catch_up(connection, tables, made, unfinished=step == "backfill")
         else:
             _caught_up(connection, made)
     return made
@@ -94,8 +94,10 @@ def _has_moved(connection: Connection, migration_id: int) -> bool:
     return any(point.batches for point in ledger.checkpoints(connection, migration_id))
 
 
-def catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
-    """Rows that were moved before their changes were captured, and are not as they should be."""
+def catch_up(connection: Connection, tables: Tables, made: Captured, *, unfinished: bool = False) -> None:
+    """Rows that were moved before their changes were captured, and are not as they should be. In an ``unfinished``
+    backfill those that are missing are its own to bring.
+    """
     found = repairs(tables.binding, tables.target.columns).found()
     with connection.transaction():
         execute(
@@ -103,10 +105,11 @@ def catch_up(connection: Connection, tables: Tables, made: Captured) -> None:
             sql.SQL(
                 "INSERT INTO spine_migrate.pending (capture_id, why, row_key)"
                 " SELECT $2::bigint, 'deferred', x.source_key FROM ({}) AS x WHERE x.source_key IS NOT NULL"
-                " ON CONFLICT (capture_id, why, row_key) DO NOTHING"
+                " AND NOT (x.kind = 'missing' AND $3) ON CONFLICT (capture_id, why, row_key) DO NOTHING"
             ).format(found),
             made.migration_id,
             made.capture_id,
+            unfinished,
         )
         everything = {"capture_id": made.capture_id, "why": "all", "keys": [EVERYTHING]}
         connection.execute(query("capture", "note_gone"), everything)

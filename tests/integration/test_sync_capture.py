@@ -8,7 +8,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from spine_migrate.db import captures, catalog
+from spine_migrate.db import captures, catalog, schema
 from spine_migrate.db.connect import PINNED, connect
 from spine_migrate.db.patience import Patience
 from spine_migrate.errors import Interrupted, Refused
@@ -273,5 +273,15 @@ def test_a_start_that_was_killed_before_it_compared_is_ended_by_the_next(
     legacy.prove()
 
 
-def _killed(*_: object) -> None:
+def _killed(*_: object, **_named: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_downgrade_is_refused_while_changes_are_captured(legacy: Legacy) -> None:
+    """The log would be gone, and with it every write of the application."""
+    legacy.many_executions(2)
+    move_live(legacy)
+    with pytest.raises(Refused, match="run spine-migrate sync stop"):
+        schema.downgrade(legacy.url, revision="spine_0006", force=True)
+    legacy.executions(9)
+    assert uuid(9) in keys(legacy)
