@@ -184,5 +184,5 @@ MUTANTS = [
     Mutant("links excused although their row is there", rewritten("suspects", " IS NOT false", " IS NULL")),
     Mutant("links never excused", rewritten("suspects", " IS NOT false", " IS NOT NULL IS NOT NULL")),
     Mutant("links recorded for another row", rewritten("suspects", ".wanted = x.", ".wanted <> x.")),
-    Mutant("no values for what differs", rewritten("values", "WHERE o.key IS NOT NULL", "WHERE o.key IS NULL")),
+    Mutant("no values for what differs", rewritten("values", "o.key IS NOT NULL AND", "o.key IS NULL AND")),
 ]

@@ -151,6 +151,8 @@ def test_once_as_json_and_as_a_line(legacy: Legacy) -> None:
     legacy.execute(
         "INSERT INTO spine_migrate.control (migration_id, held_by, held_detail, held_since)"
         " SELECT migration_id, 'replica_lag', '40 MB behind', now() FROM spine_migrate.migration"
+        " ON CONFLICT (migration_id) DO UPDATE SET held_by = EXCLUDED.held_by, held_detail = EXCLUDED.held_detail,"
+        " held_since = EXCLUDED.held_since"
     )
     one = _watched(legacy)
     assert (one["step"], one["percent"], one["rows_moved"], one["at_work"]) == ("done", 100.0, 10, False)

@@ -129,6 +129,9 @@ def test_a_run_that_retries_another_is_a_task_of_its_own(app: Celery) -> None:
 def test_a_run_of_the_future_is_not_published(app: Celery) -> None:
     executor = CeleryExecutor(app)
     dispatcher = SyncDispatcher(executor)
+    with app.connection_for_read() as connection, closing(connection.SimpleQueue("default")) as simple:
+        # Queues in memory belong to the process, so other tests may have left messages.
+        simple.clear()
     run_id = dispatcher.submit_task("work", due_at=datetime.now(UTC) + timedelta(days=1))
     stored = dispatcher.get_run(run_id)
     assert stored is not None
