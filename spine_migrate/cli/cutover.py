@@ -109,7 +109,7 @@ def cutover(
             wait=wait,
         ) as (connection, members, _),
     ):
-        _require(connection_ready=bool(members), members=members)
+        _require(members)
         turning = turn_of(connection, members, FORWARD)
         names = [files.get(one.mapping.name, one.mapping.name) for one in members]
         examined = examine(
@@ -146,10 +146,10 @@ def cutover(
         click.echo(report.switched_text(switched, [one.mapping.name for one in members]))
 
 
-def _require(*, connection_ready: bool, members: Sequence[Known]) -> None:
+def _require(members: Sequence[Known]) -> None:
     from spine_migrate.errors import Refused
 
-    if not connection_ready:
+    if not members:
         raise Refused("nothing-moved", "The ledger has no migration that could be cut over.")
     over = [one.mapping.name for one in members if one.migration.step in ("cutover", "retired")]
     if over:

@@ -24,7 +24,7 @@ from spine_migrate.cutover import dependents, view
 from spine_migrate.cutover.fence import fence
 from spine_migrate.cutover.foreign_keys import point_back, tables, validate
 from spine_migrate.cutover.group import facts_of
-from spine_migrate.cutover.switch import DRAIN_SECONDS, Switched, ask, execute_all, move_to, remade, rename, tell
+from spine_migrate.cutover.switch import Switched, ask, catch_up, execute_all, move_to, remade, rename, tell
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.cutover.view import Facts
 from spine_migrate.db import ledger
@@ -68,11 +68,7 @@ def rollback(
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
-        # Before each attempt: what was written during the last one would else be applied with the application waiting.
-        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
-        budget.apply()
-        turning.hold(connection)
-        budget.over()
+        catch_up(connection, turning, budget, stop)
         began = time.monotonic()
         # LOCK TABLE would lock what the views read as well, in the same mode.
         for number, name in aside.items():

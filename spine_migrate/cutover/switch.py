@@ -45,7 +45,7 @@ SUFFIX = "_legacy"
 # What is made again in the transaction of a switch, so that it follows the name and not the table.
 _REMADE = ("view", "function")
 # How long the log may take to be caught up with before the lock, in seconds.
-DRAIN_SECONDS = 60.0
+_DRAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,14 @@ def remade(found: Sequence[Dependent]) -> list[str]:
     return [one.statement for one in found if one.kind in _REMADE and one.blocks and one.statement is not None]
 
 
+def catch_up(connection: Connection, turning: Turning, budget: Budget, stop: threading.Event) -> None:
+    """Before each attempt: what was written during the last one would else be applied with the application waiting."""
+    turning.drain(connection, seconds=_DRAIN_SECONDS, stop=stop)
+    budget.apply()
+    turning.hold(connection)
+    budget.over()
+
+
 def switch(
     connection: Connection,
     members: Sequence[Known],
@@ -116,11 +124,7 @@ def switch(
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
-        # Before each attempt: what was written during the last one would else be applied with the application waiting.
-        turning.drain(connection, seconds=DRAIN_SECONDS, stop=stop)
-        budget.apply()
-        turning.hold(connection)
-        budget.over()
+        catch_up(connection, turning, budget, stop)
         began = time.monotonic()
         for name in dict.fromkeys(one.tables.target.name for one in members):
             budget.lock(name, "share row exclusive")
