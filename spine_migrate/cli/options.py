@@ -92,6 +92,28 @@ def retry_option(command: Command) -> Command:
     )(command)
 
 
+def lock_options(command: Command) -> Command:
+    """``lock_timeout: int``, in milliseconds, and ``lock_within: float``, in seconds; see ``db.patience.Patience``."""
+    return _all(
+        click.option(
+            "--lock-timeout",
+            type=click.IntRange(1),
+            default=200,
+            show_default=True,
+            metavar="MS",
+            help="The longest that one attempt to lock the tables waits, and whoever queues behind it.",
+        ),
+        click.option(
+            "--lock-within",
+            type=click.FloatRange(0, min_open=True),
+            default=60.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Give up after attempts of so long, with exit code 4.",
+        ),
+    )(command)
+
+
 def mapping_option(command: Command) -> Command:
     """``mapping: str | None``: a shipped mapping's name or a path that ends in .toml; see ``mapping.load.load``."""
     return click.option(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
+from spine_migrate.cli.options import json_option, lock_options, retry_option, target_option, yes_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,22 +22,7 @@ def switch_options(command: Command) -> Command:
             help="This migration, with those that refer to it or that it refers to; more than once for several. All "
             "of the ledger where it is left out.",
         ),
-        click.option(
-            "--lock-timeout",
-            type=click.IntRange(1),
-            default=200,
-            show_default=True,
-            metavar="MS",
-            help="The longest that one attempt to lock the tables waits, and whoever queues behind it.",
-        ),
-        click.option(
-            "--lock-within",
-            type=click.FloatRange(0, min_open=True),
-            default=60.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="Give up after attempts of so long, with exit code 4.",
-        ),
+        lock_options,
         click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing."),
         retry_option,
         yes_option,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spine_migrate.cli.observing import Observing, observed, observing_options
-from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
+from spine_migrate.cli.options import json_option, lock_options, retry_option, target_option, yes_option
 
 if TYPE_CHECKING:
     from spine_migrate.carry.known import Known
@@ -24,22 +24,6 @@ _MAPPINGS = click.option(
     multiple=True,
     metavar="NAME_OR_FILE",
     help="This migration alone, by its mapping's name or .toml file; more than once for several.",
-)
-_LOCK_TIMEOUT = click.option(
-    "--lock-timeout",
-    type=click.IntRange(1),
-    default=200,
-    show_default=True,
-    metavar="MS",
-    help="The longest that one attempt to lock a table waits, and whoever queues behind it.",
-)
-_LOCK_WITHIN = click.option(
-    "--lock-within",
-    type=click.FloatRange(0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up after attempts of so long, with exit code 4.",
 )
 
 
@@ -65,8 +49,7 @@ found by a comparison, and left to sync run.
 Exit codes: 0; 3 where a precondition is missing; 4 where the lock could not be had."""
 )
 @_MAPPINGS
-@_LOCK_TIMEOUT
-@_LOCK_WITHIN
+@lock_options
 @click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
 @retry_option
 @json_option
@@ -178,8 +161,7 @@ start begins anew, with a comparison that finds what has changed meanwhile.
 Exit codes: 0; 3 where a run is at work; 4 where the lock could not be had."""
 )
 @_MAPPINGS
-@_LOCK_TIMEOUT
-@_LOCK_WITHIN
+@lock_options
 @click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
 @retry_option
 @yes_option
