@@ -126,9 +126,44 @@ BEGIN
 END
 $$"""
 
+# What a cutover that was rolled back has left on the target for the next one, of which there will be none.
+_DROP_KEY_INDEXES = """\
+DO $$
+DECLARE
+    one regclass;
+BEGIN
+    FOR one IN SELECT DISTINCT i.indexrelid::regclass
+                 FROM spine_migrate.migration m
+                 JOIN pg_index i ON i.indrelid = to_regclass(m.target_table)
+                 JOIN pg_class c ON c.oid = i.indexrelid
+                WHERE starts_with(c.relname::text, 'spine_key_' || m.migration_id || '_')
+    LOOP
+        EXECUTE 'DROP INDEX ' || one;
+    END LOOP;
+END
+$$"""
+
+
+# What a rollback has left on a legacy table means something for an hour, to transactions from before it.
+_DROP_FENCES = """\
+DO $$
+DECLARE
+    one regclass;
+BEGIN
+    FOR one IN SELECT t.tgrelid::regclass
+                 FROM pg_trigger t
+                WHERE t.tgname = 'spine_fence' AND t.tgfoid = 'spine_migrate.refuse_old_snapshot'::regproc
+    LOOP
+        EXECUTE 'DROP TRIGGER spine_fence ON ' || one;
+    END LOOP;
+END
+$$"""
+
 
 def downgrade() -> None:
     op.execute(_REFUSE_WHILE_CUT_OVER)
+    op.execute(_DROP_FENCES)
+    op.execute(_DROP_KEY_INDEXES)
     for function in ("refuse_old_snapshot", "old_snapshot"):
         op.execute(f"DROP FUNCTION spine_migrate.{function}()")
     op.drop_constraint(op.f("quarantine_accepted_check"), "quarantine", schema=SCHEMA, type_="check")

@@ -42,14 +42,15 @@ class Captured:
 @dataclass(frozen=True)
 class Lag:
     """What is not applied: ``entries`` of the log (counted up to 100,000), the age of the oldest in ``seconds``; rows
-    that are ``deferred``, of which those ``stuck`` have been tried in vain for long; keys that were ``gone`` and are
-    looked at once more.
+    that are ``deferred``, of which those ``stuck`` have been tried in vain for long, and those ``untried`` not at all;
+    keys that were ``gone`` and are looked at once more.
     """
 
     entries: int = 0
     seconds: float = 0.0
     deferred: int = 0
     stuck: int = 0
+    untried: int = 0
     gone: int = 0
 
     @property
@@ -82,6 +83,12 @@ def lag(connection: Connection, capture_id: int) -> Lag:
             query("capture", "lag"), {"capture_id": capture_id, "attempts": MOST_ATTEMPTS}
         ).fetchone()
     return found or Lag()
+
+
+def waiting(connection: Connection) -> dict[int, int]:
+    """By migration, how many changes are not applied; empty where the ledger is older than change capture."""
+    ((installed,),) = connection.execute(query("capture", "installed")).fetchall()
+    return dict(connection.execute(query("status", "waiting")).fetchall()) if installed else {}
 
 
 def unless_rewritten(connection: Connection, *tables: Name) -> None:

@@ -53,6 +53,8 @@ class UniqueIndex:
     columns: tuple[str, ...]
     """The plain columns it covers; empty strings stand for expressions."""
     valid: bool
+    reads: tuple[str, ...] = ()
+    """All columns that decide where a row stands in it, those that its expressions and predicate speak of included."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def unique_indexes(connection: psycopg.Connection[Any], oid: int) -> list[Unique
             nulls_distinct=row["nulls_distinct"],
             columns=tuple(row["columns"]),
             valid=row["valid"],
+            reads=tuple(row["reads"]),
         )
         for row in rows
     ]
@@ -163,10 +166,26 @@ def primary_keys(connection: psycopg.Connection[Any], oid: int) -> frozenset[str
     return frozenset(name for (name,) in connection.execute(query("catalog", "primary_keys"), {"oid": oid}))
 
 
-def is_unique(connection: psycopg.Connection[Any], oid: int, column: str) -> bool:
-    """Whether a valid unique index or primary key over exactly this column proves it."""
-    row = connection.execute(query("catalog", "is_unique"), {"oid": oid, "column": column}).fetchone()
+def is_unique(connection: psycopg.Connection[Any], oid: int, column: str, *, children: bool = True) -> bool:
+    """Whether a valid unique index or primary key over exactly this column proves it; ``children``: of the tables that
+    inherit from it as well.
+    """
+    values = {"oid": oid, "column": column, "children": children}
+    row = connection.execute(query("catalog", "is_unique"), values).fetchone()
     return bool(row and row[0])
+
+
+def require_unique(connection: psycopg.Connection[Any], target: Relation, column: str) -> None:
+    """Raises Refused where two sessions that write the same row to a target could write it twice, as to one that is
+    partitioned by time.
+    """
+    if not is_unique(connection, target.oid, column, children=False):
+        raise Refused(
+            "target-key-not-unique",
+            f"No valid unique index covers {target.name}.{column} alone, so nothing keeps a row from being doubled; "
+            f"add a primary key or a unique index on {column}, which a table that is partitioned by something else "
+            f"cannot have.",
+        )
 
 
 def duplicates(connection: psycopg.Connection[Any], name: Name, column: str, *, limit: int) -> list[str]:

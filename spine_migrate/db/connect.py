@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from spine_migrate.db.arrays import TextsDumper
 from spine_migrate.db.refusal import sqlstate
 from spine_migrate.errors import ConfigurationError, ServerFault, SpineMigrateError
 
@@ -101,6 +102,7 @@ def connect(url: str | None, *, autocommit: bool = True, settings: dict[str, str
         (list(names), list(names.values())),
     )
     connection.autocommit = autocommit
+    connection.adapters.register_dumper(list, TextsDumper)
     return connection
 
 
@@ -125,6 +127,14 @@ _STATES = {
     "connection is bad: invalid ": "22023",
     "definition of service": "22023",
     "Connection refused": "",
+    "is starting up": "57P03",
+    "is shutting down": "57P03",
+    "not accepting connections": "57P03",
+    "not yet accepting connections": "57P03",
+    "in recovery mode": "57P03",
+    "too many clients": "53300",
+    "too many connections": "53300",
+    "remaining connection slots": "53300",
     "No such file or directory": "",
 }
 
@@ -151,4 +161,6 @@ def _refused(error: psycopg.OperationalError, url: str | None) -> SpineMigrateEr
         return _unusable(words)
     if state == "42501":
         return ConfigurationError(f"The role may not connect to {describe(url)} ({words}); GRANT it CONNECT.")
+    if state in ("57P03", "53300"):
+        return ServerFault(f"The server lets nobody in for {describe(url)} at present ({words}).", sqlstate=state)
     return ServerFault(f"No server answers for {describe(url)}; check that it runs and can be reached ({words}).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.rows import class_row
@@ -12,6 +12,8 @@ from psycopg.rows import class_row
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
+from spine_migrate.db.retirements import refusal
+from spine_migrate.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,26 @@ def cutovers(connection: Connection, migrations: Sequence[int]) -> dict[int, Cut
     with connection.cursor(row_factory=class_row(Cutover)) as cursor:
         found = cursor.execute(query("cutover", "cutovers"), {"migrations": list(migrations)}).fetchall()
     return {one.migration_id: one for one in found}
+
+
+def refuse(
+    connection: Connection, migrations: Sequence[int] = (), *, table: str | None = None, schema: str | None = None
+) -> None:
+    """Raises Refused (``cut-over``, ``retired``) where one of these migrations is cut over, or one whose legacy table
+    has this name, in any schema where none is given; and where this role may know of it.
+    """
+    ((readable,),) = connection.execute(query("cutover", "readable")).fetchall()
+    if not readable:
+        return
+    names = {"migrations": list(migrations), "table": table, "schema": schema}
+    for number, mapping, step, at, by in connection.execute(query("cutover", "over"), names).fetchall():
+        if step == "retired":
+            raise refusal(connection, number, mapping)
+        raise Refused(
+            "cut-over",
+            f"{mapping} was cut over on {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC by {by}: the application works on "
+            f"the target since. To go back to the legacy tables, run spine-migrate rollback.",
+        )
 
 
 def unsettled(connection: Connection, migrations: Sequence[int]) -> set[int]:

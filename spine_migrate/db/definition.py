@@ -25,6 +25,7 @@ class ColumnDefinition:
     sql_type: str
     collation: str | None
     not_null: bool
+    never_null: bool
     default_value: str | None
     generated: str | None
     identity: str
@@ -43,7 +44,8 @@ class Check:
 @dataclass(frozen=True)
 class ForeignKey:
     """``operators``, as SQL, compare a referenced column with a referencing one. ``on_delete`` and ``on_update`` as
-    pg_constraint has them: a no action, r restrict, c cascade, n set null, d set default.
+    pg_constraint has them: a no action, r restrict, c cascade, n set null, d set default. ``takes_not_valid``: whether
+    the server makes it anew without looking at the rows.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ForeignKey:
     on_delete: str
     on_update: str
     definition: str
+    takes_not_valid: bool
 
     @property
     def table(self) -> Name:

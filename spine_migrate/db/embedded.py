@@ -40,7 +40,8 @@ class EmbeddedServer:
 
     ``version`` is a major version that the wheel carries (18 or 16). ``settings`` are server parameters, as on the
     command line of ``postgres`` (PostgreSQL manual, 19.1.4), so ``ALTER SYSTEM`` does not override them. ``port`` opens
-    127.0.0.1 as well, for roles that have a password; without it no TCP port is opened.
+    127.0.0.1 as well, for roles that have a password; without it no TCP port is opened. ``binaries`` is the folder of
+    another installation's programs, of that version, to be used instead of the wheel's.
 
     Raises ConfigurationError where the wheel is not installed, lacks that version, or ``data_dir`` cannot be used;
     Refused where another living process uses ``data_dir``; ServerFault where PostgreSQL itself gives up.
@@ -53,9 +54,10 @@ class EmbeddedServer:
         settings: Mapping[str, str] | None = None,
         *,
         port: int | None = None,
+        binaries: Path | None = None,
         delete_on_close: bool = False,
     ) -> None:
-        self._bundled = bundled_binaries(version)
+        self._bundled = binaries or bundled_binaries(version)
         self._home = data_dir.absolute()
         self._cluster = self._home / "cluster"
         self._log = self._home / "server.log"

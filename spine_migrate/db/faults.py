@@ -6,12 +6,15 @@ Codes: PostgreSQL manual, appendix A.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import psycopg
 import tenacity
 
-from spine_migrate.errors import Refused, ServerFault, SpineMigrateError
+from spine_migrate.errors import Interrupted, Refused, ServerFault, SpineMigrateError
+
+Opened = TypeVar("Opened")
 
 TRANSIENT = frozenset({
     "40001",  # serialization_failure
@@ -22,6 +25,11 @@ TRANSIENT = frozenset({
     "57P03",  # cannot_connect_now
     "53300",  # too_many_connections
 })  # fmt: skip
+# The server is there and lets nobody in for now: it starts up, or has no slot free.
+CLOSED = frozenset({"57P03", "53300"})
+# Somebody else wrote, or holds, the same rows: a fault of nobody's, which no waiting ends where they go on.
+HOT = frozenset({"40001", "40P01"})
+CONTENDED = HOT | {"55P03"}
 _CAUSES = {
     "40001": "serialization",
     "40P01": "deadlock",
@@ -51,12 +59,16 @@ def is_transient(error: BaseException) -> bool:
     """Worth trying again, on a new connection where the old one is lost."""
     if isinstance(error, psycopg.Error):
         return is_lost(error) or error.sqlstate in TRANSIENT
-    return isinstance(error, ServerFault) and error.sqlstate is None
+    return isinstance(error, ServerFault) and (error.sqlstate is None or error.sqlstate in CLOSED)
+
+
+def is_among(error: BaseException, states: Collection[str]) -> bool:
+    return isinstance(error, psycopg.Error) and error.sqlstate in states
 
 
 def cause(error: BaseException) -> str:
     """What a transient error came of, in a word that does not change."""
-    if is_lost(error) or (isinstance(error, ServerFault) and error.sqlstate is None):
+    if is_lost(error) or (isinstance(error, ServerFault) and error.sqlstate in (None, "57P03")):
         return "connection_lost"
     return _CAUSES.get(getattr(error, "sqlstate", None) or "", "server")
 
@@ -105,12 +117,18 @@ def _not_allowed(error: psycopg.Error, words: str) -> Refused:
 
 
 def retrying(
-    *, seconds: float, stop: threading.Event, told: Callable[[BaseException, int, float], None] | None = None
+    *,
+    seconds: float,
+    stop: threading.Event,
+    told: Callable[[BaseException, int, float], None] | None = None,
+    but: Collection[str] = (),
+    when: Callable[[BaseException], bool] = is_transient,
 ) -> tenacity.Retrying:
     """Retries of transient errors with exponential backoff and jitter, for at most ``seconds`` after the first or until
     ``stop`` is set; then it re-raises. How long the work itself went well before does not count.
 
-    ``told(error, attempt, wait)`` is called before each wait, in seconds.
+    ``told(error, attempt, wait)`` is called before each wait, in seconds. SQLSTATEs in ``but`` are raised at once: the
+    caller has something better to do than the same again.
     """
 
     def tell(state: tenacity.RetryCallState) -> None:
@@ -119,13 +137,38 @@ def retrying(
             told(error, state.attempt_number, state.upcoming_sleep)
 
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_transient),
+        retry=tenacity.retry_if_exception(lambda error: when(error) and not is_among(error, but)),
         wait=tenacity.wait_exponential(multiplier=0.1, max=10) + tenacity.wait_random(0, 0.5),
         stop=tenacity.stop_any(_AfterFirstFailure(seconds), tenacity.stop_when_event_set(stop)),
         sleep=tenacity.sleep_using_event(stop),
         before_sleep=tell,
         reraise=True,
     )
+
+
+def is_closed(error: BaseException) -> bool:
+    """A connection was refused by a server that may let it in a moment later."""
+    return isinstance(error, ServerFault) and error.sqlstate in CLOSED
+
+
+def let_in(
+    opening: Callable[[], Opened],
+    *,
+    seconds: float,
+    stop: threading.Event,
+    told: Callable[[BaseException, int, float], None] | None = None,
+) -> Opened:
+    """The first connection of a run, tried again where the server is there and lets nobody in for now. A host where
+    nobody answers, a wrong password or database is told at once: more likely than not the URL is to blame.
+
+    Raises as ``opening`` does, Interrupted.
+    """
+    try:
+        return retrying(seconds=seconds, stop=stop, told=told, when=is_closed)(opening)
+    except ServerFault as error:
+        if stop.is_set() and is_closed(error):
+            raise Interrupted("Stopped before the server let anybody in; nothing was changed.") from error
+        raise
 
 
 class _AfterFirstFailure(tenacity.stop.stop_base):

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
 import tenacity
-from psycopg import sql
+from psycopg import pq, sql
+from tenacity.retry import retry_base
 
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
+from spine_migrate.db.lock_holders import in_the_way
+from spine_migrate.db.lock_modes import LockMode
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted
 
 Result = TypeVar("Result")
+# So many sessions are named in a sentence.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,43 @@ class Budget:
         self._connection = connection
         self._milliseconds = milliseconds
         self._end: float | None = None
-        self.tables: list[Name] = []
+        self.asked: dict[Name, LockMode] = {}
 
-    def apply(self) -> None:
-        """Let the next statement wait for as long as is left, which is never nothing."""
+    def apply(self, asked: Name | None = None) -> None:
+        """Let the next statement wait for as long as is left, which is never nothing. ``asked``: a table or view that
+        it locks against everybody, to be named where that is not to be had.
+        """
+        if asked is not None:
+            self.asked[asked] = LockMode.ACCESS_EXCLUSIVE
         if self._end is None:
             self._end = time.monotonic() + self._milliseconds / 1000
         left = max(1, round((self._end - time.monotonic()) * 1000))
         self._connection.execute(query("patience", "lock_timeout"), {"milliseconds": f"{left}ms"})
 
     def lock(self, table: Name, mode: str) -> None:
-        """``mode`` is ours, never from outside."""
+        """``mode`` is one of ``LockMode``, in small letters."""
         self.apply()
-        self.tables.append(table)
-        self._connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, _MODES[mode]))
+        self.asked[table] = LockMode(mode.upper())
+        in_mode = sql.SQL(self.asked[table].value)
+        self._connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, in_mode))
 
     def over(self) -> None:
         """What is waited for next has a time of its own."""
         self._end = None
         self.apply()
+
+
+def attempts(retry: retry_base, *, seconds: float, stop: threading.Event) -> tenacity.Retrying:
+    """One after the other with a growing, random pause, until one is not to be tried again, ``seconds`` are over or
+    ``stop`` is set; then it re-raises.
+    """
+    return tenacity.Retrying(
+        retry=retry,
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=2),
+        stop=tenacity.stop_any(tenacity.stop_after_delay(seconds), tenacity.stop_when_event_set(stop)),
+        sleep=tenacity.sleep_using_event(stop),
+        reraise=True,
+    )
 
 
 def patiently(
@@ -72,31 +95,31 @@ def patiently(
     stop: threading.Event,
     first: Callable[[Connection, Budget], None] | None = None,
 ) -> Result:
-    """Do ``work`` in one transaction that holds the tables' locks in ``mode`` (ours, never from outside) from its
-    start, so that it waits for nothing further on them. Attempts that cannot have a lock leave nothing behind.
-    ``first`` is what the transaction begins with, before the tables are locked.
+    """Do ``work`` in one transaction that holds the tables' locks in ``mode`` (as for ``Budget.lock``) from its start,
+    so that it waits for nothing further on them. Attempts that cannot have a lock leave nothing behind.
+    ``first`` is what the transaction begins with, before the tables are locked. In a transaction of the caller's each
+    attempt is a savepoint, and what that holds it goes on holding.
 
     Raises Interrupted, naming who holds the locks, where they cannot be had in time or ``stop`` is set.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=2),
-        stop=tenacity.stop_any(tenacity.stop_after_delay(patience.seconds), tenacity.stop_when_event_set(stop)),
-        sleep=tenacity.sleep_using_event(stop),
-        reraise=True,
+    retrying = attempts(
+        tenacity.retry_if_exception_type((psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
+        seconds=patience.seconds,
+        stop=stop,
     )
 
-    asked = dict.fromkeys(tables)
+    asked = dict.fromkeys(tables, LockMode(mode.upper()))
 
     def attempt() -> Result:
-        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        if connection.info.transaction_status == pq.TransactionStatus.IDLE:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         with connection.transaction():
             budget = Budget(connection, patience.lock_timeout)
             if first is not None:
                 try:
                     first(connection, budget)
                 finally:
-                    asked.update(dict.fromkeys(budget.tables))
+                    asked.update(budget.asked)
             for table in tables:
                 budget.lock(table, mode)
             budget.over()
@@ -105,22 +128,17 @@ def patiently(
     try:
         return retrying(attempt)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        if stop.is_set():
+            raise Interrupted("Stopped while locks were waited for; nothing was changed.") from error
         raise Interrupted(
             f"{', '.join(map(str, asked))} could not be locked within {patience.seconds:g} s of attempts "
-            f"({_holders(connection, list(asked))}); nothing was changed, run the same command again."
+            f"({_holders(connection, asked)}); nothing was changed, run the same command again."
         ) from error
 
 
-_MODES = {
-    "share row exclusive": sql.SQL("SHARE ROW EXCLUSIVE"),
-    "access exclusive": sql.SQL("ACCESS EXCLUSIVE"),
-}
-
-
-def _holders(connection: Connection, tables: Sequence[Name]) -> str:
-    found = connection.execute(query("patience", "holders"), {"tables": [str(table) for table in tables]}).fetchall()
+def _holders(connection: Connection, asked: Mapping[Name, LockMode]) -> str:
+    found = in_the_way(connection, asked.items())
     if not found:
         return "no session holds a lock on them now"
-    return "; ".join(
-        f"session {pid} of {role} has {mode}, in a transaction for {age} s" for pid, role, mode, age in found
-    )
+    more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return "; ".join(f"{one.who_has_what}, {one.how_long}" for one in found[:_NAMED]) + more

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from psycopg import sql
-from psycopg.rows import class_row
 
 from spine_migrate.db.catalog import Name, Relation, leaves
 from spine_migrate.db.connect import Connection
+from spine_migrate.db.grant import Grant, ask, merged
+from spine_migrate.db.owners import Owner, here, ledger_owner, owner_of, pointing_to
 from spine_migrate.db.queries import query
-from spine_migrate.errors import ConfigurationError
+from spine_migrate.db.runtime_tables import EVENTS
 
 LEDGER = "spine_migrate"
 
 DRY_RUN, MOVE, OFFLINE = "dry-run", "move", "offline"
 COMPARE, STATUS, QUARANTINE, UNDO, UPGRADE = "compare", "status", "quarantine", "undo", "db upgrade"
 REPAIR, SYNC, WATCH = "repair", "sync", "watch"
+# sync, once the application writes to the target.
+SYNC_BACK = "sync back"
 PAUSE, RESUME, SET = "pause", "resume", "set"
 
 _READ: tuple[str, ...] = ("SELECT",)
 _SOURCE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((DRY_RUN, MOVE, OFFLINE, COMPARE, QUARANTINE, UNDO, REPAIR), _READ),
     SYNC: ("SELECT", "TRIGGER"),
+    SYNC_BACK: ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 _TARGET = {
     DRY_RUN: _READ,
@@ -39,6 +40,8 @@ _TARGET = {
     UNDO: ("SELECT", "DELETE"),
     REPAIR: ("SELECT", "INSERT", "UPDATE", "DELETE"),
     SYNC: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    # Links that are completed.
+    SYNC_BACK: ("SELECT", "UPDATE"),
 }
 _INSERTS = (MOVE, OFFLINE, QUARANTINE, REPAIR, SYNC)
 _LINKS = (MOVE, OFFLINE, QUARANTINE, UNDO)
@@ -54,13 +57,19 @@ _MOVED = {
 }
 _ORDERED = {"migration": _READ, "control": ("SELECT", "INSERT", "UPDATE"), "audit": ("INSERT",)}
 _STANDING = dict.fromkeys(("migration", "checkpoint", "quarantine", "link"), _READ)
+_WATCHED = {
+    **_STANDING,
+    **dict.fromkeys(("capture", "change_log", "pending", "control", "retirement"), _READ),
+}
+# What a move hands over to the applier where changes are captured, and what it leaves to it.
+_HANDED = {"pending": ("SELECT", "INSERT"), "change_log": _READ}
 _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     DRY_RUN: {"migration": _READ},
     MOVE: _MOVED,
     OFFLINE: {**_MOVED, "deferred_ddl": ("SELECT", "INSERT", "UPDATE", "DELETE")},
-    COMPARE: _STANDING,
-    STATUS: {**_STANDING, "control": _READ},
-    WATCH: {**_STANDING, "capture": _READ, "change_log": _READ, "pending": _READ, "control": _READ},
+    COMPARE: {**_STANDING, "capture": _READ},
+    STATUS: _WATCHED,
+    WATCH: _WATCHED,
     PAUSE: _ORDERED,
     RESUME: {**_ORDERED, "control": ("SELECT", "UPDATE")},
     SET: _ORDERED,
@@ -97,60 +106,21 @@ _LEDGER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "checkpoint": ("SELECT", "UPDATE"),
         "quarantine": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "link": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "deferred_ddl": _READ,
         "capture": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "change_log": ("SELECT", "INSERT", "DELETE"),
         "pending": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "control": ("SELECT", "INSERT", "UPDATE"),
         "cutover": _READ,
+        "retirement": _READ,
+        "set_aside": ("INSERT",),
         "audit": ("INSERT",),
     },
 }
+_LEDGER_TABLES[SYNC_BACK] = {
+    table: privileges for table, privileges in _LEDGER_TABLES[SYNC].items() if table != "deferred_ddl"
+}
 COMMANDS = (UPGRADE, *_LEDGER_TABLES)
-
-
-@dataclass(frozen=True)
-class Grant:
-    """``kind`` is DATABASE, SCHEMA, TABLE, SEQUENCE, or ROLE for membership; ``name`` its parts, unquoted.
-
-    ``columns`` limits the privileges to some of a table's columns. ``superuser``: membership in this role would be more
-    than any command needs, so its statement is a comment.
-    """
-
-    kind: str
-    name: tuple[str, ...]
-    privileges: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    superuser: bool = False
-
-    @property
-    def object(self) -> str:
-        return sql.Identifier(*self.name).as_string(None)
-
-    def statement(self, role: str) -> str:
-        """The GRANT, quoted, with its semicolon."""
-        grantee = sql.Identifier(role)
-        if self.superuser:
-            return (
-                f"-- Needs what {self.object} owns, a superuser: run the command as that role, or give that "
-                "to an ordinary role first, with ALTER TABLE ... OWNER TO."
-            )
-        if self.kind == "ROLE":
-            return sql.SQL("GRANT {} TO {};").format(sql.Identifier(*self.name), grantee).as_string(None)
-        columns = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.columns)))
-        privileges = [
-            sql.SQL("{}{}").format(sql.SQL(privilege), columns) if self.columns else sql.SQL(privilege)
-            for privilege in self.privileges
-        ]
-        return (
-            sql.SQL("GRANT {} ON {} {} TO {};")
-            .format(sql.SQL(", ").join(privileges), sql.SQL(self.kind), sql.Identifier(*self.name), grantee)
-            .as_string(None)
-        )
-
-
-@dataclass(frozen=True)
-class Owner:
-    name: str
-    superuser: bool
 
 
 @dataclass(frozen=True)
@@ -175,6 +145,8 @@ class Tables:
     reads: tuple[Name, ...]
     pointing: tuple[tuple[Name, Owner], ...]
     source_owners: tuple[tuple[Name, Owner], ...] = ()
+    captured: bool = False
+    """Whether the source's changes are captured."""
 
 
 def tables(
@@ -209,22 +181,8 @@ def tables(
         reads=tuple(reads),
         pointing=tuple(pointing),
         source_owners=tuple(source_owners),
+        captured=isinstance(source, Relation) and bool(ask(connection, "captured", oid=source.oid)),
     )
-
-
-def ledger_owner(connection: Connection) -> Owner | None:
-    """Who installed the ledger; None before the first upgrade."""
-    return _owner(connection, "version_table_owner")
-
-
-def owner_of(connection: Connection, table: Relation) -> Owner | None:
-    return _owner(connection, "owner", oid=table.oid)
-
-
-def pointing_to(connection: Connection, table: Relation) -> list[tuple[Name, Owner]]:
-    """Tables that have a foreign key to it, by their owner."""
-    found = connection.execute(query("privileges", "pointing"), {"oid": table.oid}).fetchall()
-    return [(Name(schema, name), Owner(*held)) for schema, name, *held in found]
 
 
 def needed(command: str, moves: Iterable[Tables]) -> list[Grant]:
@@ -232,10 +190,14 @@ def needed(command: str, moves: Iterable[Tables]) -> list[Grant]:
     return merged(_needed(command, moves))
 
 
-def _needed(command: str, moves: Iterable[Tables]) -> Iterator[Grant]:
+def _needed(command: str, tables: Iterable[Tables]) -> Iterator[Grant]:
+    moves = list(tables)
     yield Grant("SCHEMA", (LEDGER,), ("USAGE",))
     for table, privileges in _LEDGER_TABLES[command].items():
         yield Grant("TABLE", (LEDGER, table), privileges)
+    if command in (MOVE, COMPARE, QUARANTINE, REPAIR) and any(move.captured for move in moves):
+        for table, privileges in _HANDED.items():
+            yield Grant("TABLE", (LEDGER, table), _READ if command == COMPARE else privileges)
     if command in _SOURCE:
         for move in moves:
             for name in (move.source, *move.leaves):
@@ -264,10 +226,18 @@ def _further(command: str, move: Tables) -> Iterator[Grant]:
     if command == OFFLINE:
         yield from _for_offline(move)
     if command == SYNC:
-        # A function is made there, and its triggers are to fire always, which is the owner's to say.
-        yield Grant("SCHEMA", (LEDGER,), ("CREATE",))
-        if move.source_owner is not None:
-            yield Grant("ROLE", (move.source_owner.name,), superuser=move.source_owner.superuser)
+        yield from _for_sync(move)
+
+
+def _for_sync(move: Tables) -> Iterator[Grant]:
+    # A function is made there, and its triggers are to fire always, which is the owner's to say.
+    yield Grant("SCHEMA", (LEDGER,), ("CREATE",))
+    if move.source_owner is not None:
+        yield Grant("ROLE", (move.source_owner.name,), superuser=move.source_owner.superuser)
+    # What the runtime has noted of a run goes with it.
+    for name, _ in move.pointing:
+        if name == replace(move.target, table=EVENTS):
+            yield from _on_table(name, ("SELECT", "DELETE"))
 
 
 def _for_offline(move: Tables) -> Iterator[Grant]:
@@ -286,90 +256,16 @@ def _on_table(name: Name, privileges: tuple[str, ...]) -> Iterator[Grant]:
     yield Grant("TABLE", (name.schema, name.table), privileges)
 
 
-def here(connection: Connection) -> tuple[str, str]:
-    """The database's name and the schema that CREATE TABLE would use."""
-    ((database, schema),) = connection.execute(query("privileges", "here")).fetchall()
-    return database, schema
-
-
-def installed(connection: Connection) -> bool:
-    """Whether ``db upgrade`` has run on this database."""
-    return _owner(connection, "version_table_owner") is not None
-
-
 def for_upgrade(connection: Connection, target_schema: str | None) -> list[Grant]:
     """The grants for ``db upgrade``: the first time to create, later to own what was created."""
     database, current = here(connection)
     schema = target_schema or current
     found = [Grant("SCHEMA", (schema,), ("USAGE", "CREATE"))]
-    if _one(connection, "ledger_schema_exists"):
+    if ask(connection, "ledger_schema_exists"):
         found.append(Grant("SCHEMA", (LEDGER,), ("USAGE", "CREATE")))
     else:
         found.append(Grant("DATABASE", (database,), ("CREATE",)))
-    owner = _owner(connection, "version_table_owner")
+    owner = ledger_owner(connection)
     if owner is not None:
         found.append(Grant("ROLE", (owner.name,), superuser=owner.superuser))
     return merged(found)
-
-
-def merged(grants: Iterable[Grant]) -> list[Grant]:
-    """One grant per object (and per list of columns), in the order of first mention."""
-    merged: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Grant] = {}
-    for grant in grants:
-        place = (grant.kind, grant.name, grant.columns)
-        held = merged.get(place)
-        both = dict.fromkeys([*(held.privileges if held else ()), *grant.privileges])
-        merged[place] = replace(grant, privileges=tuple(both))
-    return list(merged.values())
-
-
-def acting_role(connection: Connection, role: str | None) -> str:
-    """``role``, or the session's own. Raises ConfigurationError where there is no such role."""
-    if role is None:
-        return str(_one(connection, "current_role"))
-    if not _one(connection, "role_exists", role=role):
-        raise ConfigurationError(f"There is no role {role!r} on this server; create it, or correct --role.")
-    return role
-
-
-def missing(connection: Connection, grants: Iterable[Grant], role: str | None = None) -> list[Grant]:
-    """Those of ``grants``, cut down to the privileges that the role (the session's own by default) does not hold.
-
-    What it has through membership, ownership and PUBLIC counts. An object that is not there yet is missing as a whole.
-    """
-    who = acting_role(connection, role)
-    found = []
-    for grant in grants:
-        if grant.kind == "ROLE":
-            if not _held(connection, who, grant, "USAGE"):
-                found.append(grant)
-            continue
-        lacking = tuple(one for one in grant.privileges if not _held(connection, who, grant, one))
-        if lacking:
-            found.append(replace(grant, privileges=lacking))
-    return found
-
-
-def _held(connection: Connection, role: str, grant: Grant, privilege: str) -> bool:
-    kind = "columns" if grant.columns else grant.kind.lower()
-    return bool(
-        _one(
-            connection,
-            f"held_{kind}",
-            role=role,
-            schema=grant.name[0],
-            object=grant.name[-1],
-            privilege=privilege,
-            columns=list(grant.columns),
-        )
-    )
-
-
-def _owner(connection: Connection, name: str, **parameters: Any) -> Owner | None:
-    with connection.cursor(row_factory=class_row(Owner)) as cursor:
-        return cursor.execute(query("privileges", name), parameters).fetchone()
-
-
-def _one(connection: Connection, name: str, **parameters: Any) -> Any:
-    row = connection.execute(query("privileges", name), parameters).fetchone()
-    return None if row is None else row[0]

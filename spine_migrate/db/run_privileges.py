@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from spine_migrate.db import catalog, version_table
 from spine_migrate.db.catalog import Name, Relation
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.privileges import LEDGER, Grant, here, merged, owner_of, pointing_to
+from spine_migrate.db.grant import Grant, merged
+from spine_migrate.db.owners import here, owner_of, pointing_to
+from spine_migrate.db.privileges import LEDGER
 from spine_migrate.errors import Refused
 
 LIST, CANCEL, PURGE, INDEX = "runs list", "runs cancel", "runs purge", "runs index"

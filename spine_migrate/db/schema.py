@@ -8,6 +8,7 @@ finds the work done. The revisions themselves, and the environment they run in, 
 from __future__ import annotations
 
 import io
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+import tenacity
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -26,6 +28,7 @@ from psycopg import sql
 from alembic import command
 from spine_migrate.db import faults, version_table
 from spine_migrate.db.connect import connect
+from spine_migrate.db.patience import attempts
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ConfigurationError, Refused, SpineMigrateError
 from spine_migrate.resources import alembic_dir
@@ -42,6 +45,7 @@ _TABLES: dict[str, tuple[tuple[str | None, str], ...]] = {
     "spine_0006": ((version_table.SCHEMA, "repair"),),
     "spine_0007": tuple((version_table.SCHEMA, table) for table in ("capture", "change_log", "pending", "control")),
     "spine_0008": tuple((version_table.SCHEMA, table) for table in ("cutover", "view_write", "set_aside")),
+    "spine_0009": ((version_table.SCHEMA, "retirement"),),
 }
 _SEQUENCES: dict[str, tuple[tuple[str | None, str], ...]] = {"spine_0004": ((None, "run_fence"),)}
 
@@ -78,9 +82,13 @@ def upgrade(
     *,
     target_schema: str | None = None,
     lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    lock_within: float = 0.0,
     revision: str = "head",
 ) -> SchemaChange:
     """Create what is missing up to ``revision``; ``target_schema`` None leaves the place to the role's search_path.
+
+    A lock that is not had in ``lock_timeout`` ends the attempt, and whoever waits behind it goes on; it is tried again
+    for ``lock_within`` seconds.
 
     Raises ConfigurationError for an unknown revision; Refused where a name is taken, the target schema is missing or
     another one than before, a privilege is missing, or a lock was not had in ``lock_timeout``; ServerFault.
@@ -96,6 +104,7 @@ def upgrade(
         revision=revision,
         target_schema=target_schema,
         lock_timeout=lock_timeout,
+        lock_within=lock_within,
         precondition=precondition,
     )
 
@@ -105,6 +114,7 @@ def downgrade(
     *,
     target_schema: str | None = None,
     lock_timeout: str = version_table.DEFAULT_LOCK_TIMEOUT,
+    lock_within: float = 0.0,
     revision: str,
     force: bool = False,
 ) -> SchemaChange:
@@ -129,6 +139,7 @@ def downgrade(
         revision=revision,
         target_schema=target_schema,
         lock_timeout=lock_timeout,
+        lock_within=lock_within,
         precondition=precondition,
     )
 
@@ -174,23 +185,32 @@ def _change(
     revision: str,
     target_schema: str | None,
     lock_timeout: str,
+    lock_within: float,
     precondition: Callable[[psycopg.Connection[Any], list[str], list[str], str], None],
 ) -> SchemaChange:
     config = _config(target_schema, lock_timeout)
     script = ScriptDirectory.from_config(config)
     wanted = _chain(script, _known(script, revision))
-    before: list[SchemaState] = []
-    with _translated(), engine(url).connect() as connection, connection.begin():
 
-        def check(schema: str) -> None:
-            state = _state(connection, script)
-            before.append(state)
-            precondition(version_table.driver_connection(connection), _applied(script, state), wanted, schema)
+    def attempt() -> SchemaChange:
+        before: list[SchemaState] = []
+        with _translated(), engine(url).connect() as connection, connection.begin():
 
-        config.attributes["connection"] = connection
-        config.attributes["preconditions"] = (check,)
-        act(config, revision)
-        return SchemaChange(before[0], _state(connection, script))
+            def check(schema: str) -> None:
+                state = _state(connection, script)
+                before.append(state)
+                precondition(version_table.driver_connection(connection), _applied(script, state), wanted, schema)
+
+            config.attributes["connection"] = connection
+            config.attributes["preconditions"] = (check,)
+            act(config, revision)
+            return SchemaChange(before[0], _state(connection, script))
+
+    return attempts(tenacity.retry_if_exception(_is_locked), seconds=lock_within, stop=threading.Event())(attempt)
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, Refused) and error.precondition == "lock-in-time"
 
 
 def _print(act: Callable[..., None], revision: str, target_schema: str | None, lock_timeout: str) -> str:
@@ -313,7 +333,8 @@ def _explained(error: psycopg.Error) -> SpineMigrateError:
         case psycopg.errors.LockNotAvailable():
             return Refused(
                 "lock-in-time",
-                f"{said}: another session holds the lock; run it again, or with a longer --lock-timeout.",
+                f"{said}: another session holds the lock, in every attempt; nothing was changed. End its transaction "
+                f"(pg_stat_activity, by xact_start), or run it again with a longer --lock-within or --lock-timeout.",
             )
         case psycopg.errors.InvalidForeignKey():
             return Refused(

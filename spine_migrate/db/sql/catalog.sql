@@ -90,6 +90,15 @@ SELECT c.relname AS name,
                FROM generate_series(0, i.indnkeyatts - 1) AS k
                LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum > 0
               ORDER BY k) AS columns,
+       ARRAY(SELECT a.attname::text
+               FROM pg_attribute a
+              WHERE a.attrelid = i.indrelid AND a.attnum > 0
+                AND (a.attnum = ANY (i.indkey)
+                     OR EXISTS (SELECT FROM pg_depend d
+                                 WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                                   AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid
+                                   AND d.refobjsubid = a.attnum))
+              ORDER BY a.attnum) AS reads,
        pg_get_expr(i.indpred, i.indrelid) AS predicate,
        NOT coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
        i.indisvalid AS valid
@@ -107,12 +116,13 @@ SELECT c.relname
    AND i.indrelid IN (SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid));
 
 -- name: is_unique
--- Whether one column alone is covered by a valid unique index without a predicate.
+-- Whether one column alone is covered by a valid unique index without a predicate, in the tables that inherit from it
+-- too, where those are asked for: each has indexes of its own.
 SELECT EXISTS (
     SELECT FROM pg_index i
       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
      WHERE i.indrelid = %(oid)s::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1
        AND a.attname = %(column)s
-       AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent
-                        WHERE h.inhparent = %(oid)s::oid AND c.relkind = 'r')
+       AND NOT (%(children)s AND EXISTS (SELECT FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhparent
+                        WHERE h.inhparent = %(oid)s::oid AND c.relkind = 'r'))
 );

@@ -10,6 +10,21 @@ SELECT migration_id, at, source_table, legacy_table, view, triggers, remade, for
  WHERE migration_id = ANY(%(migrations)s::bigint[])
  ORDER BY migration_id;
 
+-- name: readable
+-- Whether the ledger knows cutovers, and this role may read them.
+SELECT coalesce(has_table_privilege(to_regclass('spine_migrate.cutover')::oid, 'SELECT')
+                AND has_schema_privilege('spine_migrate', 'USAGE'), false);
+
+-- name: over
+-- Migrations of these numbers, or from a legacy table by this name, that are cut over: when, and by whom.
+SELECT m.migration_id, m.mapping, m.step, c.at, c.by
+  FROM spine_migrate.cutover c
+  JOIN spine_migrate.migration m USING (migration_id)
+ WHERE m.step IN ('cutover', 'retired')
+   AND (m.migration_id = ANY(%(migrations)s::bigint[])
+        OR (parse_ident(c.source_table))[2] = %(table)s AND coalesce((parse_ident(c.source_table))[1] = %(schema)s, true))
+ ORDER BY c.at;
+
 -- name: record
 -- A cutover, in the transaction that switches; it takes the place of an earlier one that was rolled back.
 INSERT INTO spine_migrate.cutover (migration_id, tool_version, source_table, legacy_table, view, triggers, remade,
@@ -35,6 +50,11 @@ UPDATE spine_migrate.cutover SET settled_at = clock_timestamp() WHERE migration_
 UPDATE spine_migrate.migration SET step = %(step)s, source_table = %(source_table)s
  WHERE migration_id = %(migration_id)s;
 
+-- name: unvalidated
+-- Whether a table has a foreign key by this name that holds for new rows only.
+SELECT FROM pg_constraint
+ WHERE conrelid = to_regclass(%(table)s) AND conname = %(name)s AND contype = 'f' AND NOT convalidated;
+
 -- name: triggers
 -- The application's own triggers of a table that are on, and when they fire (pg_trigger.tgenabled).
 SELECT tgname, tgenabled::text
@@ -47,7 +67,9 @@ SELECT tgname, tgenabled::text
 -- Prepared transactions that hold locks on some tables: they may have written what nobody sees yet.
 SELECT DISTINCT p.gid
   FROM pg_prepared_xacts p
-  JOIN pg_locks l ON l.virtualtransaction = '-1/' || p.transaction::text AND l.pid IS NULL
+  -- It has the number of the session that prepared it, or one of its own after a restart.
+  JOIN pg_locks x ON x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL
+  JOIN pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
  WHERE p.database = current_database() AND l.relation = ANY(%(oids)s::oid[])
  ORDER BY p.gid;
 
@@ -98,7 +120,7 @@ UNION ALL
 SELECT DISTINCT format('CREATE on the schema %%I', n.nspname)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace OR n.nspname = 'spine_migrate'
- WHERE c.oid = ANY(%(sources)s::oid[]) AND NOT has_schema_privilege(n.oid, 'CREATE');
+ WHERE c.oid = ANY(%(beside)s::oid[]) AND NOT has_schema_privilege(n.oid, 'CREATE');
 
 -- name: taken
 -- Whether a name is some relation's.
@@ -108,14 +130,6 @@ SELECT to_regclass(%(name)s) IS NOT NULL;
 -- A quoted name's schema and table.
 SELECT parse_ident(%(name)s);
 
--- name: in_flight
--- Keys of changes that are not applied yet; NULL stands for all. In one snapshot both sides agree but for these.
-SELECT c.migration_id, l.row_key FROM spine_migrate.change_log l JOIN spine_migrate.capture c USING (capture_id)
- WHERE c.migration_id = ANY(%(migrations)s::bigint[])
-UNION
-SELECT c.migration_id, nullif(p.row_key, '') FROM spine_migrate.pending p JOIN spine_migrate.capture c USING (capture_id)
- WHERE c.migration_id = ANY(%(migrations)s::bigint[]);
-
 -- name: fence
 -- The number of this transaction, and until when one with an older snapshot may come.
 SELECT pg_current_xact_id()::text, (clock_timestamp() + interval '1 hour')::text;
@@ -123,3 +137,21 @@ SELECT pg_current_xact_id()::text, (clock_timestamp() + interval '1 hour')::text
 -- name: fenced
 -- Whether a rollback has left its trigger on a table.
 SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = %(oid)s::oid AND tgname = 'spine_fence');
+
+-- name: pointing
+-- The table that has a foreign key to one of the targets, which may have been renamed since the cutover.
+SELECT n.nspname::text, c.relname::text
+  FROM pg_constraint k
+  JOIN pg_class c ON c.oid = k.conrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conname = %(name)s AND k.confrelid = ANY(%(targets)s::oid[])
+   AND k.conrelid IN (%(oid)s::bigint, to_regclass(%(table)s)::oid::bigint);
+
+-- name: place
+-- What has a name: nothing, the view that a cutover has put there, or something else.
+SELECT CASE WHEN c.oid IS NULL THEN 'nothing'
+            WHEN EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                          WHERE t.tgrelid = c.oid AND p.pronamespace = 'spine_migrate'::regnamespace
+                            AND p.proname = format('view_%%s_insert', %(migration_id)s::bigint)) THEN 'view'
+            ELSE 'another' END
+  FROM (SELECT to_regclass(%(name)s)::oid AS oid) AS asked LEFT JOIN pg_class c USING (oid);

@@ -14,6 +14,9 @@ SELECT a.attname::text AS name,
                     FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace
                    WHERE l.oid = a.attcollation) END AS collation,
        a.attnotnull AS not_null,
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint v
+                                     WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+                                       AND v.conkey = ARRAY[a.attnum]) AS never_null,
        CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END AS default_value,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generated,
        a.attidentity::text AS identity,
@@ -49,7 +52,8 @@ SELECT k.conname::text AS name,
                FROM unnest(k.conpfeqop) WITH ORDINALITY AS u (opr, n)
                JOIN pg_operator o ON o.oid = u.opr ORDER BY u.n) AS operators,
        k.confdeltype::text AS on_delete, k.confupdtype::text AS on_update,
-       pg_get_constraintdef(k.oid) AS definition
+       pg_get_constraintdef(k.oid) AS definition,
+       c.relkind <> 'p' OR current_setting('server_version_num')::int >= 180000 AS takes_not_valid
   FROM pg_constraint k
   JOIN pg_class c ON c.oid = k.conrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,7 +1,7 @@
 -- name: views
 -- Views that read a table or a view, itself not among them. pg_depend has one row per column, and whether the view needs the primary key (GROUP BY).
 SELECT format('%%I.%%I', n.nspname, v.relname) AS name, v.relkind::text AS kind, pg_get_viewdef(v.oid) AS definition,
-       coalesce(array_to_string(v.reloptions, ', '), '') AS options,
+       coalesce(array_to_string(v.reloptions, ', '), '') AS options, v.relpersistence = 't' AS temporary,
        bool_or(d.refclassid = 'pg_constraint'::regclass) AS needs_key
   FROM pg_depend d
   JOIN pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN'
@@ -11,7 +11,7 @@ SELECT format('%%I.%%I', n.nspname, v.relname) AS name, v.relkind::text AS kind,
    AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s::oid
         OR d.refclassid = 'pg_constraint'::regclass
            AND d.refobjid IN (SELECT k.oid FROM pg_constraint k WHERE k.conrelid = %(oid)s::oid))
- GROUP BY v.oid, n.nspname, v.relname, v.relkind, v.reloptions
+ GROUP BY v.oid, n.nspname, v.relname, v.relkind, v.reloptions, v.relpersistence
  ORDER BY 1;
 
 -- name: rules
@@ -68,13 +68,19 @@ SELECT DISTINCT o.polname::text AS policy, o.polrelid::regclass::text AS on_tabl
  ORDER BY 2, 1;
 
 -- name: triggers
--- Triggers that somebody made and that fire: of the table, not of the server and not of ours.
-SELECT t.tgname::text AS name, pg_get_triggerdef(t.oid) AS definition
-  FROM pg_trigger t
+-- Triggers that somebody made and that fire: of the table and of its partitions and children, not of the server and not of ours.
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+)
+SELECT t.tgname::text AS name, t.tgrelid::regclass::text AS on_table, t.tgrelid = %(oid)s::oid AS own
+  FROM tree
+  JOIN pg_trigger t ON t.tgrelid = tree.oid
   JOIN pg_proc p ON p.oid = t.tgfoid
   JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE t.tgrelid = %(oid)s::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND n.nspname <> 'spine_migrate'
- ORDER BY 1;
+ WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D' AND n.nspname <> 'spine_migrate'
+ ORDER BY 3 DESC, 1, 2;
 
 -- name: publications
 -- Publications that the table is in, by name or with all tables of its schema or the database.
@@ -83,6 +89,14 @@ SELECT DISTINCT p.pubname::text AS name
   JOIN pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
  WHERE c.oid = %(oid)s::oid
+ ORDER BY 1;
+
+-- name: subscriptions
+-- Subscriptions that write to the table or to one of its partitions.
+SELECT DISTINCT s.subname::text AS name
+  FROM pg_subscription_rel r
+  JOIN pg_subscription s ON s.oid = r.srsubid
+ WHERE r.srrelid IN (SELECT %(oid)s::oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid))
  ORDER BY 1;
 
 -- name: relatives

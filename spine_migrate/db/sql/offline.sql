@@ -29,10 +29,12 @@ SELECT c.relkind = 'r' AND NOT c.relispartition AS plain, pg_has_role(c.relowner
  WHERE c.oid = %(oid)s::oid;
 
 -- name: writers
--- Other sessions that hold a lock on one of the tables which neither a reader takes nor VACUUM and ANALYZE do.
-SELECT count(DISTINCT pid)
+-- Other sessions, and prepared transactions, that hold a lock on one of the tables which neither a reader takes nor VACUUM
+-- and ANALYZE do. A copy of a database has tables of the same numbers.
+SELECT count(DISTINCT virtualtransaction)
   FROM pg_locks
- WHERE relation = ANY (%(oids)s::oid[]) AND pid <> pg_backend_pid() AND granted
+ WHERE relation = ANY (%(oids)s::oid[]) AND pid IS DISTINCT FROM pg_backend_pid() AND granted
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock');
 
 -- name: objects

@@ -22,13 +22,14 @@ SELECT coalesce((SELECT o.settings FROM spine_migrate.control o WHERE o.migratio
        ) p ON true;
 
 -- name: record
--- What holds a run back, since when by the server's clock; or nothing.
+-- What holds a run back, since when by the server's clock; or nothing. Nothing is written where it says so already.
 UPDATE spine_migrate.control
    SET held_by = %(by)s::text, held_detail = %(detail)s,
        held_since = CASE WHEN held_by = %(by)s::text THEN held_since
                          WHEN %(by)s::text IS NOT NULL THEN clock_timestamp() END,
        updated_at = clock_timestamp()
- WHERE migration_id = %(migration_id)s;
+ WHERE migration_id = %(migration_id)s
+   AND (held_by, held_detail) IS DISTINCT FROM (%(by)s::text, %(detail)s::text);
 
 -- name: pause
 -- Of migrations that are paused already, who did so first stays on record.

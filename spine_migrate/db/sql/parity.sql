@@ -67,9 +67,14 @@ SELECT (pg_size_bytes(current_setting('work_mem')) * current_setting('hash_mem_m
        pg_size_bytes(nullif(current_setting('temp_file_limit'), '-1')) AS temp;
 
 -- name: row_width
--- Bytes of a row on average, as the last ANALYZE found it; NULL where there was none or the role may not read it.
-SELECT sum(avg_width)::bigint
-  FROM (SELECT DISTINCT ON (attname) avg_width
-          FROM pg_stats
-         WHERE schemaname = %(schema)s AND tablename = %(table)s
-         ORDER BY attname, inherited DESC) s;
+-- Bytes of a row on average, as the last ANALYZE found it, and how many blocks there were then; NULL where there was none
+-- or the role may not read it.
+SELECT (SELECT sum(avg_width)
+          FROM (SELECT DISTINCT ON (attname) avg_width
+                  FROM pg_stats
+                 WHERE schemaname = %(schema)s AND tablename = %(table)s
+                 ORDER BY attname, inherited DESC) s)::bigint AS width,
+       coalesce((SELECT sum(l.relpages) FROM pg_partition_tree(c.oid) t JOIN pg_class l ON l.oid = t.relid
+                  WHERE t.isleaf), c.relpages)::bigint AS blocks
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schema)s AND c.relname = %(table)s;

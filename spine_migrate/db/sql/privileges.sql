@@ -4,6 +4,11 @@ SELECT r.rolname::text AS name, r.rolsuper AS superuser
   FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
  WHERE c.oid = %(oid)s::oid;
 
+-- name: captured
+-- Whether changes of a table are captured.
+SELECT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = %(oid)s::oid AND starts_with(tgname::text, 'spine_capture_'));
+
 -- name: pointing
 -- Tables that have a foreign key to a table or one of its partitions, itself left out, and who owns them.
 WITH RECURSIVE tree(oid) AS (

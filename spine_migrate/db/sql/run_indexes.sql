@@ -23,3 +23,10 @@ SELECT m.mapping
  WHERE m.step = 'backfill' AND m.target_table = %(table)s
    AND EXISTS (SELECT FROM spine_migrate.deferred_ddl d WHERE d.migration_id = m.migration_id AND d.built_at IS NULL)
  ORDER BY m.migration_id;
+
+-- name: of_prefix
+-- Indexes of a table whose names begin so.
+SELECT c.relname
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indrelid = %(oid)s::oid AND starts_with(c.relname::text, %(prefix)s) AND c.relkind = 'i'
+ ORDER BY c.relname;

@@ -11,7 +11,12 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
                 WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND k.granted
                   AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                   AND (k.classid::bigint << 32 | k.objid::bigint) =
-                      hashtextextended(m.mapping || '|' || m.source_table || '|' || m.target_table, 7741)) AS at_work
+                      hashtextextended(m.mapping || '|' || m.source_table || '|' || m.target_table, 7741)) AS at_work,
+       EXISTS (SELECT FROM pg_locks k
+                WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND k.granted
+                  AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND (k.classid::bigint << 32 | k.objid::bigint) =
+                      hashtextextended(m.mapping || '|' || m.source_table || '|' || m.target_table, 7743)) AS following
   FROM spine_migrate.migration m
   LEFT JOIN LATERAL (
        SELECT sum(p.rows_moved)::bigint AS rows_moved, sum(p.rows_adopted)::bigint AS rows_adopted,
@@ -47,3 +52,14 @@ SELECT m.migration_id, m.mapping, m.source_table, m.target_table, m.step, m.tool
        ) u ON true
  WHERE %(undone)s OR m.step <> 'undone'
  ORDER BY m.migration_id;
+
+-- name: waiting
+-- Changes of each migration that are not applied yet, at most a hundred thousand are counted, and rows that are put off.
+SELECT c.migration_id, sum(l.entries + p.rows)::bigint AS changes
+  FROM spine_migrate.capture c
+  LEFT JOIN LATERAL (
+       SELECT count(*) AS entries
+         FROM (SELECT FROM spine_migrate.change_log WHERE capture_id = c.capture_id LIMIT 100000) x) l ON true
+  LEFT JOIN LATERAL (
+       SELECT count(*) AS rows FROM spine_migrate.pending WHERE capture_id = c.capture_id) p ON true
+ GROUP BY c.migration_id;

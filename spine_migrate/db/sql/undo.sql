@@ -52,6 +52,18 @@ SELECT i.indisvalid
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = %(name)s;
 
+-- name: try_indexes
+-- The lock of whoever builds or drops indexes of ours on a target.
+SELECT pg_try_advisory_lock(hashtextextended(%(oid)s::text, 7745));
+
+-- name: leave_indexes
+SELECT pg_advisory_unlock(hashtextextended(%(oid)s::text, 7745));
+
+-- name: captured_into
+-- Whether changes are captured of any migration into a target.
+SELECT EXISTS (SELECT FROM spine_migrate.capture c JOIN spine_migrate.migration m USING (migration_id)
+                WHERE to_regclass(m.target_table) = %(oid)s::oid);
+
 -- name: leftovers
 -- Indexes of a target that an undo has built, as far as the role may drop them; none while the undo of a migration other
 -- than this one is at work on the target.

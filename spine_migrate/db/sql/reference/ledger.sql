@@ -144,15 +144,17 @@ CREATE TABLE spine_migrate.capture (
 -- Keys of rows that were written, in the writer's own transaction; row_key NULL: the table was truncated. What is applied
 -- is deleted
 CREATE TABLE spine_migrate.change_log (
-    change_id bigint GENERATED ALWAYS AS IDENTITY,
     capture_id bigint NOT NULL,
     row_key text,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (capture_id, change_id)
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_analyze_scale_factor = 0,
     autovacuum_analyze_threshold = 200000
 );
+
+ALTER TABLE spine_migrate.change_log REPLICA IDENTITY FULL;
+
+CREATE INDEX ix_change_log ON spine_migrate.change_log (capture_id, at);
 
 -- Changes that are applied again: keys that were gone while a batch may have been in flight, and all keys after a TRUNCATE;
 -- and rows that are put off because something they need is not there yet, or is taken
@@ -233,3 +235,28 @@ CREATE FUNCTION spine_migrate.refuse_old_snapshot() RETURNS trigger LANGUAGE plp
         DETAIL = 'The snapshot of the transaction is older than the switch of its tables.',
         HINT = 'Run the transaction again.';
 END$$;
+
+-- What may be dropped, and what was: members go together, rows_digest is of the legacy table's rows when its archive was written.
+-- The functions that drop it are those of the revision 0009.
+CREATE TABLE spine_migrate.retirement (
+    migration_id bigint PRIMARY KEY REFERENCES spine_migrate.migration ON DELETE CASCADE,
+    members bigint[] NOT NULL,
+    allowed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    allowed_by text NOT NULL DEFAULT session_user,
+    tool_version text NOT NULL,
+    mapping_digest text NOT NULL,
+    cutover_at timestamptz NOT NULL,
+    source_table text NOT NULL,
+    rows_digest text NOT NULL,
+    archive text,
+    archive_digest text,
+    without_archive text,
+    evidence jsonb NOT NULL,
+    retired_at timestamptz,
+    retired_by text,
+    retired_how text,
+    dropped jsonb,
+    CONSTRAINT retirement_archive_check
+        CHECK (num_nulls(archive, archive_digest) IN (0, 2) AND num_nulls(archive, without_archive) = 1),
+    CONSTRAINT retirement_retired_check CHECK (num_nulls(retired_at, retired_by, retired_how, dropped) IN (0, 4))
+);
