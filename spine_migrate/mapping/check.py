@@ -91,13 +91,12 @@ def _length_problems(field: Field, mapping: Mapping, length: int) -> Iterator[_P
 
 
 def _way_back_problems(field: Field, mapping: Mapping) -> Iterator[_Problem]:
-    exact = field.lossless and field.invertible
-    if field.column is not None and exact and (field.keep or field.lossy):
+    if field.column is not None and field.exact and (field.keep or field.lossy):
         key = "keep" if field.keep else "lossy"
         yield _problem(field, "nothing is lost here: the value comes back from the field itself", key)
     elif field.keep and field.lossy:
         yield _problem(field, "the whole value is kept, so nothing is lost; leave one of the two out", "lossy")
-    elif field.column is not None and not exact and mapping.carrier(field.column) is None:
+    elif field.column is not None and not field.exact and mapping.carrier(field.column) is None:
         yield _problem(field, "loses part of the value; say where to 'keep' it, or why it may be 'lossy'")
 
 

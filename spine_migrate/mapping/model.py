@@ -123,6 +123,11 @@ class Field:
     def invertible(self) -> bool:
         return all(step.invertible for step in self.steps)
 
+    @property
+    def exact(self) -> bool:
+        """Whether the field alone brings every source value back."""
+        return self.lossless and self.invertible
+
 
 @dataclass(frozen=True)
 class Mapping:
@@ -150,6 +155,20 @@ class Mapping:
     @property
     def key_field(self) -> Field:
         return next(f for f in self.fields if f.target == self.target.key and not f.path)
+
+    @property
+    def key_carrier(self) -> Field | None:
+        """The field that gives the source key back for every row: the target key's own, another that copies it, or one
+        that keeps it. None where the mapping gives the key up, so that there is no way back from a target row.
+        """
+        field = self.carrier(self.key)
+        return field if field is not None and (field.exact or field.keep is not None) else None
+
+    @property
+    def key_stands(self) -> bool:
+        """Whether the target key is the source key as it stands."""
+        field = self.key_carrier
+        return field is not None and field is self.key_field and not field.steps
 
     @property
     def links(self) -> tuple[Field, ...]:
@@ -196,9 +215,16 @@ class Mapping:
         return (f for f in self.fields if f.column == column)
 
     def carrier(self, column: str) -> Field | None:
-        """The field that brings a source column back: the first lossless one, else one that keeps, else a lossy one."""
-        fields = list(self.carriers(column))
-        exact = [field for field in fields if field.lossless and field.invertible]
+        """The field that brings a source column back: the first exact one (of the key, that of the target key first),
+        else one that keeps, else a lossy one.
+        """
+        fields = sorted(self.carriers(column), key=lambda one: one.path != () or one.target != self.target.key)
+        exact = [field for field in fields if field.exact]
         kept = [field for field in fields if field.keep is not None]
         lossy = [field for field in fields if field.lossy is not None]
         return next(iter([*exact, *kept, *lossy]), None)
+
+    def brings_back(self, column: str) -> bool:
+        """Whether the inverse gives a source column back at all."""
+        field = self.carrier(column)
+        return field is not None and (field.lossy is None or field.invertible)

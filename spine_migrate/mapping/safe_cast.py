@@ -12,6 +12,8 @@ from spine_migrate.mapping.transforms.base import Sql
 
 UUID = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 _INTEGER = r"^-?[0-9]{1,19}$"
+# 3.0 is the same number as 3 in jsonb, which keeps how it was spelled.
+_JSON_INTEGER = r"^-?[0-9]{1,19}(\.0+)?$"
 # As jsonb writes a number, which has no exponent, and the strings that stand for what JSON has no number for.
 _NUMERIC = r"^(-?[0-9]+(\.[0-9]+)?|NaN|-?Infinity)$"
 # Digits before the point that any numeric can have (PostgreSQL manual, 8.1.2).
@@ -30,8 +32,9 @@ def within(value: Sql, kind: str) -> Sql:
     return sql.SQL("{} BETWEEN {} AND {}").format(value, low, high)
 
 
-def from_text(text: Sql, kind: str, type_name: Sql, *, checked: bool = False) -> Sql:
-    """``text`` as the type ``kind``, written out as ``type_name``; NULL where it is none.
+def from_text(text: Sql, kind: str, type_name: Sql, *, checked: bool = False, json: bool = False) -> Sql:
+    """``text`` as the type ``kind``, written out as ``type_name``; NULL where it is none. ``json``: it is that of a
+    JSON value, and what is equal there gives the same.
 
     Types whose input has no simple shape (timestamps, addresses, floats) are only looked at where ``checked``, which
     takes pg_input_is_valid, of PostgreSQL 16. What this gives for the others is immutable: an index can have it.
@@ -45,8 +48,12 @@ def from_text(text: Sql, kind: str, type_name: Sql, *, checked: bool = False) ->
         case "smallint" | "integer" | "bigint":
             # CASE, not AND: the order in which AND evaluates its sides is not defined.
             valid = sql.SQL("CASE WHEN {0} ~ {1} THEN {2} END").format(
-                text, sql.Literal(_INTEGER), within(sql.SQL("{}::numeric").format(text), kind)
+                text,
+                sql.Literal(_JSON_INTEGER if json else _INTEGER),
+                within(sql.SQL("{}::numeric").format(text), kind),
             )
+            if json:
+                text = sql.SQL("{}::numeric").format(text)
         case "numeric":
             valid = sql.SQL("octet_length({0}) <= {1} AND {0} ~ {2}").format(
                 text, sql.Literal(_LONGEST_NUMERIC), sql.Literal(_NUMERIC)

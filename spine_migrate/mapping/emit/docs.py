@@ -39,7 +39,8 @@ page. A mapping of your own is checked with `spine-migrate mapping check FILE.to
 
 A mapping is complete or it is refused: every source column is copied by a field or listed under `[dropped]`, comes back
 from a field, from what a field keeps, or is given up with a reason; every NOT NULL target column is produced; types and
-lengths fit. A row that a rule cannot carry goes to quarantine with a reason code, it is never bent to fit.
+lengths fit. A row that a rule cannot carry goes to quarantine with a reason code, it is never bent to fit. To be cut
+over, a mapping must give the source key back too: the target key does, another field that copies it, or what it keeps.
 
 ## The language
 """
@@ -89,6 +90,8 @@ def section(mapping: Mapping) -> str:
         f"## {mapping.name}",
         "",
         f"{mapping.title}: `{source}` by `{mapping.key}` into `{target}` by `{mapping.target.key}`.",
+        "",
+        _key(mapping),
     ]
     if optional := [f"`{column.name}`" for column in mapping.columns.values() if column.optional]:
         lines += ["", f"Columns that the legacy table may lack: {', '.join(optional)}."]
@@ -102,6 +105,18 @@ def section(mapping: Mapping) -> str:
     dropped = [f"- `{name}`: {reason}" for name, reason in mapping.dropped.items()]
     lines += ["", *(["Dropped:", "", *dropped] if dropped else ["No column is dropped."])]
     return "\n".join(lines) + "\n"
+
+
+def _key(mapping: Mapping) -> str:
+    """Whether there is a way back from a target row, which a cutover asks for."""
+    field = mapping.key_carrier
+    if field is None:
+        return (
+            f"Nothing in the target gives `{mapping.key}` back, so that it cannot be cut over; a `keep` in"
+            f" `{mapping.key_field.name}` would."
+        )
+    place = field.name if field.exact else field.keep
+    return f"After a cutover `{mapping.key}` comes back from `{place}`."
 
 
 def readme() -> str:

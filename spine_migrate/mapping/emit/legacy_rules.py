@@ -15,13 +15,13 @@ from psycopg import sql
 from spine_migrate.db.definition import ForeignKey
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.sql import Judgement, judgements, verdict
-from spine_migrate.mapping.emit.trigger_text import NOW, changed, differ, fail, row, when
+from spine_migrate.mapping.emit.trigger_text import NEW, OLD, changed, differ, fail, row, when
 from spine_migrate.mapping.transforms.base import Sql
 
 
 def rules(form: LegacyForm, *, updating: bool) -> Iterator[Sql]:
-    """Statements over NEW, and ``spine_now`` where ``updating``, in the order in which a table checks; before the
-    target is written.
+    """Statements over NEW, and OLD where ``updating``, in the order in which a table checks; before the target is
+    written.
     """
     yield from _generated(form, updating=updating)
     yield from _not_null(form)
@@ -39,15 +39,15 @@ def _generated(form: LegacyForm, *, updating: bool) -> Iterator[Sql]:
     for column in form.definition.columns:
         if column.generated is None:
             continue
-        new = sql.Identifier("new", column.name)
+        new = sql.Identifier(NEW, column.name)
         given = sql.SQL("{} IS NOT NULL").format(new)
         if updating:
             # DEFAULT, which a table takes, comes as NULL.
-            given = sql.SQL("{} AND {}").format(given, differ(column.name, "new", NOW))
+            given = sql.SQL("{} AND {}").format(given, differ(form, column.name, NEW, OLD))
         message = f"column {_quoted(column.name)} of {_quoted(table)} can only be set to DEFAULT, it is generated"
         yield when(given, fail("428C9", sql.Literal(message), column=column.name, table=table))
         yield sql.SQL("{} := (SELECT {} FROM {});").format(
-            new, sql.SQL(column.generated), row("new", _names(form), table)
+            new, sql.SQL(column.generated), row(NEW, _names(form), table)
         )
 
 
@@ -57,7 +57,7 @@ def _not_null(form: LegacyForm) -> Iterator[Sql]:
         if column.not_null:
             place = f"column {_quoted(column.name)} of relation {_quoted(name.table)}"
             yield when(
-                sql.SQL("{} IS NULL").format(sql.Identifier("new", column.name)),
+                sql.SQL("{} IS NULL").format(sql.Identifier(NEW, column.name)),
                 fail(
                     "23502",
                     sql.Literal(f"null value in {place} violates not-null constraint"),
@@ -72,40 +72,43 @@ def _checks(form: LegacyForm, *, updating: bool) -> Iterator[Sql]:
     name = form.definition.name
     for check in form.definition.checks:
         broken = sql.SQL("(SELECT ({}) FROM {}) IS FALSE").format(
-            sql.SQL(check.expression), row("new", _names(form), name.table)
+            sql.SQL(check.expression), row(NEW, _names(form), name.table)
         )
-        if updating and check.columns:
-            broken = sql.SQL("{} AND {}").format(changed(check.columns), broken)
         message = f"new row for relation {_quoted(name.table)} violates check constraint {_quoted(check.name)}"
-        yield when(
+        held: Sql = when(
             broken,
             fail("23514", sql.Literal(message), constraint=check.name, table=name.table, schema=name.schema),
         )
+        yield when(changed(form, check.columns), held) if updating and check.columns else held
 
 
 def _judged(form: LegacyForm, *, updating: bool) -> Iterator[Sql]:
     """What the mapping cannot carry."""
-    found = list(judgements(form.binding, "s"))
+    found = list(judgements(form.binding, NEW))
     if updating:
-        found = [_if_changed(one) for one in found if one.field.column in form.binding.live]
+        found = [_if_changed(form, one) for one in found if one.field.column in form.binding.live]
     if not found:
         return
     table = form.definition.name.table
-    yield sql.SQL("spine_refused := (SELECT {} FROM {});").format(
-        verdict(found, "detail"), row("new", _names(form), "s")
-    )
     message = sql.SQL("format({}, spine_refused)").format(
         sql.Literal(f"{table.replace('%', '%%')} is a view by now and cannot hold this row: %s")
     )
-    yield when(
-        sql.SQL("spine_refused IS NOT NULL"),
-        fail("23514", message, table=table, schema=form.definition.name.schema),
+    asked = (
+        sql.SQL("spine_refused := {};").format(verdict(found, "detail")),
+        when(
+            sql.SQL("spine_refused IS NOT NULL"),
+            fail("23514", message, table=table, schema=form.definition.name.schema),
+        ),
     )
+    if updating:
+        yield when(changed(form, {one.field.source for one in found}), *asked)
+    else:
+        yield from asked
 
 
-def _if_changed(judgement: Judgement) -> Judgement:
+def _if_changed(form: LegacyForm, judgement: Judgement) -> Judgement:
     refusal = judgement.refusal
-    condition = sql.SQL("CASE WHEN {} THEN {} END").format(changed([judgement.field.source]), refusal.condition)
+    condition = sql.SQL("CASE WHEN {} THEN {} END").format(changed(form, [judgement.field.source]), refusal.condition)
     return replace(judgement, refusal=replace(refusal, condition=condition))
 
 
@@ -115,13 +118,13 @@ def foreign_keys(form: LegacyForm, keys: tuple[ForeignKey, ...], *, updating: bo
     """
     name = form.definition.name
     for key in keys:
-        conditions: list[Sql] = [sql.SQL("{} IS NOT NULL").format(sql.Identifier("new", one)) for one in key.columns]
+        conditions: list[Sql] = [sql.SQL("{} IS NOT NULL").format(sql.Identifier(NEW, one)) for one in key.columns]
         if updating:
-            conditions.append(changed(key.columns))
+            conditions.append(changed(form, key.columns))
         found = sql.SQL("PERFORM FROM {} AS r WHERE {} FOR KEY SHARE;").format(
             (name if key.to_itself else key.to).identifier,
             sql.SQL(" AND ").join(
-                sql.SQL("{} {} {}").format(sql.Identifier("r", there), sql.SQL(operator), sql.Identifier("new", here))
+                sql.SQL("{} {} {}").format(sql.Identifier("r", there), sql.SQL(operator), sql.Identifier(NEW, here))
                 for here, there, operator in zip(key.columns, key.referenced, key.operators, strict=True)
             ),
         )

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.sql import forward_value, key
-from spine_migrate.mapping.emit.trigger_text import changed, row, when
+from spine_migrate.mapping.emit.trigger_text import NEW, changed, row, when
 from spine_migrate.mapping.model import Field
 from spine_migrate.mapping.transforms.base import Sql
 
@@ -35,7 +35,8 @@ class LinkColumns:
 
     def value(self, field: Field) -> Sql:
         """What the target column gets, over ``s``: the row that is wanted, held until the end of the transaction, or
-        NULL where there is none.
+        NULL where there is none. Where none is wanted nothing is read: a sequential scan that finds nothing would still
+        lock the whole table for a serializable transaction's sake (manual 13.2.3).
         """
         binding = self.form.binding
         wanted = forward_value(binding, field, "s")
@@ -43,7 +44,8 @@ class LinkColumns:
             return wanted
         return sql.SQL(
             "CASE WHEN {wanted} = {own} THEN {own}"
-            " ELSE (SELECT r.{key} FROM {target} AS r WHERE r.{key} = {wanted} FOR KEY SHARE) END"
+            " WHEN {wanted} IS NOT NULL"
+            " THEN (SELECT r.{key} FROM {target} AS r WHERE r.{key} = {wanted} FOR KEY SHARE) END"
         ).format(
             wanted=wanted,
             own=key(binding, "s"),
@@ -82,14 +84,14 @@ class LinkColumns:
                         key=sql.Identifier(key_variable),
                         field=sql.Literal(field.target),
                         wanted=wanted,
-                        row=row("new", [field.source], "s"),
+                        row=row(NEW, [field.source], "s"),
                         column=sql.Identifier(field.target),
                         target=binding.target.identifier,
                         target_key=sql.Identifier(binding.mapping.target.key),
                     )
                 )
-            present = sql.SQL("{} IS NOT NULL").format(sql.Identifier("new", field.source))
-            yield when(changed([field.source]) if updating else present, *found)
+            present = sql.SQL("{} IS NOT NULL").format(sql.Identifier(NEW, field.source))
+            yield when(changed(self.form, [field.source]) if updating else present, *found)
 
     def release(self, key_variable: str) -> Iterator[Sql]:
         """Before the row of a key goes: rows with a legacy form that point to it want what is not there any more.
@@ -99,32 +101,60 @@ class LinkColumns:
         for field in self.fields:
             if field.column in self.enforced - self.cleared:
                 continue
+            target = self.form.binding.target.identifier
+            column, key = sql.Identifier(field.target), sql.Identifier(key_variable)
             freed = sql.SQL("UPDATE {target} AS t SET {column} = NULL WHERE t.{column} = {key} AND {form}").format(
-                target=self.form.binding.target.identifier,
-                column=sql.Identifier(field.target),
-                key=sql.Identifier(key_variable),
-                form=self.form.condition("t"),
+                target=target, column=column, key=key, form=self.form.condition("t")
             )
-            if field.column in self.cleared:
-                yield sql.SQL("{};").format(freed)
-                continue
-            yield sql.SQL(
+            noted = sql.SQL(
                 "WITH freed AS ({freed} RETURNING t.{target_key} AS target_key)"
                 " INSERT INTO spine_migrate.link (migration_id, target_key, field, wanted, state)"
                 " SELECT {migration}, target_key::text, {field}, {key}::text, 'broken' FROM freed"
                 " ON CONFLICT (migration_id, target_key, field)"
-                " DO UPDATE SET wanted = EXCLUDED.wanted, state = EXCLUDED.state;"
+                " DO UPDATE SET wanted = EXCLUDED.wanted, state = EXCLUDED.state"
             ).format(
                 freed=freed,
                 target_key=sql.Identifier(mapping.target.key),
                 migration=sql.Literal(self.form.migration_id),
                 field=sql.Literal(field.target),
-                key=sql.Identifier(key_variable),
+                key=key,
             )
+            # Most rows have none, and to look costs less than an UPDATE of no row with all that it fires.
+            yield when(
+                sql.SQL("EXISTS (SELECT FROM {} AS t WHERE t.{} = {})").format(target, column, key),
+                sql.SQL("{};").format(freed if field.column in self.cleared else noted),
+            )
+
+    def beside_unseen(self, key_variable: str, again: Sql, *statements: Sql, only: Sql | None = None) -> Iterator[Sql]:
+        """``statements``, by which a key goes. At the stricter levels a row that was committed since may point to it,
+        which ``release`` cannot see: the foreign key refuses, where the legacy table has none. ``again`` tells the
+        transaction to try again. ``only``: where the key goes at all.
+        """
+        mapping = self.form.binding.mapping
+        if not any(field.column not in self.enforced - self.cleared for field in self.fields):
+            yield from statements
+            return
+        strict = sql.SQL("current_setting('transaction_isolation') IN ('repeatable read', 'serializable')")
+        yield sql.SQL(
+            "IF {strict} THEN\nBEGIN\n{statements}\nEXCEPTION WHEN foreign_key_violation THEN\n"
+            "GET STACKED DIAGNOSTICS spine_refused = TABLE_NAME;\n"
+            "IF spine_refused IS DISTINCT FROM {table} OR EXISTS (SELECT FROM {target} AS t WHERE {points}) THEN\n"
+            "RAISE;\nEND IF;\n{again}\nEND;\nELSE\n{statements}\nEND IF;"
+        ).format(
+            strict=strict if only is None else sql.SQL("{} AND {}").format(only, strict),
+            statements=sql.SQL("\n").join(statements),
+            table=sql.Literal(self.form.binding.target.table),
+            target=self.form.binding.target.identifier,
+            points=sql.SQL(" OR ").join(
+                sql.SQL("t.{} = {}").format(sql.Identifier(field.target), sql.Identifier(key_variable))
+                for field in mapping.links
+            ),
+            again=again,
+        )
 
     def forget(self, key_variable: str) -> Sql:
         """What a row wants that is gone itself."""
-        return sql.SQL("DELETE FROM spine_migrate.link WHERE migration_id = {} AND target_key = {}::text;").format(
+        return sql.SQL("DELETE FROM spine_migrate.link WHERE migration_id = {} AND target_key = {}::text").format(
             sql.Literal(self.form.migration_id), sql.Identifier(key_variable)
         )
 

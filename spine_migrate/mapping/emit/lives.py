@@ -46,10 +46,11 @@ class Lives:
     events: Narrow
 
     def judged(self) -> sql.Composed:
-        """``$1`` is how many runs to name of each check.
+        """``$1`` is how many runs to name of each check, ``$2`` (text) those of which changes are not applied yet.
 
-        Rows: ``code, runs, inherited, run, of_legacy, note``. One per check that some run breaks, with its numbers of
-        ``runs``, ``run`` NULL. Then the named runs, ``runs`` NULL, those first that are not ``of_legacy``.
+        Rows: ``code, runs, inherited, flying, run, of_legacy, note``. One per check that some run breaks, with its
+        numbers of ``runs``, ``run`` NULL; those of ``$2`` are ``flying`` where the legacy side does not break it too,
+        and among no other number. Then the named runs, ``runs`` NULL, those first that are not ``of_legacy``.
         """
         parts = {
             "old_life": self._old_life(),
@@ -69,10 +70,12 @@ class Lives:
             for name, part in parts.items()
         )
         return sql.SQL(
-            "WITH {tables} SELECT code, count(*) AS runs, count(*) FILTER (WHERE of_legacy) AS inherited, NULL AS run,"
-            " NULL::boolean AS of_legacy, NULL AS note FROM found GROUP BY code"
-            " UNION ALL (SELECT f.code, NULL, NULL, f.run::text, f.of_legacy, CASE f.code {notes} END FROM (SELECT *,"
-            " row_number() OVER (PARTITION BY code ORDER BY of_legacy, run) AS rank FROM found) AS f"
+            "WITH {tables}, told AS MATERIALIZED (SELECT *, NOT of_legacy AND run::text = ANY ($2::text[]) AS flies"
+            " FROM found) SELECT code, count(*) FILTER (WHERE NOT flies) AS runs,"
+            " count(*) FILTER (WHERE of_legacy) AS inherited, count(*) FILTER (WHERE flies) AS flying, NULL AS run,"
+            " NULL::boolean AS of_legacy, NULL AS note FROM told GROUP BY code UNION ALL"
+            " (SELECT f.code, NULL, NULL, NULL, f.run::text, f.of_legacy, CASE f.code {notes} END FROM (SELECT *,"
+            " row_number() OVER (PARTITION BY code ORDER BY of_legacy, run) AS rank FROM told WHERE NOT flies) AS f"
             " JOIN suspect AS s USING (run) WHERE f.rank <= $1::bigint ORDER BY f.code, f.rank)"
         ).format(
             tables=tables,
@@ -80,6 +83,15 @@ class Lives:
                 sql.SQL("WHEN {} THEN {}").format(sql.Literal(code), sql.SQL(note)) for code, note in _NOTES.items()
             ),
         )
+
+    def touched(self) -> sql.Composed:
+        """Rows ``run`` (text): those that events with the legacy keys ``$1`` or the target keys ``$2`` (text) are of,
+        on either side.
+        """
+        return sql.SQL(
+            "SELECT run_id::text AS run FROM {old} AS e WHERE legacy_key::text = ANY ($1::text[])"
+            " UNION SELECT run_id::text FROM {new} AS e WHERE event_id::text = ANY ($2::text[])"
+        ).format(old=self.events.old("run_id"), new=self.events.new("event_id", "run_id"))
 
     def shown(self) -> sql.Composed:
         """The histories of the runs ``$1`` (text), at most ``$2`` events of each.

@@ -15,7 +15,7 @@ from psycopg import sql
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.links import LinkColumns
 from spine_migrate.mapping.emit.sql import Leaf, forward_value, leaves
-from spine_migrate.mapping.emit.trigger_text import changed, row, when
+from spine_migrate.mapping.emit.trigger_text import NEW, changed, row, when
 from spine_migrate.mapping.model import Field
 from spine_migrate.mapping.transforms.base import Sql
 
@@ -47,22 +47,33 @@ class Put:
     def variables(self) -> list[Sql]:
         return [sql.SQL("{} jsonb;").format(one.variable) for one in self._documents()]
 
-    def statements(self) -> Iterator[Sql]:
-        """From NEW and ``spine_now`` to the target row."""
+    @property
+    def reading(self) -> frozenset[str]:
+        """Columns whose change goes by more of the target row than the view shows."""
+        return frozenset[str]().union(*(document.sources for document in self._documents()))
+
+    def documents(self) -> Iterator[Sql]:
+        """JSON columns as they will be, from the target row, which is held, and NEW."""
         for document in self._documents():
-            yield when(changed(document.sources), *self._make(document))
+            yield when(changed(self.form, document.sources), *self._make(document))
+
+    def update(self, condition: Sql) -> sql.Composed:
+        """The target row ``t`` written from NEW, but for its key, where a condition holds."""
         binding = self.form.binding
-        yield sql.SQL("UPDATE {} AS t SET {} FROM {} WHERE t.{} = {};").format(
+        key = sql.Identifier(binding.mapping.target.key)
+        written = [
+            sql.SQL("{} = CASE WHEN {} THEN {} ELSE t.{} END").format(
+                sql.Identifier(column), changed(self.form, sources), value, sql.Identifier(column)
+            )
+            for column, sources, value in self._columns()
+        ]
+        return sql.SQL("UPDATE {} AS t SET {} FROM {} WHERE t.{} = {} AND {}").format(
             binding.target.identifier,
-            sql.SQL(", ").join(
-                sql.SQL("{} = CASE WHEN {} THEN {} ELSE t.{} END").format(
-                    sql.Identifier(column), changed(sources), value, sql.Identifier(column)
-                )
-                for column, sources, value in self._columns()
-            ),
-            row("new", [column.name for column in self.form.definition.columns], "s"),
-            sql.Identifier(binding.mapping.target.key),
+            sql.SQL(", ").join(written or [sql.SQL("{} = t.{}").format(key, key)]),
+            row(NEW, [column.name for column in self.form.definition.columns], "s"),
+            key,
             sql.Identifier(self.key),
+            condition,
         )
 
     def _live(self, sources: frozenset[str]) -> frozenset[str]:
@@ -74,7 +85,7 @@ class Put:
         for column in binding.mapping.target.columns:
             inside = tuple(
                 leaf
-                for leaf in leaves(binding, "s")
+                for leaf in leaves(binding, NEW)
                 if leaf.place.column == column and leaf.sources and leaf.sources <= frozenset(binding.live)
             )
             base = binding.mapping.base(column)
@@ -85,7 +96,7 @@ class Put:
         return found
 
     def _columns(self) -> Iterator[tuple[str, frozenset[str], Sql]]:
-        """Target column, the legacy columns that decide it, and its new value; over ``s``."""
+        """Target column, the legacy columns that decide it, and its new value; over ``s``. Without the key."""
         binding = self.form.binding
         documents = {document.column: document for document in self._documents()}
         for column in binding.mapping.target.columns:
@@ -93,7 +104,7 @@ class Put:
                 yield column, documents[column].sources, documents[column].variable
                 continue
             field = binding.mapping.base(column)
-            if field is None:
+            if field is None or column == binding.mapping.target.key:
                 continue
             sources = self._live(frozenset({one for one in (field.column, field.when_present) if one is not None}))
             if sources:
@@ -116,23 +127,21 @@ class Put:
         )
         if document.base is not None:
             yield when(
-                changed([document.base.source]),
+                changed(self.form, [document.base.source]),
                 sql.SQL(
-                    "{0} := (SELECT {1} FROM {2}) || (SELECT coalesce(jsonb_object_agg(e.key, e.value), '{{}}')"
-                    " FROM jsonb_each({0}) AS e WHERE e.key = ANY ({3}::text[]));"
+                    "{0} := {1} || (SELECT coalesce(jsonb_object_agg(e.key, e.value), '{{}}')"
+                    " FROM jsonb_each({0}) AS e WHERE e.key = ANY ({2}::text[]));"
                 ).format(
                     variable,
-                    forward_value(binding, document.base, "s"),
-                    row("new", [document.base.source], "s"),
+                    forward_value(binding, document.base, NEW),
                     sql.Literal(binding.mapping.overlay(document.column)),
                 ),
             )
         for leaf in document.leaves:
-            yield when(changed(leaf.sources), *self._place(variable, leaf))
+            yield when(changed(self.form, leaf.sources), *self._place(variable, leaf))
 
     def _place(self, document: sql.Identifier, leaf: Leaf) -> Iterator[Sql]:
         """One leaf written, or taken away with the objects that hold nothing else."""
-        source = row("new", sorted(leaf.sources), "s")
         keys = leaf.place.keys
         path = sql.Literal(list(keys))
         write: list[Sql] = [
@@ -144,9 +153,9 @@ class Put:
         ]
         # Through jsonb_build_object, as forward() builds it, a NULL becomes JSON's null.
         write.append(
-            sql.SQL(
-                "{0} := jsonb_set({0}, {1}::text[], (SELECT jsonb_build_object('v', {2}) -> 'v' FROM {3}));"
-            ).format(document, path, leaf.value, source)
+            sql.SQL("{0} := jsonb_set({0}, {1}::text[], jsonb_build_object('v', {2}) -> 'v');").format(
+                document, path, leaf.value
+            )
         )
         if leaf.condition is None:
             yield from write
@@ -159,6 +168,6 @@ class Put:
             )
             for prefix in (sql.Literal(list(keys[:depth])) for depth in range(len(keys) - 1, 0, -1))
         ]
-        yield sql.SQL("IF (SELECT {} FROM {}) THEN\n{}\nELSE\n{}\nEND IF;").format(
-            leaf.condition, source, sql.SQL("\n").join(write), sql.SQL("\n").join(remove)
+        yield sql.SQL("IF ({}) THEN\n{}\nELSE\n{}\nEND IF;").format(
+            leaf.condition, sql.SQL("\n").join(write), sql.SQL("\n").join(remove)
         )

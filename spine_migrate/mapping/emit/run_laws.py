@@ -1,8 +1,8 @@
 """The SQL of the laws that hold between runs: attempts, parents, idempotency keys, one active run per entity.
 
 Asked of the rows themselves, since an index or a foreign key may be missing, invalid, or not yet validated. Every
-statement has the columns ``code, runs, inherited, run, of_legacy, note`` as ``Lives.judged`` has them; ``$1`` is how
-many runs to name.
+statement has the columns ``code, runs, inherited, flying, run, of_legacy, note`` and the parameters of
+``Lives.judged``. A run is on its way here also where one is that it is judged by.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ CIRCLE = 100
 
 
 def _told(code: str, tables: dict[str, Sql], *, recursive: bool = False) -> sql.Composed:
-    """``found`` among the tables has ``run, of_legacy, note``."""
+    """``found`` among the tables has ``run, of_legacy, note`` and ``others``, the runs that it is judged by as well."""
     return sql.SQL(
-        "WITH {recursive} {tables} SELECT {code} AS code, count(*) AS runs,"
-        " count(*) FILTER (WHERE of_legacy) AS inherited, NULL AS run, NULL::boolean AS of_legacy, NULL AS note"
-        " FROM found UNION ALL (SELECT {code}, NULL, NULL, run::text, of_legacy, note FROM found"
-        " ORDER BY of_legacy, run LIMIT $1::bigint)"
+        "WITH {recursive} {tables}, told AS (SELECT *, NOT of_legacy AND (run::text = ANY ($2::text[])"
+        " OR coalesce(others::text[] && $2::text[], false)) AS flies FROM found)"
+        " SELECT {code} AS code, count(*) FILTER (WHERE NOT flies) AS runs,"
+        " count(*) FILTER (WHERE of_legacy) AS inherited, count(*) FILTER (WHERE flies) AS flying, NULL AS run,"
+        " NULL::boolean AS of_legacy, NULL AS note FROM told UNION ALL (SELECT {code}, NULL, NULL, NULL, run::text,"
+        " of_legacy, note FROM told WHERE NOT flies ORDER BY of_legacy, run LIMIT $1::bigint)"
     ).format(
         recursive=sql.SQL("RECURSIVE" if recursive else ""),
         tables=sql.SQL(", ").join(
@@ -87,8 +89,9 @@ def attempts(runs: Narrow, events: Narrow | None) -> sql.Composed:
             "past": _retrying(old, sql.SQL("r.run_id IN (SELECT run_id FROM bad)")),
             "found": sql.SQL(
                 "SELECT b.run_id AS run, coalesce((p.attempt, p.retried) IS NOT DISTINCT FROM (b.attempt, b.retried)"
-                " AND {}, false) AS of_legacy, concat_ws(', ', 'attempt ' || b.attempt,"
-                " 'that of the run it retries ' || b.retried, 'times tried again ' || nullif(b.again, 0)) AS note"
+                " AND {}, false) AS of_legacy, ARRAY[b.other, p.other] AS others,"
+                " concat_ws(', ', 'attempt ' || b.attempt, 'that of the run it retries ' || b.retried,"
+                " 'times tried again ' || nullif(b.again, 0)) AS note"
                 " FROM bad AS b LEFT JOIN past AS p USING (run_id)"
             ).format(_miscounted("b", "b.moved")),
         },
@@ -99,7 +102,7 @@ def _retrying(runs: Sql, rows: Sql) -> Sql:
     """Runs with their attempt and that of the run they retry; ``rows`` is a condition on the run ``r``."""
     return sql.SQL(
         "SELECT r.run_id, coalesce(r.attempt, 1) AS attempt,"
-        " CASE WHEN x.run_id IS NOT NULL THEN coalesce(x.attempt, 1) END AS retried"
+        " CASE WHEN x.run_id IS NOT NULL THEN coalesce(x.attempt, 1) END AS retried, r.retry_of_run_id AS other"
         " FROM {runs} AS r LEFT JOIN {runs} AS x ON x.run_id = r.retry_of_run_id WHERE {rows}"
     ).format(runs=runs, rows=rows)
 
@@ -142,8 +145,9 @@ def parents(runs: Narrow) -> sql.Composed:
         parts.append(
             sql.SQL(
                 "SELECT run, EXISTS (SELECT FROM {past} AS p WHERE p.start = r.run AND p.at = r.run) AS of_legacy,"
-                " {leads} AS note FROM {ring} AS r"
-                " UNION ALL SELECT e.run_id, false, format({lost}, e.other) FROM {new} AS e"
+                " ARRAY(SELECT b.at::text FROM {walk} AS a JOIN {walk} AS b USING (start) WHERE a.at = r.run)"
+                " AS others, {leads} AS note FROM {ring} AS r"
+                " UNION ALL SELECT e.run_id, false, ARRAY[e.other::text], format({lost}, e.other) FROM {new} AS e"
                 " LEFT JOIN {target} AS p ON p.run_id = e.other WHERE p.run_id IS NULL"
             ).format(
                 **ids,
@@ -153,7 +157,9 @@ def parents(runs: Narrow) -> sql.Composed:
             )
         )
     tables["found"] = sql.SQL(
-        "SELECT run, bool_and(of_legacy) AS of_legacy, string_agg(note, ', ') AS note FROM ({}) AS f GROUP BY run"
+        "SELECT run, bool_and(of_legacy) AS of_legacy,"
+        " string_to_array(string_agg(array_to_string(others, ','), ','), ',') AS others,"
+        " string_agg(note, ', ') AS note FROM ({}) AS f GROUP BY run"
     ).format(sql.SQL(" UNION ALL ").join(parts))
     return _told("parents", tables, recursive=True)
 
@@ -188,7 +194,7 @@ def one_active(runs: Narrow) -> sql.Composed:
 
 def _shared(code: str, name: str, new: Sql, old: Sql) -> sql.Composed:
     """Runs of ours whose ``value`` others have too; ``old`` are the legacy rows that were carried."""
-    often = "SELECT value, count(*) AS runs FROM {} GROUP BY value HAVING count(*) > 1"
+    often = "SELECT value, count(*) AS runs, array_agg(run) AS others FROM {} GROUP BY value HAVING count(*) > 1"
     return _told(
         code,
         {
@@ -196,10 +202,10 @@ def _shared(code: str, name: str, new: Sql, old: Sql) -> sql.Composed:
             "old": old,
             "new_often": sql.SQL(often).format(sql.Identifier("new")),
             "old_often": sql.SQL(often).format(sql.Identifier("old")),
-            "bad": sql.SQL("SELECT n.*, f.runs FROM new AS n JOIN new_often AS f USING (value) WHERE n.ours"),
+            "bad": sql.SQL("SELECT n.*, f.runs, f.others FROM new AS n JOIN new_often AS f USING (value) WHERE n.ours"),
             "past": sql.SQL("SELECT o.run FROM old AS o JOIN old_often USING (value) JOIN bad USING (run)"),
             "found": sql.SQL(
-                "SELECT b.run, p.run IS NOT NULL AS of_legacy, format({}, b.value, b.runs) AS note"
+                "SELECT b.run, p.run IS NOT NULL AS of_legacy, b.others, format({}, b.value, b.runs) AS note"
                 " FROM bad AS b LEFT JOIN past AS p USING (run)"
             ).format(sql.Literal(f"{name} %s: %s runs")),
         },

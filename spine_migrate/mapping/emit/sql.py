@@ -19,7 +19,7 @@ from spine_migrate.mapping.safe_cast import from_text
 from spine_migrate.mapping.transforms.base import Refusal, Sql
 from spine_migrate.mapping.transforms.shorten import Shorten
 from spine_migrate.mapping.transforms.value_map import ValueMap
-from spine_migrate.mapping.types import literal, of_constant, typename
+from spine_migrate.mapping.types import literal, of_constant, read, typename
 
 # A \u0000 escape that is not itself escaped; json takes it, jsonb cannot hold it (PostgreSQL manual, 8.14).
 _NUL_ESCAPE = r"(^|[^\\])(\\\\)*\\u0000"
@@ -104,6 +104,13 @@ def leaves(binding: Binding, alias: str) -> Iterator[Leaf]:
 def key(binding: Binding, alias: str) -> Sql:
     """The target key that a legacy row is moved under."""
     return forward_value(binding, binding.mapping.key_field, alias)
+
+
+def key_from(binding: Binding, value: Sql) -> Sql:
+    """The target key of a legacy key, an expression of the legacy column's type."""
+    field, name = binding.mapping.key_field, binding.mapping.key
+    logical = read(value, binding.live[name].type, binding.mapping.columns[name].type.name)
+    return _after(field, logical, len(field.steps))
 
 
 def is_ours(binding: Binding, alias: str) -> Sql:
@@ -269,8 +276,8 @@ def _read(alias: str, path: JsonPath, kind: str, live: Column | None = None, *, 
     if kind == "text":
         return text
     if live is None or kind != "any":
-        return from_text(text, kind, typename(kind), checked=checked)
-    return from_text(text, live.type, sql.SQL(live.sql_type), checked=checked)
+        return from_text(text, kind, typename(kind), checked=checked, json=True)
+    return from_text(text, live.type, sql.SQL(live.sql_type), checked=checked, json=True)
 
 
 def inverse(

@@ -1,7 +1,10 @@
 """Pieces of the compatibility view's trigger functions (PL/pgSQL) that more than one of their parts is made of.
 
-A body has the variables NEW and OLD, rows of the view, and in an UPDATE or DELETE ``spine_now``, the row as it stands
-now that it is locked. What a name in a statement means is decided for the column (#variable_conflict use_column).
+A body has the variables NEW and OLD, rows of the view. What a name in a statement means is decided for the column
+(#variable_conflict use_column).
+
+What is evaluated for each row is written over the variables themselves and without a FROM: PL/pgSQL evaluates such an
+expression by itself, where anything with a subquery is a statement that is started and ended.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
+from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.transforms.base import Sql
 
-NOW = "spine_now"
+NEW, OLD = "new", "old"
 
 
 def row(variable: str, columns: Iterable[str], alias: str) -> sql.Composed:
@@ -25,15 +29,18 @@ def row(variable: str, columns: Iterable[str], alias: str) -> sql.Composed:
     )
 
 
-def differ(name: str, one: str, other: str) -> sql.Composed:
+def differ(form: LegacyForm, name: str, one: str, other: str) -> sql.Composed:
     """Whether two variables differ in a column, to the byte: what is equal need not look the same (1.0 and 1.00)."""
+    both = sql.Identifier(one, name), sql.Identifier(other, name)
+    if name in form.plain:
+        return sql.SQL("{} IS DISTINCT FROM {}").format(*both)
     # A cast, since ROW(...) *<> ROW(...) would compare part by part, which scalars have no such operator for.
-    return sql.SQL("ROW({})::record *<> ROW({})::record").format(sql.Identifier(one, name), sql.Identifier(other, name))
+    return sql.SQL("ROW({})::record *<> ROW({})::record").format(*both)
 
 
-def changed(names: Iterable[str]) -> Sql:
+def changed(form: LegacyForm, names: Iterable[str]) -> Sql:
     """Whether an UPDATE changes any of these columns."""
-    return either(differ(name, "new", NOW) for name in sorted(names))
+    return either(differ(form, name, NEW, OLD) for name in sorted(names))
 
 
 def either(conditions: Iterable[Sql]) -> Sql:
@@ -42,7 +49,8 @@ def either(conditions: Iterable[Sql]) -> Sql:
 
 
 def when(condition: Sql, *statements: Sql) -> sql.Composed:
-    return sql.SQL("IF {} THEN\n{}\nEND IF;").format(condition, sql.SQL("\n").join(statements))
+    # In parentheses, since PL/pgSQL would take the THEN of a CASE for its own.
+    return sql.SQL("IF ({}) THEN\n{}\nEND IF;").format(condition, sql.SQL("\n").join(statements))
 
 
 def fail(sqlstate: str, message: Sql, **fields: str) -> sql.Composed:

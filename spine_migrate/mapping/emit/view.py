@@ -38,10 +38,13 @@ _FUNCTION_SETTINGS = {
 
 @dataclass(frozen=True)
 class View:
-    """``bodies``: what its triggers do; ``fence``: a condition for reading it at all, over no row."""
+    """``bodies``: what its triggers do; ``fence``: a condition for reading it at all, over no row; ``aside``: what it
+    is called until the legacy table gives its name up.
+    """
 
     bodies: TriggerBodies
     fence: Sql | None = None
+    aside: Name | None = None
 
     @property
     def form(self) -> LegacyForm:
@@ -49,7 +52,7 @@ class View:
 
     @property
     def name(self) -> Name:
-        return self.form.definition.name
+        return self.aside or self.form.definition.name
 
     def create(self) -> sql.Composed:
         columns = self.form.columns("t")

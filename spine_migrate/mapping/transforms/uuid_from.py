@@ -35,10 +35,17 @@ class UuidFrom(Transform):
         self.given = given
         self.namespace = namespace
 
+    @property
+    def immutable(self) -> bool:
+        """Whether an index can have it. The same bytes in every encoding of a server need no conversion, which is not
+        immutable; a cast to bytea would take a backslash for more than that.
+        """
+        return self.given != "text" and self.namespace.isascii() and "\\" not in self.namespace
+
     def sql(self, value: Sql) -> Sql:
-        digest: Sql = sql.SQL("substring(sha256(convert_to({} || {}::text, 'UTF8')) for 16)").format(
-            sql.Literal(f"{self.namespace}:"), value
-        )
+        name = sql.SQL("{} || {}::text").format(sql.Literal(f"{self.namespace}:"), value)
+        octets = sql.SQL("({})::bytea" if self.immutable else "convert_to({}, 'UTF8')").format(name)
+        digest: Sql = sql.SQL("substring(sha256({}) for 16)").format(octets)
         for bit, on in _SET_BITS:
             digest = sql.SQL("set_bit({}, {}, {})").format(digest, sql.Literal(bit), sql.Literal(on))
         return sql.SQL("encode({}, 'hex')::uuid").format(digest)
