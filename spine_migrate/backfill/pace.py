@@ -10,13 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from spine_migrate.backfill.announce import SILENT, Announcer
+from spine_migrate.backfill.sizing import SMALLEST
 from spine_migrate.carry.orders import Hold
 from spine_migrate.carry.rows import Done
 from spine_migrate.carry.settings import Settings
-from spine_migrate.carry.throttle import Throttle
+from spine_migrate.carry.throttle import INTERVAL, Throttle
 
 # Seconds between two looks at the wish to stop.
 _GLANCE = 0.2
+# Seconds of a rate limit that one batch takes, where that is a batch worth its transaction; never more than one second.
+BURST_SECONDS = 0.1
+# Seconds that a worker rests at most: a batch that waited long for a lock does not put the move off for hours.
+LONGEST_REST = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Pace:
         *,
         limit: int | None,
         rows_per_second: float | None,
+        nice_ratio: float = 0.0,
         stop: threading.Event,
         report: Callable[[Progress], None],
         throttle: Throttle | None = None,
@@ -76,6 +82,7 @@ class Pace:
         self._granted = 0
         self._throttle = throttle
         self._interval = _interval(rows_per_second)
+        self._nice_ratio = nice_ratio
         self._free_at = self._began = clock()
         self._lock = threading.Condition(threading.Lock())
         self.progress = start
@@ -88,8 +95,10 @@ class Pace:
         if self._throttle is None:
             return False
         busy = self._throttle.wait(self._hold)
-        interval = _interval(self._throttle.settings.rows_per_second)
+        told = self._throttle.settings
+        interval = _interval(told.rows_per_second)
         with self._lock:
+            self._nice_ratio = told.nice_ratio
             if interval != self._interval:
                 self._interval, self._free_at = interval, self._clock()
         return busy
@@ -102,10 +111,12 @@ class Pace:
     def take(self, rows: int) -> int:
         """Rows that may be moved now, at most ``rows``; 0 when the limit is reached or the run is to stop.
 
-        ``settle`` each grant. While others hold what is left of the limit this waits: they may not use all of it.
+        A rate limit grants little at a time: a commit of the application waits until the WAL of the batch before it is
+        on disk as well. ``settle`` each grant. While others hold what is left of the limit this waits: they may not use
+        all of it.
         """
         if self._interval:
-            rows = min(rows, max(1, int(1 / self._interval)))
+            rows = min(rows, _at_once(1 / self._interval))
         with self._lock:
             if self._left is None:
                 return 0 if self.stop.is_set() else rows
@@ -131,7 +142,9 @@ class Pace:
             return self._left is not None and not self._left and not self._granted
 
     def count(self, done: Done, *, seconds: float | None = None) -> None:
-        """Add a batch, which took ``seconds``, to the figures, tell them, and wait as long as the rate limit asks."""
+        """Add a batch, which took ``seconds``, to the figures, tell them, and wait as the rate limit and the nice ratio
+        ask.
+        """
         with self._lock:
             now = self._clock()
             at = self.progress
@@ -153,6 +166,26 @@ class Pace:
             wait = self._free_at - now
         if self._interval and wait > 0:
             self.stop.wait(wait)
+        if seconds is not None:
+            self._rest(now, seconds)
+
+    def between(self, seconds: float) -> None:
+        """After a statement that counts no rows and took ``seconds``: rest, and wait while something holds the run
+        back. Raises SpineMigrateError.
+        """
+        self._rest(self._clock(), seconds)
+        self.ready()
+
+    def _rest(self, began: float, seconds: float) -> None:
+        """As the nice ratio asks after so many seconds of work, or until it asks for less."""
+        ratio = self._nice_ratio
+        end = began + min(LONGEST_REST, seconds * ratio)
+        while (left := end - self._clock()) > 0 and not self.stop.is_set():
+            self.stop.wait(min(left, INTERVAL))
+            if self._throttle is not None:
+                self._throttle.current()
+                if self._throttle.settings.nice_ratio < ratio:
+                    return
 
     def _hold(self, hold: Hold | None) -> None:
         with self._lock:
@@ -181,6 +214,11 @@ class Pace:
             rows_per_second=at.rate,
             seconds_left=at.seconds_left,
         )
+
+
+def _at_once(rows_per_second: float) -> int:
+    """Rows of one batch under a rate limit."""
+    return max(1, int(min(rows_per_second, max(BURST_SECONDS * rows_per_second, SMALLEST))))
 
 
 def _interval(rows_per_second: float | None) -> float:

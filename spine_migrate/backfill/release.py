@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry.known import Known
 from spine_migrate.carry.rows import Care, Done
 from spine_migrate.carry.scope import Keys
+from spine_migrate.carry.steady import level, steady
 from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
@@ -35,8 +36,12 @@ class Tried:
 
 def attempt(connection: Connection, setting: Setting, keys: list[str], care: Care, *, discard_gone: bool) -> Tried:
     """One transaction. An entry whose attempts have not gone up was moved, or has no source row any more."""
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    with batch_in_flight(connection, setting.batches.lock), connection.transaction():
+    connection.isolation_level = level(held=care.held)
+    with ExitStack() as whole:
+        whole.enter_context(batch_in_flight(connection, setting.batches.lock))
+        whole.enter_context(connection.transaction())
+        if care.held:
+            whole.enter_context(steady(connection, setting.tables.binding, keys, None))
         values = {"migration_id": setting.migration_id, "keys": keys}
         held = connection.execute(query("quarantine", "hold"), values).fetchall()
         names, attempts = [key for key, _ in held], [number for _, number in held]

@@ -18,7 +18,8 @@ from spine_migrate.backfill.repair_rows import Budget, Repairing, beyond
 from spine_migrate.backfill.repaired import Options, Outcome, Repaired
 from spine_migrate.backfill.setting import Setting, open_setting
 from spine_migrate.carry.control import SETTINGS
-from spine_migrate.carry.known import Known, chosen, held, known
+from spine_migrate.carry.known import Known, ask, chosen, held, known, tell
+from spine_migrate.db import cutovers
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
@@ -26,6 +27,7 @@ from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.emit.repair import repairs
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import NOBODY, Observer
 
 
 def plan(url: str | None, *, mappings: Sequence[Mapping] = ()) -> list[Repaired]:
@@ -57,12 +59,13 @@ def repair(
     stop: threading.Event,
     report: Callable[[Progress], None],
     cancel: threading.Event | None = None,
+    observer: Observer = NOBODY,
 ) -> Outcome:
     """Repair the migrations of ``mappings``, or all.
 
-    ``stop`` ends it after the batch in flight, ``cancel`` cancels that too. Raises ConfigurationError; Refused:
-    ``unfinished``, ``ledger-outdated``, ``mapping-changed``, ``undo-unfinished``, ``offline-unfinished``,
-    ``already-running``, ``rows-kept``, ``index-missing``; Drift, Interrupted, ServerFault.
+    ``stop`` ends it after the batch in flight, ``cancel`` cancels that too; ``observer`` may veto. Raises
+    ConfigurationError; Refused: ``unfinished``, ``ledger-outdated``, ``mapping-changed``, ``undo-unfinished``,
+    ``offline-unfinished``, ``already-running``, ``rows-kept``, ``index-missing``; Drift, Interrupted, ServerFault.
     """
     try:
         with held(
@@ -74,6 +77,7 @@ def repair(
             wait=options.wait,
         ) as (connection, members, controls):
             _require_table(connection)
+            ask(observer, members, "repair")
             budget = Budget(options.max_rows)
             work = [
                 Repairing(controls[one.migration.migration_id], _open(connection, one), options, stop, report, budget)
@@ -86,7 +90,10 @@ def repair(
                 one.run([kind for kind in options.kinds if kind != "extra"])
             for one in reversed(work):
                 one.run([kind for kind in options.kinds if kind == "extra"])
-            return Outcome([one.end() for one in work], stop.is_set())
+            done = Outcome([one.end() for one in work], stop.is_set())
+            if not done.interrupted:
+                tell(observer, members, "repair")
+            return done
     except psycopg.Error as error:
         raise explained(error) from error
 
@@ -96,6 +103,7 @@ def _members(connection: Connection, mappings: Sequence[Mapping]) -> list[Known]
     found = [known(connection, one, mappings) for one in chosen(connection, mappings=[m.name for m in mappings])]
     for one in found:
         if one.migration.step != "done":
+            cutovers.refuse(connection, [one.migration.migration_id])
             raise Refused(
                 "unfinished",
                 f"Migration {one.migration.migration_id} of {one.mapping.name} is in step {one.migration.step}; "

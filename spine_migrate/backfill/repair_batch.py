@@ -1,24 +1,26 @@
 """One batch of a repair: rows are looked at once more; those that are as they were compared are changed, others left.
 
 Everything that a batch does is in one REPEATABLE READ transaction: the rows, the record of how they were, the links,
-and what the checkpoints count as moved. A row that is written meanwhile fails the transaction, and it is done again.
+and what the checkpoints count as moved. A row that is written meanwhile fails the transaction, and it is done again, in
+halves (``repair_parts``); one that is written all the time is held (``carry.steady``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from spine_migrate import __version__
 from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry import references
 from spine_migrate.carry.rows import REPAIRS, Care
-from spine_migrate.carry.scope import Keys
+from spine_migrate.carry.scope import Keys, Parameters
+from spine_migrate.carry.steady import brief, level, steady, target_lock
 from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
@@ -65,9 +67,14 @@ def mend(connection: Connection, setting: Setting, repairs: Repairs, wrong: Sequ
 
     Raises psycopg.Error, and Refused where a trigger interferes.
     """
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.isolation_level = level(held=care.held)
     batch = _Batch(connection, setting, repairs, care)
-    with batch_in_flight(connection, setting.batches.lock), connection.transaction():
+    with ExitStack() as whole:
+        whole.enter_context(batch_in_flight(connection, setting.batches.lock))
+        whole.enter_context(connection.transaction())
+        brief(connection)
+        if care.held:
+            whole.enter_context(batch.steady(wrong))
         still = list(batch.still(wrong))
         {"missing": batch.missing, "differing": batch.differing, "extra": batch.extra}[wrong[0].kind](still)
         unless_rewritten(connection, setting.tables.binding.source, setting.tables.binding.target)
@@ -100,6 +107,16 @@ class _Batch:
                 self._keep(one.kind, one.key, "changed")
             else:
                 yield found[0]
+
+    def steady(self, wrong: Sequence[Wrong]) -> AbstractContextManager[None]:
+        sources = [one.source_key for one in wrong if one.source_key is not None]
+        parameters = Parameters()
+        going = sql.SQL("SELECT unnest({})::{}").format(
+            parameters.add([one.target_key for one in wrong if one.target_key is not None], "text[]"),
+            self.repairs.target_key_type,
+        )
+        binding = self.repairs.binding
+        return steady(self.connection, binding, sources, target_lock(binding, going, parameters))
 
     def _keep(self, kind: str, key: str, reason: str, detail: str | None = None) -> None:
         self.mended.kept.append(Kept(kind, key, reason, detail))

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg.rows import class_row
 
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.repair_batch import Kept, Mended, Wrong, mend
+from spine_migrate.backfill.repair_parts import BUSY, Parts
 from spine_migrate.backfill.repaired import NAMED, Options, Repaired
 from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry import links, references
 from spine_migrate.carry.control import Control
-from spine_migrate.carry.rows import REPAIRS, Care, refusal
+from spine_migrate.carry.rows import REPAIRS, Care
 from spine_migrate.db import ledger
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import blames_row
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute, rows
 from spine_migrate.mapping.emit.repair import Repairs, repairs
 
 # Rows to remove for which indexes are built, where none serves the foreign keys; fewer cost less than the building.
 WORTH_INDEXES = 100
+# Reasons to look at a row once more when the others are done, and seconds before that where somebody holds one.
+LATER = ("referenced", BUSY)
+BREATH = 1.0
 
 
 def beyond(connection: Connection, made: Repairs, result: Repaired) -> None:
@@ -84,8 +86,11 @@ class Repairing:
             ((ours, _),) = execute(connection, self.repairs.target_counts()).fetchall()
             values = {"migration_id": migration_id}
             ((moved, adopted, _),) = connection.execute(query("backfill", "counts"), values).fetchall()
-            off = int(ours - moved - adopted)
-            if off:
+        off = int(ours - moved - adopted)
+        if off:
+            # Whoever moves or removes a row counts it with it, so that a difference stays one whatever they do.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            with connection.transaction():
                 counted = {**values, "segment": REPAIRS, "moved": off, "adopted": 0, "quarantined": 0}
                 connection.execute(query("backfill", "count_repairs"), counted)
                 ledger.audit(connection, "counted anew", migration_id=migration_id, before=moved + adopted, now=ours)
@@ -106,58 +111,54 @@ class Repairing:
             rest = [one for one in wrong if one.kind == kind]
             if kind == "extra" and len(rest) > WORTH_INDEXES:
                 self.control.retried(self._serve)
-            while rest:
-                rest = self._through(kind, rest)
+            self._until_none_moves(kind, rest)
 
-    def _through(self, kind: str, wrong: list[Wrong]) -> list[Wrong]:
-        """Once through these rows; gives those to try again: of rows that pointed to them, some have gone."""
-        referenced: list[Kept] = []
-        done = self.result.rows[kind]
+    def _until_none_moves(self, kind: str, rest: list[Wrong]) -> None:
+        """Through these rows, and once more through those that are worth it: of rows that pointed to them some have
+        gone, or somebody has held them, for whom it waits as for a lost server.
+        """
+        moved_at = time.monotonic()
+        while rest:
+            done = self.result.rows[kind]
+            put_off = self._through(kind, rest)
+            if self.result.rows[kind] > done:
+                moved_at = time.monotonic()
+            elif not self._worth_waiting(put_off, moved_at):
+                for one in put_off:
+                    self.result.keep(one)
+                return
+            keys = {one.key for one in put_off}
+            rest = [one for one in rest if one.key in keys]
+
+    def _worth_waiting(self, put_off: list[Kept], since: float) -> bool:
+        if not any(one.reason == BUSY for one in put_off) or time.monotonic() - since >= self.options.retry_seconds:
+            return False
+        return not self.stop.wait(BREATH)
+
+    def _through(self, kind: str, wrong: list[Wrong]) -> list[Kept]:
+        """Once through these rows; gives those that may be had later."""
+        put_off: list[Kept] = []
+        mend = Parts(self.control, self.repairs, self._mend)
         at = 0
         while at < len(wrong):
             batch = wrong[at : at + self.budget.take(self.options.batch_size)]
             if not batch or self.stop.is_set():
                 return []
             at += len(batch)
-            for mended in self._batch(kind, batch):
+            for mended in mend(kind, batch):
                 self.budget.spend(sum(mended.rows.values()))
-                referenced += [one for one in mended.kept if one.reason == "referenced"]
-                mended.kept = [one for one in mended.kept if one.reason != "referenced"]
+                put_off += [one for one in mended.kept if one.reason in LATER]
+                mended.kept = [one for one in mended.kept if one.reason not in LATER]
                 self.result.add(mended)
             self.report(self._progress())
-        if referenced and self.result.rows[kind] > done:
-            keys = {one.key for one in referenced}
-            return [one for one in wrong if one.key in keys]
-        for one in referenced:
-            self.result.keep(one)
-        return []
-
-    def _batch(self, kind: str, batch: list[Wrong]) -> Iterator[Mended]:
-        """Halves where the server refuses a row, until the row at fault stands alone."""
-        parts = [(batch, Care(orphans=True, collisions=True))]
-        while parts:
-            part, care = parts.pop()
-            try:
-                yield self.control.retried(partial(self._mend, part, care))
-            except psycopg.Error as error:
-                if not blames_row(error):
-                    raise
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [(part[middle:], care), (part[:middle], care)]
-                elif kind == "missing" and care.refused is None:
-                    parts.append((part, replace(care, refused=refusal(error))))
-                else:
-                    about = " ".join(filter(None, (error.sqlstate, error.diag.constraint_name)))
-                    yield Mended(kept=[Kept(kind, part[0].key, "server_refused", about)])
+        return put_off
 
     def _mend(self, part: list[Wrong], care: Care, connection: Connection) -> Mended:
         return mend(connection, self.setting, self.repairs, part, care=care)
 
     def _serve(self, connection: Connection) -> None:
         """So that the server need not look through a table, for what points to it, once per row that is removed."""
-        found = references.references(connection, self.setting.tables.target.oid)
-        references.build(connection, references.needed(found))
+        references.serve(connection, self.setting.tables.target.oid)
 
     def _look(self, connection: Connection) -> list[Wrong]:
         cursor = psycopg.RawCursor(connection, row_factory=class_row(Wrong))

@@ -23,12 +23,13 @@ from spine_migrate.carry import links
 from spine_migrate.carry.control import Control
 from spine_migrate.carry.known import Known, chosen, held, known, requires
 from spine_migrate.carry.rows import Care, Done, halved
-from spine_migrate.db import ledger
+from spine_migrate.db import cutovers, ledger
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import explained
+from spine_migrate.db.faults import HOT, explained
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import NOBODY, Batch, Observer, Subject
 
 # How many keys of rows that are gone a result names.
 NAMED = 20
@@ -94,6 +95,7 @@ def retry(
     stop: threading.Event,
     report: Callable[[Progress], None],
     cancel: threading.Event | None = None,
+    observer: Observer = NOBODY,
 ) -> Outcome:
     """Retry entries of the migrations of ``mappings``, or of all, and then what follows from them.
 
@@ -113,7 +115,7 @@ def retry(
             taken = chosen(connection, mappings=names, migration_id=migration_id)
             missing = absent(connection, taken, selected.keys or [])
             accepted = [accept(connection, one) for one in involved] if options.accept_mapping else []
-            retrying = _Retrying(controls, selected, options, stop, report)
+            retrying = _Retrying(controls, selected, options, stop, report, observer)
             done, interrupted = retrying.run(connection, involved, {one.migration_id for one in taken})
             return Outcome(done, [one for one in accepted if one], missing, interrupted)
     except psycopg.Error as error:
@@ -127,6 +129,9 @@ def _involved(
     taken = chosen(connection, mappings=names, migration_id=migration_id)
     parents = [known(connection, one, mappings) for one in taken]
     numbers = {one.migration_id for one in taken}
+    if over := [one.migration_id for one in taken if one.step in ("cutover", "retired")]:
+        cutovers.refuse(connection, over)
+        raise Refused("cut-over", "What was cut over is moved no more; run spine-migrate rollback first.")
     followers = [
         known(connection, one, mappings)
         for one in chosen(connection)
@@ -143,6 +148,7 @@ class _Retrying:
     options: Options
     stop: threading.Event
     report: Callable[[Progress], None]
+    observer: Observer
 
     def run(self, connection: Connection, involved: list[Known], taken: set[int]) -> tuple[list[Retried], bool]:
         settings = [self._open(connection, one) for one in involved]
@@ -199,10 +205,17 @@ class _Retrying:
         return result
 
     def _batch(self, control: Control, setting: Setting, result: Retried, keys: list[str]) -> None:
+        tables = setting.tables
+        subject = Subject(
+            tables.binding.mapping.name, setting.migration_id, str(tables.source.name), str(tables.target.name)
+        )
+
         def move(part: list[str], care: Care) -> Done:
             discard_gone = self.options.discard_gone
             tried = control.retried(
-                lambda connection: attempt(connection, setting, part, care, discard_gone=discard_gone)
+                lambda connection: attempt(connection, setting, part, care, discard_gone=discard_gone),
+                # A single row that is held comes through sooner or later.
+                but=() if care.held else HOT,
             )
             result.selected += len(part)
             result.moved += tried.done.moved
@@ -211,6 +224,8 @@ class _Retrying:
             result.gone += len(tried.gone)
             result.gone_keys += tried.gone[: NAMED - len(result.gone_keys)]
             result.discarded += tried.discarded
+            if tried.done.moved or tried.done.adopted:
+                self.observer.notice(Batch(subject, tried.done.moved, tried.done.adopted, None))
             return tried.done
 
         for _ in halved(keys, Care(orphans=True, collisions=True, again=True), move):

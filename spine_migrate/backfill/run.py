@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,7 @@ class Options:
     wait: bool = False
     retry_seconds: float = 60.0
     target_seconds: float = TARGET_SECONDS
+    nice_ratio: float = 0.0
     max_lag_bytes: int | None = None
     max_lock_waits: int | None = None
     max_active_sessions: int | None = None
@@ -69,6 +70,7 @@ class Options:
             batch_size=self.batch_rows,
             rows_per_second=self.rows_per_second,
             target_seconds=self.target_seconds,
+            nice_ratio=self.nice_ratio,
             max_lag_bytes=self.max_lag_bytes,
             max_lock_waits=self.max_lock_waits,
             max_active_sessions=self.max_active_sessions,
@@ -112,12 +114,14 @@ def run(
     cancel: threading.Event | None = None,
     prepare: Prepare | None = None,
     observer: Observer = NOBODY,
+    ours: set[int] | None = None,
 ) -> Outcome:
     """Move all rows of a mapping that are not moved yet.
 
     ``stop`` ends the run after the batches in flight, ``cancel`` cancels those too. ``report`` is called after each
     batch, and when the run is held back, ``observer`` of all that happens, ``prepare`` under the migration's lock
-    before the first batch takes its snapshot. Raises Refused, Drift, Interrupted, ServerFault, ConfigurationError.
+    before the first batch takes its snapshot. ``ours`` are server processes that work for it, such as an applier's;
+    those of the workers are added. Raises Refused, Drift, Interrupted, ServerFault, ConfigurationError.
     """
     announcer = Announcer(observer, Subject(mapping.name))
     control = Control(url, stop=stop, retry_seconds=options.retry_seconds, told=announcer.retry)
@@ -130,7 +134,17 @@ def run(
                 )
             )
             control.hold(lock_name(tables), wait=options.wait)
-            run = _Run(control, tables, options, stop, cancel or threading.Event(), report, prepare, announcer)
+            run = _Run(
+                control,
+                tables,
+                options,
+                stop,
+                cancel or threading.Event(),
+                report,
+                prepare,
+                announcer,
+                set() if ours is None else ours,
+            )
             return run.outcome()
     except psycopg.Error as error:
         if stop.is_set() and is_transient(error):
@@ -148,7 +162,7 @@ class _Run:
     report: Callable[[Progress], None]
     prepare: Prepare | None
     announcer: Announcer
-    ours: set[int] = field(default_factory=set)
+    ours: set[int]
 
     def outcome(self) -> Outcome:
         self._ask()
@@ -171,6 +185,7 @@ class _Run:
                 _start(self.control.connection, setting),
                 limit=self.options.limit,
                 rows_per_second=self.options.rows_per_second,
+                nice_ratio=self.options.nice_ratio,
                 stop=self.stop,
                 report=self.report,
                 announcer=self.announcer,
@@ -284,9 +299,7 @@ class _Run:
         linked = links.Links(0, 0, 0)
         if not setting.batches.statements.offline:
             pace.stage("links")
-            # Each statement sees what is committed by then: beside writers a snapshot would only fail.
-            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-            linked = links.complete(connection, binding, migration, everything_moved=complete)
+            linked = links.complete(connection, binding, migration, everything_moved=complete, between=pace.between)
         if complete and setting.step != "done":
             with connection.transaction():
                 ledger.set_step(connection, migration, "done")

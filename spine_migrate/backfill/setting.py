@@ -8,7 +8,7 @@ from typing import Any
 
 from spine_migrate.backfill.batch import Batches, segments
 from spine_migrate.carry import references
-from spine_migrate.carry.rows import REPAIRS
+from spine_migrate.carry.rows import FOLLOWED, REPAIRS
 from spine_migrate.carry.statements import Statements
 from spine_migrate.carry.tables import Tables, guard_of, live, lock_name, parent_of
 from spine_migrate.db import captures, catalog, ledger
@@ -39,7 +39,7 @@ def open_setting(
     """Find the migration, or start it with its segments, and with what ``also`` does, in one transaction.
 
     Raises Refused: ``mapping-changed``, ``undo-unfinished``, ``parent-missing``, ``key-not-unique``,
-    ``offline-load-under-way``, ``mapping-in-use``.
+    ``target-key-not-unique``, ``offline-load-under-way``, ``mapping-in-use``.
     """
     binding = tables.binding
     found = live(connection, tables)
@@ -57,9 +57,7 @@ def open_setting(
         )
     _check_company(connection, tables)
     parent = parent_of(connection, tables)
-    here = [one.migration_id for one in ledger.migrations(connection) if one.target_table == str(tables.target.name)]
-    if not captures.captures(connection, here):
-        references.clear(connection, tables.target.oid)
+    references.clear(connection, tables.target.oid)
     if found is None:
         _check_key(connection, tables)
         with connection.transaction():
@@ -100,7 +98,8 @@ def open_setting(
 def _add_segments(connection: Connection, tables: Tables, migration_id: int, parts: int) -> None:
     name = tables.source.name
     place = {"migration_id": migration_id, "leaf_schema": name.schema, "leaf_table": name.table}
-    connection.execute(query("backfill", "add_repairs"), {**place, "segment": REPAIRS})
+    for number in (REPAIRS, FOLLOWED):
+        connection.execute(query("backfill", "add_repairs"), {**place, "segment": number})
     for number, (leaf, low, high) in enumerate(segments(catalog.leaves(connection, tables.source.oid), parts)):
         connection.execute(
             query("backfill", "add_segment"),
@@ -137,7 +136,10 @@ def _check_company(connection: Connection, tables: Tables) -> None:
 
 
 def _check_key(connection: Connection, tables: Tables) -> None:
-    """A key that is not unique would make two rows one. Where no index proves it, the table is counted once."""
+    """A key that is not unique would make two rows one; where no index proves it, the table is counted once. On the
+    target nothing but an index keeps a row from being doubled.
+    """
+    catalog.require_unique(connection, tables.target, tables.binding.mapping.target.key)
     key = tables.binding.mapping.key
     if catalog.is_unique(connection, tables.source.oid, key):
         return

@@ -6,6 +6,9 @@ missed. Counts and row versions tell whether that can be; the anti-join finds; w
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psycopg
@@ -13,8 +16,9 @@ from psycopg import sql
 
 from spine_migrate.backfill.batch import Batches
 from spine_migrate.backfill.pace import Pace
-from spine_migrate.carry.rows import Care, Done, halved
+from spine_migrate.carry.rows import Care, Carrier, Done, halved
 from spine_migrate.carry.scope import Keys
+from spine_migrate.carry.steady import level, steady
 from spine_migrate.db.captures import batch_in_flight, unless_rewritten
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
@@ -30,11 +34,12 @@ LOOK_AHEAD = 100_000
 @dataclass(frozen=True)
 class Account:
     """Source rows against what the ledger accounts for, at one moment. ``written``: source rows that are newer than the
-    migration, or might be.
+    migration, or might be. ``unscanned``: rows may be there that no scan has met, however old they are.
     """
 
     source_rows: int
     written: int
+    unscanned: bool
     moved: int
     adopted: int
     quarantined: int
@@ -42,9 +47,10 @@ class Account:
     @property
     def proven(self) -> bool:
         """Nothing can be missing. Equal counts alone would not do: a row that was deleted after its move makes up for
-        one that the scan missed. But a row can only be missed if it was written since the scan began.
+        one that the scan missed. But a row can only be missed if it was written since the scan began, or if its file
+        came since, or if it was left to an applier.
         """
-        return not self.written and self.source_rows == self.moved + self.adopted + self.quarantined
+        return not (self.written or self.unscanned) and self.source_rows == self.moved + self.adopted + self.quarantined
 
 
 def account(connection: Connection, binding: Binding, migration_id: int) -> Account:
@@ -54,14 +60,17 @@ def account(connection: Connection, binding: Binding, migration_id: int) -> Acco
         ((since,),) = connection.execute(query("backfill", "since"), {"migration_id": migration_id}).fetchall()
         ((source_rows, written),) = execute(connection, _count(binding), since).fetchall()
         (counts,) = connection.execute(query("backfill", "counts"), {"migration_id": migration_id}).fetchall()
-    return Account(source_rows, written, *counts)
+        values = {"migration_id": migration_id, "source": str(binding.source)}
+        ((unscanned,),) = connection.execute(query("backfill", "unscanned"), values).fetchall()
+        unless_rewritten(connection, binding.source)
+    return Account(source_rows, written, unscanned, *counts)
 
 
 def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace) -> bool:
     """Move what was missed; whether nothing is missing any more, or the limit or a stop came first."""
     statement, values = batches.statements.release(batches.migration_id)
     execute(connection, statement, *values)
-    while missing := _find(connection, binding, batches):
+    while missing := find(connection, batches):
         while missing:
             pace.ready()
             granted = pace.take(min(BATCH, len(missing)))
@@ -69,31 +78,42 @@ def sweep(connection: Connection, binding: Binding, batches: Batches, pace: Pace
                 return False
             used = 0
             try:
+                began = time.monotonic()
                 for done in move_keys(connection, binding, batches, missing[:granted]):
                     used += done.rows
-                    pace.count(done)
+                    pace.count(done, seconds=time.monotonic() - began)
+                    began = time.monotonic()
             finally:
                 pace.settle(granted, used=used)
             missing = missing[granted:]
     return True
 
 
-def _find(connection: Connection, binding: Binding, batches: Batches) -> list[str]:
+def find(connection: Connection, batches: Carrier) -> list[str]:
+    """Keys of rows that are missing, at most ``LOOK_AHEAD``."""
+    binding = batches.statements.binding
     statement = _missing(binding, captured=batches.capture_id is not None)
     values = (batches.migration_id, LOOK_AHEAD, *([] if batches.capture_id is None else [batches.capture_id]))
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        return [row[0] for row in execute(connection, statement, *values).fetchall()]
+        missing = [row[0] for row in execute(connection, statement, *values).fetchall()]
+        unless_rewritten(connection, binding.source, binding.target)
+    return missing
 
 
-def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> list[Done]:
-    """Move rows by key with every care. Gives what each batch did."""
+def move_keys(connection: Connection, binding: Binding, batches: Batches, keys: list[str]) -> Iterator[Done]:
+    """Move rows by key with every care. Gives what each batch did, once it has."""
     care = Care(orphans=True, collisions=True)
-    return list(halved(keys, care, lambda part, care: _move(connection, binding, batches, part, care)))
+    return halved(keys, care, lambda part, care: _move(connection, binding, batches, part, care))
 
 
 def _move(connection: Connection, binding: Binding, batches: Batches, keys: list[str], care: Care) -> Done:
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    with batch_in_flight(connection, batches.lock), connection.transaction():
+    connection.isolation_level = level(held=care.held)
+    with ExitStack() as whole:
+        whole.enter_context(batch_in_flight(connection, batches.lock))
+        whole.enter_context(connection.transaction())
+        if care.held:
+            whole.enter_context(steady(connection, binding, keys, None))
         done = batches.move_keys(connection, Keys(binding, keys), care)
         unless_rewritten(connection, binding.source, binding.target)
     return done

@@ -20,6 +20,8 @@ from spine_migrate.backfill.unwritten import changed, unwritten
 from spine_migrate.carry.known import Known
 from spine_migrate.carry.references import Reference
 from spine_migrate.carry.rows import REPAIRS
+from spine_migrate.carry.scope import Parameters
+from spine_migrate.carry.steady import brief, level, target_lock
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
@@ -130,18 +132,21 @@ class Takeback:
         cursor = psycopg.RawCursor(connection, row_factory=class_row(Left))
         return cursor.execute(statement, (limit,)).fetchall()
 
-    def batch(self, connection: Connection, leaf: Name, after: str, up_to: str) -> int:
+    def batch(self, connection: Connection, leaf: Name, after: str, up_to: str, *, held: bool = False) -> int:
         """Remove what goes of the rows that some source rows became, in one transaction; gives the number of rows.
 
-        ``after`` and ``up_to`` are tids of the source, exclusive and inclusive. Raises psycopg.Error; a foreign key
-        violation means that a row points there since ``judge``.
+        ``after`` and ``up_to`` are tids of the source, exclusive and inclusive. ``held``: others write some of the rows
+        all the time, so they are locked before they are looked at, and nothing can come to point to them either. Raises
+        psycopg.Error; a foreign key violation means that a row points there since ``judge``.
         """
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.isolation_level = level(held=held)
         with connection.transaction():
             apart = sql.SQL("NOT EXISTS (SELECT FROM {} AS l WHERE l.target_key = {})").format(
                 self.left, self.moved.key
             )
             intact = self.moved.intact(leaf, apart)
+            if held:
+                self._lock(connection, [key for (key,) in execute(connection, intact, self.migration_id, after, up_to)])
             keys = [key for (key,) in execute(connection, intact, self.migration_id, after, up_to)]
             for edge in self._edges:
                 if keys and edge.acts:
@@ -158,6 +163,13 @@ class Takeback:
             counted = {"migration_id": self.migration_id, "segment": REPAIRS, "moved": -len(gone), "adopted": 0}
             connection.execute(query("backfill", "count_repairs"), {**counted, "quarantined": 0})
             return len(gone)
+
+    def _lock(self, connection: Connection, keys: list[str]) -> None:
+        brief(connection)
+        parameters = Parameters()
+        going = sql.SQL("SELECT unnest({})::{}").format(parameters.add(keys, "text[]"), self.moved.key_type)
+        statement, values = target_lock(self.known.tables.binding, going, parameters)
+        execute(connection, statement, *values)
 
     def _stays(self, connection: Connection, number: int, rows: sql.Composed, *parameters: int) -> int:
         """``rows`` give target_key, reason and detail. A row keeps the first reason that is found."""

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from spine_migrate.backfill.setting import Setting
 from spine_migrate.carry.settings import Settings
-from spine_migrate.carry.signals.active_sessions import ActiveSessions
-from spine_migrate.carry.signals.lock_waits import LockWaits
-from spine_migrate.carry.signals.replica_lag import ReplicaLag
-from spine_migrate.carry.signals.wal_rate import WalRate
+from spine_migrate.carry.signals.every import signals
 from spine_migrate.carry.throttle import Throttle
 
 
@@ -31,12 +28,7 @@ def throttle(
         url,
         setting.migration_id,
         settings,
-        {
-            "max-lock-waits": LockWaits([setting.tables.source.oid, setting.tables.target.oid], ours),
-            "max-active-sessions": ActiveSessions(ours),
-            "max-lag-bytes": ReplicaLag(),
-            "max-wal-rate": WalRate(),
-        },
+        signals(setting.tables, ours),
         stop=stop,
         retry_seconds=retry_seconds,
         pause_file=None if pause_file is None else Path(pause_file),

@@ -19,15 +19,16 @@ from spine_migrate.backfill.takeback import Left, Takeback
 from spine_migrate.backfill.undo_plan import NAMED, Undone, held_by, members_of, takeback_of
 from spine_migrate.carry import references
 from spine_migrate.carry.control import Control
-from spine_migrate.carry.known import Known, held
+from spine_migrate.carry.known import Known, ask, held
 from spine_migrate.carry.references import Reference
-from spine_migrate.db import catalog, ledger
-from spine_migrate.db.catalog import Name
+from spine_migrate.db import catalog, key_indexes, ledger
+from spine_migrate.db.catalog import Leaf, Name
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import explained
+from spine_migrate.db.faults import HOT, explained, is_among
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import NOBODY, Observer, Transition
 
 # Blocks of the source in a batch: some ten thousand rows, about a second.
 BLOCKS = 400
@@ -55,12 +56,13 @@ def undo(
     stop: threading.Event,
     report: Callable[[Progress], None],
     cancel: threading.Event | None = None,
+    observer: Observer = NOBODY,
 ) -> list[Undone]:
     """Undo the migrations of ``mappings``, or all; those whose rows point to others first.
 
-    ``stop`` ends it after the batch in flight, ``cancel`` cancels that too. Raises ConfigurationError; Refused:
-    ``cut-over``, ``children-first``, ``mapping-changed``, ``offline-unfinished``, ``index-missing``,
-    ``already-running``; Drift, Interrupted, ServerFault.
+    ``stop`` ends it after the batch in flight, ``cancel`` cancels that too; ``observer`` may veto. Raises
+    ConfigurationError; Refused: ``cut-over``, ``children-first``, ``mapping-changed``, ``offline-unfinished``,
+    ``index-missing``, ``already-running``; Drift, Interrupted, ServerFault.
     """
     results: list[Undone] = []
     try:
@@ -72,12 +74,13 @@ def undo(
             retry_seconds=options.retry_seconds,
             wait=options.wait,
         ) as (_, members, controls):
+            ask(observer, members, "undo")
             for one in members:
                 number = one.migration.migration_id
                 if stop.is_set():
                     results.append(Undone(one.mapping.name, number, "interrupted", 0))
                 else:
-                    results.append(_Undoing(controls[number], one, options, stop, report).run())
+                    results.append(_Undoing(controls[number], one, options, stop, report, observer).run())
     except psycopg.Error as error:
         raise explained(error) from error
     return results
@@ -90,12 +93,16 @@ class _Undoing:
     options: Options
     stop: threading.Event
     report: Callable[[Progress], None]
+    observer: Observer
     removed: int = 0
     judged: tuple[Connection, Takeback] | None = None
 
     def run(self) -> Undone:
         began = time.monotonic()
         self.control.retried(self._begin)
+        migration, subject = self.known.migration, self.known.subject
+        if migration.step != "undoing":
+            self.observer.notice(Transition(subject, migration.step, "undoing"))
         built: list[Reference] = []
         while True:
             going, left, examples = self.control.retried(self._judge)
@@ -115,6 +122,9 @@ class _Undoing:
         if state != "interrupted":
             self.control.retried(self._unserve)
             self.control.retried(lambda connection: self._end(connection, state, left, entries))
+            if state == "undone":
+                self.control.retried(self._drop_key_indexes)
+                self.observer.notice(Transition(subject, "undoing", "undone", ends="undo"))
         return Undone(
             self.known.mapping.name,
             self.known.migration.migration_id,
@@ -138,12 +148,14 @@ class _Undoing:
         return references.references(connection, self.known.tables.target.oid)
 
     def _serve(self, connection: Connection) -> list[Reference]:
-        built = references.needed(self._found(connection))
-        references.build(connection, built)
-        return built
+        return references.serve(connection, self.known.tables.target.oid)
 
     def _unserve(self, connection: Connection) -> None:
         references.drop(connection, self.known.tables.target.oid, self.known.migration.migration_id)
+
+    def _drop_key_indexes(self, connection: Connection) -> None:
+        """Of a cutover that was rolled back, or given up."""
+        key_indexes.drop_all(connection, self.known.tables.target, self.known.migration.migration_id)
 
     def _judge(self, connection: Connection) -> tuple[int, dict[str, int], list[Left]]:
         found = self._found(connection)
@@ -166,12 +178,27 @@ class _Undoing:
                 if self.stop.is_set():
                     return
                 high = low + BLOCKS
-                up_to = f"({high},0)" if high < leaf.blocks else _END
-                self._remove(leaf.name, f"({low},0)", up_to)
+                self._remove(leaf, low, min(high, max(leaf.blocks, 1)))
                 self.report(self._progress(before + min(high, max(leaf.blocks, 1)), total, began))
             before += max(leaf.blocks, 1)
 
-    def _remove(self, leaf: Name, after: str, up_to: str) -> None:
+    def _remove(self, leaf: Leaf, low: int, high: int) -> None:
+        """The rows of some blocks, in halves where others write them at the same time; those of a single one are held
+        then.
+        """
+        parts = [(low, high, False)]
+        while parts:
+            low, high, is_held = parts.pop()
+            up_to = f"({high},0)" if high < leaf.blocks else _END
+            try:
+                self._batch(leaf.name, f"({low},0)", up_to, held=is_held)
+            except psycopg.Error as error:
+                if is_held or not is_among(error, HOT):
+                    raise
+                middle = (low + high) // 2
+                parts += [(middle, high, False), (low, middle, False)] if high - low > 1 else [(low, high, True)]
+
+    def _batch(self, leaf: Name, after: str, up_to: str, *, held: bool) -> None:
         """One batch. Where a row has come to point to its rows since they were judged, they are judged again."""
 
         def batch(connection: Connection) -> int:
@@ -180,12 +207,12 @@ class _Undoing:
                 self._judge(connection)
             if self.judged is None:
                 raise Refused("not-judged", f"{self.known.mapping.name} was not judged; run the same command again.")
-            return self.judged[1].batch(connection, leaf, after, up_to)
+            return self.judged[1].batch(connection, leaf, after, up_to, held=held)
 
         refused: psycopg.errors.ForeignKeyViolation | None = None
         for _ in range(_PATIENCE):
             try:
-                self.removed += self.control.retried(batch)
+                self.removed += self.control.retried(batch, but=() if held else HOT)
             except psycopg.errors.ForeignKeyViolation as error:
                 refused = error
                 self.judged = None

@@ -12,7 +12,7 @@ from spine_migrate.carry import references
 from spine_migrate.carry.control import SETTINGS
 from spine_migrate.carry.known import Known, chosen, known, requires
 from spine_migrate.carry.references import Reference
-from spine_migrate.db import captures, ledger
+from spine_migrate.db import captures, cutovers, ledger
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained
 from spine_migrate.db.queries import query
@@ -90,6 +90,7 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
     numbers = {one.migration_id for one in migrations}
     for one in members:
         if one.migration.step in ("cutover", "retired"):
+            cutovers.refuse(connection, [one.migration.migration_id])
             raise Refused(
                 "cut-over",
                 f"{one.mapping.name} has been cut over (migration {one.migration.migration_id}): the application works "
@@ -114,7 +115,7 @@ def members_of(connection: Connection, mappings: Sequence[Mapping]) -> list[Know
                 f"spine-migrate sync stop first.",
             )
         for other in ledger.migrations(connection):
-            if other.migration_id in numbers or other.step == "undoing":
+            if other.migration_id in numbers or other.step in ("undoing", "retired"):
                 continue
             if requires(other, mappings) != one.mapping.name:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import psycopg
@@ -15,7 +15,7 @@ from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.sizing import Sizer
 from spine_migrate.carry.rows import FOREIGN_KEY, UNIQUE, Care, Done, refusal
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import blames_row, explained, is_lost, is_transient, retrying
+from spine_migrate.db.faults import HOT, blames_row, explained, is_among, is_lost, is_transient, retrying
 from spine_migrate.db.ledger import Checkpoint
 from spine_migrate.db.queries import query
 from spine_migrate.errors import ServerFault
@@ -80,6 +80,11 @@ class Worker:
             except psycopg.Error as error:
                 if self._pace.stop.is_set() and is_transient(error):
                     return
+                if rows > 1 and is_among(error, HOT):
+                    # A row that others write as well, of the ledger's or by a trigger: a shorter transaction meets them
+                    # less often.
+                    self._sizer.failed()
+                    continue
                 if not blames_row(error):
                     raise explained(error) from error
                 self._adapt(error, rows)
@@ -103,7 +108,7 @@ class Worker:
         if self._pace.ready():
             self._sizer.ease()
         if (told := self._pace.settings) is not None:
-            self._sizer.change(told.batch_size, told.target_seconds)
+            self._sizer.change(told.batch_size, told.batch_seconds)
         # A refusal is about one row, so the batch that acts on it has one row, whatever the limit would grant.
         return self._pace.take(1 if self._care.refused else self._sizer.rows)
 
@@ -126,10 +131,10 @@ class Worker:
         """One batch, tried again on transient faults. The checkpoint is read anew each time, so a batch whose commit
         went through although its answer was lost is not done twice.
         """
-        return self._retrying()(self._batch, segment, rows)
+        return self._retrying(but=HOT if rows > 1 else ())(self._batch, segment, rows)
 
-    def _retrying(self) -> tenacity.Retrying:
-        return retrying(seconds=self._retry_seconds, stop=self._pace.stop, told=self._pace.announcer.retry)
+    def _retrying(self, *, but: Collection[str] = ()) -> tenacity.Retrying:
+        return retrying(seconds=self._retry_seconds, stop=self._pace.stop, told=self._pace.announcer.retry, but=but)
 
     def _batch(self, segment: Checkpoint, rows: int) -> Done:
         connection = self._connected()

@@ -34,8 +34,8 @@ class Guard:
 class CollisionSearch:
     """Looks through one scope; what it finds goes into ``rejects``, and what is in there is not looked at again.
 
-    ``live``: changes are captured. A row that is ours is then its applier's, as it should be or not; and a place that
-    is taken may be free by the time the applier has come as far, so that such rows are handed over to it.
+    ``live``: changes are captured. A row of ours that is not as it should be is then handed over to the applier; and so
+    is one whose place is taken, which may be free by the time the applier has come as far.
     """
 
     connection: Connection
@@ -58,8 +58,12 @@ class CollisionSearch:
         target = self.statements.binding.target
         composed, values = self.statements.taken(self.scope, self.rejects.handles)
         for handle, ours, same, row in execute(self.connection, composed, *values):
-            if ours and (same or self.live):
+            if ours and same:
                 self.rejects.adopted.append(handle)
+                continue
+            if ours and self.live:
+                # Its change may be in the log; but an earlier migration may have left it as it is.
+                self.rejects.handed[handle] = "its row on the target is not as it should be"
                 continue
             whose = "was moved before and has changed since" if ours else "is not ours"
             self.rejects.found[handle] = Found(

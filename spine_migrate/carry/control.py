@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 import psycopg
 
 from spine_migrate.db.connect import PINNED, Connection, connect
-from spine_migrate.db.faults import is_lost, retrying
+from spine_migrate.db.faults import is_lost, let_in, retrying
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted, Refused
 
@@ -48,7 +48,7 @@ class Control:
         self._retry_seconds = retry_seconds
         self._lock: str | None = None
         self._mending = threading.Lock()
-        self.connection = connect(url, settings=SETTINGS)
+        self.connection = let_in(lambda: connect(url, settings=SETTINGS), seconds=retry_seconds, stop=stop, told=told)
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +93,10 @@ class Control:
             if self._stop.wait(_GLANCE):
                 raise Interrupted(f"Stopped while another run is at work on {name.partition('|')[0]}.")
 
-    def retried(self, work: Callable[[Connection], Result]) -> Result:
-        """Run ``work``, again on a new connection where the old one is lost; it must bear being run twice."""
+    def retried(self, work: Callable[[Connection], Result], *, but: Collection[str] = ()) -> Result:
+        """Run ``work``, again on a new connection where the old one is lost; it must bear being run twice. ``but`` is
+        as in ``faults.retrying``.
+        """
 
         def attempt() -> Result:
             try:
@@ -104,7 +106,7 @@ class Control:
                     self.connection.close()
                 raise
 
-        return retrying(seconds=self._retry_seconds, stop=self._stop, told=self._told)(attempt)
+        return retrying(seconds=self._retry_seconds, stop=self._stop, told=self._told, but=but)(attempt)
 
     def _alive(self) -> Connection:
         if self.connection.closed:
@@ -123,13 +125,21 @@ class Control:
 @contextmanager
 def cancelled_by(cancel: threading.Event, controls: Iterable[Control]) -> Iterator[None]:
     """While the block runs, ``cancel`` cancels the statement in flight on any of them; that raises Interrupted."""
+    watched = list(controls)
+    with broken_off_by(cancel, lambda: [control.connection for control in watched]):
+        yield
+
+
+@contextmanager
+def broken_off_by(event: threading.Event, connections: Callable[[], Iterable[Connection]]) -> Iterator[None]:
+    """The same for connections, which are asked for once ``event`` is set."""
     over = threading.Event()
-    watcher = threading.Thread(target=_cancel_on, args=(cancel, over, controls), daemon=True)
+    watcher = threading.Thread(target=_cancel_on, args=(event, over, connections), daemon=True)
     watcher.start()
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
-        if not cancel.is_set():
+        if not event.is_set():
             raise
         raise Interrupted("Cancelled; what was committed stays, run the same command to go on.") from error
     finally:
@@ -137,10 +147,10 @@ def cancelled_by(cancel: threading.Event, controls: Iterable[Control]) -> Iterat
         watcher.join()
 
 
-def _cancel_on(cancel: threading.Event, over: threading.Event, controls: Iterable[Control]) -> None:
+def _cancel_on(cancel: threading.Event, over: threading.Event, connections: Callable[[], Iterable[Connection]]) -> None:
     while not over.wait(_CANCEL_GLANCE):
         if cancel.is_set():
-            for control in controls:
-                if not control.connection.closed:
-                    control.connection.cancel_safe(timeout=5)
+            for connection in connections():
+                if not connection.closed:
+                    connection.cancel_safe(timeout=5)
             return

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from spine_migrate.carry.control import Control, cancelled_by
 from spine_migrate.carry.tables import Tables, lock_name
-from spine_migrate.db import catalog, ledger
+from spine_migrate.db import catalog, ledger, retirements
 from spine_migrate.db.connect import PINNED, Connection, connect, pin
+from spine_migrate.db.faults import let_in
 from spine_migrate.db.ledger import Migration
 from spine_migrate.errors import ConfigurationError, Refused
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
+from spine_migrate.notices import Before, Observer, Subject, Transition
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Known:
     @property
     def mapping(self) -> Mapping:
         return self.tables.binding.mapping
+
+    @property
+    def subject(self) -> Subject:
+        """For notices."""
+        source, target = self.tables.source.name, self.tables.target.name
+        return Subject(self.mapping.name, self.migration.migration_id, str(source), str(target))
 
     @property
     def lock(self) -> str:
@@ -45,12 +53,26 @@ class Known:
         )
 
 
+def ask(observer: Observer, members: Iterable[Known], stage: str) -> None:
+    """Before anything is changed, and outside any transaction. Raises Refused where an observer vetoes."""
+    for one in members:
+        observer.notice(Before(one.subject, stage, one.migration.step))
+
+
+def tell(observer: Observer, members: Iterable[Known], stage: str, step: str | None = None) -> None:
+    """The stage has ended, with the migrations in this step, or in that which they were in."""
+    for one in members:
+        observer.notice(Transition(one.subject, one.migration.step, step or one.migration.step, ends=stage))
+
+
 def known(connection: Connection, migration: Migration, given: Iterable[Mapping] = ()) -> Known:
     """``given``: mappings that the caller has loaded, from files of its own perhaps. The session's search_path is to be
     pinned (``db.connect.PINNED``), so that types are written with their schema; the ledger's names have theirs.
 
-    Raises Refused (``mapping-unknown``, or a table is missing), Drift, MappingError.
+    Raises Refused (``retired``, ``mapping-unknown``, or a table is missing), Drift, MappingError.
     """
+    if migration.step == "retired":
+        raise retirements.refusal(connection, migration.migration_id, migration.mapping)
     mapping = _mapping(migration, given)
     if mapping is None:
         raise Refused(
@@ -90,7 +112,9 @@ def held(
     (``already-running``) before anything was done.
     """
     with ExitStack() as locks:
-        connection = locks.enter_context(connect(url, settings=PINNED))
+        connection = locks.enter_context(
+            let_in(lambda: connect(url, settings=PINNED), seconds=retry_seconds, stop=stop)
+        )
         controls: dict[int, Control] = {}
         for one in sorted(find(connection), key=lambda one: one.migration.migration_id):
             control = locks.enter_context(Control(url, stop=stop, retry_seconds=retry_seconds))
@@ -103,10 +127,18 @@ def held(
             yield connection, members, controls
 
 
-def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id: int | None = None) -> list[Migration]:
-    """Migrations that are not undone, oldest first: those of these mappings (by name), or the one of this number.
+def chosen(
+    connection: Connection,
+    *,
+    mappings: Sequence[str] = (),
+    migration_id: int | None = None,
+    retired: bool = False,
+) -> list[Migration]:
+    """Migrations that are not undone, oldest first: those of these mappings (by name), or the one of this number; those
+    that are ``retired`` where they are asked for.
 
-    Raises ConfigurationError where one that is named is not there.
+    Raises ConfigurationError where one that is named is not there, Refused (``retired``) where one that is named is
+    retired, or all are.
     """
     ledger.require(connection)
     found = [
@@ -119,7 +151,11 @@ def chosen(connection: Connection, *, mappings: Sequence[str] = (), migration_id
             raise ConfigurationError(f"The ledger has no migration of {name} that is not undone.")
     if migration_id is not None and not found:
         raise ConfigurationError(f"The ledger has no migration {migration_id} that is not undone.")
-    return found
+    there = [one for one in found if retired or one.step != "retired"]
+    gone = [one for one in found if one not in there]
+    if gone and (mappings or migration_id is not None or not there):
+        raise retirements.refusal(connection, gone[0].migration_id, gone[0].mapping)
+    return there
 
 
 def started(

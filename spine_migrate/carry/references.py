@@ -7,7 +7,8 @@ scan, which makes a million deletions impossible. The target's own links have no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -18,10 +19,14 @@ from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
-from spine_migrate.errors import Refused
+from spine_migrate.errors import Interrupted, Refused
 
 # A table of this size is scanned faster than an index would pay.
 SMALL_BYTES = 1 << 20
+# Seconds between two looks at whether another has done with a target's indexes.
+GLANCE = 0.1
+# So many sessions are named in a sentence.
+_NAMED = 3
 _PREFIX = "spine_undo_"
 # NAMEDATALEN less the closing NUL: the server cuts longer names off.
 _LONGEST_NAME = 63
@@ -97,30 +102,94 @@ def needed(found: Sequence[Reference], *, growing: bool = False) -> list[Referen
     return list({one.index: one for one in missing}.values())
 
 
-def build(connection: Connection, found: Sequence[Reference]) -> None:
-    """Build what ``needed`` gave, or what a killed command has left half built."""
+@contextmanager
+def alone(connection: Connection, oid: int) -> Iterator[None]:
+    """As the only one that builds such indexes on a target, or drops them. Migrations into one target begin at once,
+    and would take each other's for what a killed command has left. The lock is the session's, and may be had twice.
+    """
+    while not _try_alone(connection, oid):
+        # To wait in one statement would be to have a snapshot that whoever builds waits for.
+        connection.execute("SELECT pg_sleep(%s)", [GLANCE])
+    try:
+        yield
+    finally:
+        _leave(connection, oid)
+
+
+def _try_alone(connection: Connection, oid: int) -> bool:
+    ((had,),) = connection.execute(query("undo", "try_indexes"), {"oid": oid}).fetchall()
+    return bool(had)
+
+
+def _leave(connection: Connection, oid: int) -> None:
+    if not connection.closed:
+        connection.execute(query("undo", "leave_indexes"), {"oid": oid})
+
+
+def serve(connection: Connection, oid: int, *, growing: bool = False, longest: float | None = None) -> list[Reference]:
+    """Build the indexes that are ``needed``, and give them. Raises Refused as ``needed`` does; Interrupted where a
+    transaction that is older stays open for longer than ``longest`` seconds; None waits for it.
+    """
+    with alone(connection, oid):
+        built = needed(references(connection, oid), growing=growing)
+        _build(connection, built, longest)
+    return built
+
+
+def _build(connection: Connection, found: Sequence[Reference], longest: float | None) -> None:
     for one in found:
         names = {"schema": one.index.schema, "name": one.index.table}
         state = connection.execute(query("undo", "index_state"), names).fetchone()
         if state is not None:
             execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(one.index.identifier))
-        # It waits for transactions that are older, without holding up anybody; a lock_timeout would break it off and
-        # leave an index that is not valid.
+        # It waits for transactions that are older, without holding up anybody; the session's lock_timeout would break
+        # it off at once and leave an index that is not valid.
         # RESET would take it back to the server's default, not to what the session was opened with.
         ((patience,),) = connection.execute("SELECT current_setting('lock_timeout')").fetchall()
-        connection.execute("SET lock_timeout = 0")
-        execute(connection, one.build())
-        connection.execute("SELECT set_config('lock_timeout', %s, false)", [patience])
+        waits = f"{0 if longest is None else max(1, round(longest * 1000))}ms"
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", [waits])
+        try:
+            execute(connection, one.build())
+        except psycopg.errors.LockNotAvailable as error:
+            raise Interrupted(
+                f"The index {one.index} on {one.table} could not be built: a transaction that is older did not end "
+                f"within {longest:g} s ({_oldest(connection)}); end it, then run the same command again."
+            ) from error
+        finally:
+            if not connection.closed:
+                connection.execute("SELECT set_config('lock_timeout', %s, false)", [patience])
+
+
+def _oldest(connection: Connection) -> str:
+    found = connection.execute(query("plan", "long_transactions"), {"seconds": 0}).fetchall()
+    told = [f"session {pid} of {role}, {what} for {age} s" for pid, role, age, what in found if pid is not None]
+    return "; ".join(told[:_NAMED]) or "none is shown to this role"
 
 
 def drop(connection: Connection, oid: int, migration_id: int | None = None) -> None:
     """Remove the indexes that an undo has built on a target, this one or one that was killed.
 
-    Those of another migration's undo that is at work stay, and those that are not the role's.
+    All stay while somebody builds them, or while changes into the target are captured, of whatever migration: the
+    applier deletes rows. Those of another migration's undo that is at work stay, and those that are not the role's.
     """
-    values = {"oid": oid, "migration_id": migration_id}
-    for schema, name in connection.execute(query("undo", "leftovers"), values).fetchall():
-        execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Name(schema, name).identifier))
+    if not _try_alone(connection, oid):
+        return
+    try:
+        if _captured_into(connection, oid):
+            return
+        values = {"oid": oid, "migration_id": migration_id}
+        for schema, name in connection.execute(query("undo", "leftovers"), values).fetchall():
+            execute(connection, sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Name(schema, name).identifier))
+    finally:
+        _leave(connection, oid)
+
+
+def _captured_into(connection: Connection, oid: int) -> bool:
+    ((installed,),) = connection.execute(query("capture", "installed")).fetchall()
+    if not installed:
+        return False
+    ((captured,),) = connection.execute(query("undo", "captured_into"), {"oid": oid}).fetchall()
+    return bool(captured)
 
 
 def clear(connection: Connection, oid: int) -> None:

@@ -19,13 +19,14 @@ from spine_migrate.carry.links import await_links
 from spine_migrate.carry.scope import Keys, Scope
 from spine_migrate.carry.statements import Found, Rejects, Statement, Statements
 from spine_migrate.db.connect import Connection
-from spine_migrate.db.faults import blames_row
+from spine_migrate.db.faults import HOT, blames_row, is_among
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused, ServerFault
 
-# Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own.
-REPAIRS = -1
+# Rows moved outside the scan, by retry or by the sweep, are counted on a segment of their own; and on another what the
+# applier brings and takes, which may count at the same time. Its ``batches`` say whether changes were ever captured.
+REPAIRS, FOLLOWED = -1, -2
 FOREIGN_KEY, UNIQUE = "23503", "23505"
 
 
@@ -33,13 +34,14 @@ FOREIGN_KEY, UNIQUE = "23503", "23505"
 class Care:
     """What a batch looks for before it inserts. ``orphans``: rows without their parent; ``collisions``: keys and unique
     indexes of the target that are taken; ``refused``: the server's error for the single row of this batch. ``again``:
-    its rows are in quarantine already.
+    its rows are in quarantine already. ``held``: others write its single row all the time, see ``carry.steady``.
     """
 
     orphans: bool = False
     collisions: bool = False
     refused: Found | None = None
     again: bool = False
+    held: bool = False
 
     @property
     def refused_itself(self) -> bool:
@@ -99,7 +101,7 @@ class Carrier:
         if not rows:
             return Done()
         rejects = self._rejects(connection, scope, judged or [], last, care)
-        out = {*rejects.judged, *rejects.found}
+        out = {*rejects.judged, *rejects.found, *rejects.handed}
         going = [] if self.statements.offline else [handle for handle in linked or [] if handle not in out]
         waiting: dict[str, list[str]] = {}
         if going:
@@ -116,12 +118,19 @@ class Carrier:
                     f"a trigger or rule takes them away.",
                 )
         reasons: dict[str, int] = {}
+        entered: list[str] = []
         if rejects.quarantined:
             judged_so = self.judges_orphans(care)
             statement = self.statements.quarantine(self.migration_id, scope, rejects, orphans=judged_so)
-            reasons = dict(Counter(reason for _, reason in _execute(connection, statement).fetchall()))
+            entries = _execute(connection, statement).fetchall()
+            entered = [key for key, _ in entries]
+            reasons = dict(Counter(reason for _, reason in entries))
         if self.capture_id is not None and rejects.handed:
             _execute(connection, self.statements.hand_over(self.capture_id, scope, rejects))
+        if self.capture_id is not None and entered:
+            # The applier may have moved what was mended since, and could not see an entry that is not committed.
+            values = {"capture_id": self.capture_id, "keys": entered}
+            connection.execute(query("capture", "look_again"), values)
         # What the applier has brought it has counted.
         adopted = len(rejects.adopted) if self.capture_id is None else 0
         return Done(rows, moved, adopted, rejects.quarantined, reasons=reasons)
@@ -137,7 +146,7 @@ class Carrier:
             CollisionSearch(connection, self.statements, self.guard, scope, rejects, live=live).run()
         if care.refused is not None and last not in rejects.handles:
             if live and care.refused.sqlstate in (FOREIGN_KEY, UNIQUE):
-                rejects.handed[last] = care.refused.detail
+                rejects.handed[last] = care.refused.in_short
             else:
                 rejects.found[last] = care.refused
         return rejects
@@ -149,21 +158,27 @@ class Carrier:
 
 def halved(keys: list[str], care: Care, move: Callable[[list[str], Care], Done]) -> Iterator[Done]:
     """What ``move`` did with each part of the keys, each in a transaction of its own; it is called on halves when the
-    server refuses a row, until the row at fault stands alone and can be told that it is refused.
+    server refuses a row, or somebody else writes one, until the row at fault stands alone and can be told that it is
+    refused, or be held.
     """
-    parts = [keys]
+    parts = [(keys, care)]
     while parts:
-        part = parts.pop()
+        part, careful = parts.pop()
         try:
-            yield move(part, care)
+            yield move(part, careful)
         except psycopg.Error as error:
-            if not blames_row(error):
+            refused, hot = blames_row(error), is_among(error, HOT)
+            if not (refused or hot):
                 raise
-            if len(part) == 1:
-                yield move(part, replace(care, refused=refusal(error)))
-            else:
+            if len(part) > 1:
                 middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
+                parts += [(part[middle:], careful), (part[:middle], careful)]
+            elif hot and not careful.held:
+                parts.append((part, replace(careful, held=True)))
+            elif refused and careful.refused is None:
+                parts.append((part, replace(careful, refused=refusal(error))))
+            else:
+                raise
 
 
 def refusal(error: psycopg.Error) -> Found:

@@ -14,6 +14,8 @@ from spine_migrate.errors import ConfigurationError
 
 Value = int | float | None
 
+# The longest that a batch takes beside --nice-ratio: who wants to be felt by few statements is not to be felt for long.
+NICE_SECONDS = 0.1
 # What a user writes to go back to the options that the run was started with.
 DEFAULT = "default"
 _UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
@@ -22,15 +24,23 @@ _SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[a-z]*)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Settings:
-    """``batch_size`` in rows, None sizes batches by ``target_seconds``; ``max_wal_rate`` in bytes per second."""
+    """``batch_size`` in rows, None sizes batches by ``target_seconds``; ``max_wal_rate`` in bytes per second.
+    ``nice_ratio``: how many times as long as a batch took its worker rests after it.
+    """
 
     batch_size: int | None = None
     rows_per_second: float | None = None
     target_seconds: float = 1.0
+    nice_ratio: float = 0.0
     max_lag_bytes: int | None = None
     max_lock_waits: int | None = None
     max_active_sessions: int | None = None
     max_wal_rate: int | None = None
+
+    @property
+    def batch_seconds(self) -> float:
+        """What a batch is to take."""
+        return min(self.target_seconds, NICE_SECONDS) if self.nice_ratio else self.target_seconds
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ SETTINGS = {
         Setting("batch-size", "a number of rows", 1, 1_000_000, int, "auto"),
         Setting("rows-per-second", "a number of rows", 1, 1_000_000_000, float, "none"),
         Setting("target-seconds", "a number of seconds", 0.05, 600, float, None),
+        Setting("nice-ratio", "a number", 0, 1000, float, None),
         Setting("max-lag-bytes", _SIZES, 0, 1 << 50, _bytes, "none"),
         Setting("max-lock-waits", "a number of sessions", 0, 1_000_000, int, "none"),
         Setting("max-active-sessions", "a number of sessions", 0, 1_000_000, int, "none"),

@@ -70,6 +70,15 @@ class Found:
     rival: str | None = None
     """The key of the source row that got the place; the row it has become is the one it collides with."""
 
+    @property
+    def in_short(self) -> str:
+        """What the server refused, without its words: they may hold values of the row."""
+        what = {"23503": "a row that it names is not there", "23505": "its place is taken"}
+        said = what.get(self.sqlstate or "", f"the server refuses it (SQLSTATE {self.sqlstate})")
+        named = [f"constraint {self.constraint}"] if self.constraint else []
+        named += [f"column {self.field}"] if self.field else []
+        return ", ".join([said, *named])
+
 
 class Statements:
     """Composes statements for scopes of one binding; the expressions are built once.
@@ -110,7 +119,7 @@ class Statements:
         ).format(
             s=s,
             p=leaf_scope.handle("p"),
-            reason=sql.SQL("NULL::text") if unjudged else self._reason(orphans=orphans),
+            reason=sql.SQL("NULL::text") if unjudged else self.reason(orphans=orphans),
             linked=self._linked(),
             table=leaf_scope.table("s"),
             other=leaf_scope.table("p"),
@@ -129,7 +138,7 @@ class Statements:
             " FROM (SELECT {handle} AS handle, {reason} AS reason, {linked} AS linked FROM {table} WHERE {rows}) AS b"
         ).format(
             handle=scope.handle("s"),
-            reason=sql.SQL("NULL::text") if unjudged else self._reason(orphans=orphans),
+            reason=sql.SQL("NULL::text") if unjudged else self.reason(orphans=orphans),
             linked=self._linked(),
             table=scope.table("s"),
             rows=scope.condition("s", parameters),
@@ -205,7 +214,7 @@ class Statements:
             key_type=sql.SQL(self.binding.live[self.binding.mapping.key].sql_type),
             migration=parameters.add(migration_id, "bigint"),
             key=sql.Identifier("s", self.binding.mapping.key),
-            reason=self._reason(orphans=orphans),
+            reason=self.reason(orphans=orphans),
             field=self._part("field", orphans=orphans),
             detail=self._part("detail", orphans=orphans),
             lists=sql.SQL(", ").join(lists),
@@ -269,7 +278,7 @@ class Statements:
             migration=parameters.add(migration_id, "bigint"),
             source_key=sql.Identifier("s", self.binding.mapping.key),
             ours=is_ours(self.binding, "t"),
-            reason=self._reason(orphans=False),
+            reason=self.reason(orphans=False),
             differs=self._differs(),
         )
         return query, parameters.values
@@ -308,7 +317,8 @@ class Statements:
         present = [sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", name)) for name in columns]
         return sql.SQL("({})").format(sql.SQL(" OR ").join(present))
 
-    def _reason(self, *, orphans: bool) -> Sql:
+    def reason(self, *, orphans: bool) -> Sql:
+        """Why ``s`` cannot be carried, NULL where it can."""
         return self._part("reason", orphans=orphans)
 
     def _part(self, part: str, *, orphans: bool) -> Sql:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spine_migrate.carry.collisions import Guard
 from spine_migrate.carry.statements import Parent
-from spine_migrate.db import catalog, ledger
+from spine_migrate.db import catalog, cutovers, ledger
 from spine_migrate.db.connect import Connection, pin
 from spine_migrate.db.queries import query
 from spine_migrate.db.row_shape import row_shape
@@ -39,7 +39,7 @@ def find_tables(
             "The database has the encoding SQL_ASCII, so the server does not know what its text means; "
             "move it to a database in UTF8 first.",
         )
-    source = catalog.find(connection, mapping.source_table, source_schema or mapping.source_schema)
+    source = find_legacy(connection, mapping.source_table, source_schema or mapping.source_schema)
     schema = target_schema or mapping.target_schema or recorded_target(connection)
     try:
         target = catalog.find(connection, mapping.target.name, schema)
@@ -53,6 +53,16 @@ def find_tables(
     if unknown := catalog.child_columns(connection, source.oid):
         raise Drift([f"{place} is in no rule of the mapping" for place in unknown])
     return Tables(binding, source, target)
+
+
+def find_legacy(connection: Connection, table: str, schema: str | None) -> catalog.Relation:
+    """As ``catalog.find``, and where there is no table because it was cut over, that is what Refused says."""
+    try:
+        return catalog.find(connection, table, schema)
+    except Refused as error:
+        if error.precondition in ("not-a-table", "table-missing"):
+            cutovers.refuse(connection, table=table, schema=schema)
+        raise
 
 
 def lock_name(tables: Tables) -> str:
@@ -75,7 +85,7 @@ def parent_of(connection: Connection, tables: Tables) -> Parent | None:
     field, mapping = tables.binding.mapping.required, required(tables.binding.mapping)
     if field is None or mapping is None:
         return None
-    source = catalog.find(connection, mapping.source_table, tables.source.name.schema)
+    source = find_legacy(connection, mapping.source_table, tables.source.name.schema)
     target = catalog.find(connection, mapping.target.name, tables.target.name.schema)
     found = ledger.live(connection, mapping.name, str(source.name), str(target.name))
     if found is None or found.step != "done":

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,9 +38,9 @@ class Throttle:
     """A context manager, safe to share between threads.
 
     ``settings`` are those of the run's options; what the ledger says goes before. ``signals`` by the name of their
-    limit; a limit without its signal is not this one's to keep, so an applier of changes, which must not fall behind
-    the application, is given none and still pauses. Of several throttles of a migration one ``records`` what holds it.
-    ``parent`` is a migration whose pause holds this one as well.
+    limit; a limit without its signal is not this one's to keep. Of several throttles of a migration one at a time
+    ``records`` what holds it. ``parent`` is a migration whose pause holds this one as well. ``note``: what the run does
+    about it, for the ledger.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Throttle:
         retry_seconds: float,
         pause_file: Path | None = None,
         parent: int | None = None,
-        records: bool = True,
+        records: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.note: str | None = None
+        self.records = records
         self._url = url
         self._migration_id = migration_id
         self._given = settings
@@ -65,7 +68,6 @@ class Throttle:
         self._retry_seconds = retry_seconds
         self._pause_file = pause_file
         self._parent = parent
-        self._records = records
         self._clock = clock
         self._lock = threading.Lock()
         self._looked_at: float | None = None
@@ -112,19 +114,24 @@ class Throttle:
         said: Hold | None = None
         busy = False
         while not self._stop.is_set():
-            hold = self._current()
+            hold = self.current()
             if hold != said:
                 say(hold)
                 said = hold
             if hold is None:
                 return busy
-            busy = busy or hold.by in self._signals
+            busy = busy or self.is_signal(hold)
             self._stop.wait(_GLANCE)
         if said is not None:
             say(None)
         return busy
 
-    def _current(self) -> Hold | None:
+    def is_signal(self, hold: Hold) -> bool:
+        """Whether the server holds the run back, not a person."""
+        return hold.by in self._signals
+
+    def current(self) -> Hold | None:
+        """What holds the run back at the last reading, which is a second old at most. Raises as ``wait`` does."""
         with self._lock:
             if self._looked_at is None or self._clock() - self._looked_at >= INTERVAL:
                 try:
@@ -138,7 +145,7 @@ class Throttle:
 
     def _begin(self, connection: Connection) -> Hold | None:
         self._ordered = orders.installed(connection)
-        if self._ordered and self._records:
+        if self._ordered and self.records():
             orders.begin(connection, self._migration_id)
         found = self._read_orders(connection)
         limits = self._limits(connection)
@@ -177,12 +184,14 @@ class Throttle:
         return excess
 
     def _told(self, connection: Connection, hold: Hold | None) -> Hold | None:
-        if hold != self._hold:
-            self._record(connection, hold)
+        # Again while it lasts: another run of the migration, which has ended since, may have had the word.
+        if hold is not None or self._hold is not None:
+            noted = hold if hold is None or self.note is None else replace(hold, detail=f"{hold.detail}; {self.note}")
+            self._record(connection, noted)
         return hold
 
     def _record(self, connection: Connection, hold: Hold | None) -> None:
-        if self._ordered and self._records:
+        if self._ordered and self.records():
             orders.record(connection, self._migration_id, hold)
 
     def _retried(self, look: Callable[[Connection], Hold | None]) -> Hold | None:
