@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
 
@@ -15,6 +16,8 @@ from spine_migrate.mapping.emit import unique
 from spine_migrate.mapping.emit.sides import common
 from spine_migrate.mapping.emit.sql import is_ours, key
 from spine_migrate.mapping.transforms.base import Sql
+from spine_migrate.mapping.types import literal
+from spine_migrate.sync.run_events import RunEvents
 
 # Gives a query of one column, target_key: the rows of the target that go.
 Going = Callable[[Parameters], Sql]
@@ -22,10 +25,15 @@ Going = Callable[[Parameters], Sql]
 
 @dataclass(frozen=True)
 class Changes:
-    """Statements over legacy keys as text. ``statements`` are those of moving rows, which applying shares."""
+    """Statements over legacy keys as text. ``statements`` are those of moving rows, which applying shares.
+    ``legacy_key`` is that of a target row (text) by the row's alias, None where a row does not tell it.
+    ``events``: what goes with a run.
+    """
 
     statements: Statements
     guard: Guard
+    legacy_key: Callable[[str], Sql] | None = None
+    events: RunEvents | None = None
 
     @property
     def binding(self) -> Binding:
@@ -37,15 +45,6 @@ class Changes:
 
     def scope(self, keys: Sequence[str]) -> Keys:
         return Keys(self.binding, list(keys))
-
-    def present(self, keys: Sequence[str]) -> Statement:
-        """Those of the keys that the legacy table has."""
-        parameters = Parameters()
-        scope = self.scope(keys)
-        query = sql.SQL("SELECT {}::text FROM {} WHERE {}").format(
-            sql.Identifier("s", self.binding.mapping.key), scope.table("s"), scope.condition("s", parameters)
-        )
-        return query, parameters.values
 
     def led_to(self, keys: Sequence[str]) -> Going:
         """What legacy keys lead to, also those of rows that are gone: ``s`` has the key alone."""
@@ -98,13 +97,19 @@ class Changes:
             yield query, parameters.values
 
     def delete(self, going: Going, migration_id: int) -> Statement:
-        """Rows of ours whose legacy rows are gone, with the links that waited for them."""
+        """Rows of ours whose legacy rows are gone, with the links that waited for them. One row: how many went, and how
+        many were to go and did not.
+        """
         parameters = Parameters()
         query = sql.SQL(
             "WITH going AS MATERIALIZED ({going}), unlinked AS ("
             "DELETE FROM spine_migrate.link AS l WHERE l.migration_id = {migration}"
-            " AND l.target_key = ANY(ARRAY(SELECT target_key::text FROM going)))"
-            " DELETE FROM {target} AS t WHERE t.{key} = ANY(ARRAY(SELECT target_key FROM going)) AND {ours}"
+            " AND l.target_key = ANY(ARRAY(SELECT target_key::text FROM going))),"
+            " gone AS (DELETE FROM {target} AS t WHERE t.{key} = ANY(ARRAY(SELECT target_key FROM going)) AND {ours}"
+            " RETURNING 1)"
+            # The rows as they were before.
+            " SELECT count(*), (SELECT count(*) FROM {target} AS t"
+            " WHERE t.{key} = ANY(ARRAY(SELECT target_key FROM going)) AND {ours}) - count(*) FROM gone"
         ).format(
             going=going(parameters),
             migration=parameters.add(migration_id, "bigint"),
@@ -191,25 +196,38 @@ class Changes:
         return index_name in self.guard.primary
 
     def park(self, keys: Sequence[str], index_names: set[str]) -> Statement | None:
-        """Empty what rows have in some unique indexes, so that they can exchange it; None where that cannot be."""
+        """Empty what rows have in some unique indexes, so that they can exchange it; None where that cannot be. They
+        stay ours.
+        """
         columns = {
             name
             for index in self.guard.indexes
             if index.name in index_names
-            for name in index.columns
-            if name and name in self.statements.columns and not self.binding.mapping.target.columns[name].not_null
+            for name in index.reads
+            if name in self.statements.columns and not self.binding.mapping.target.columns[name].not_null
         }
         if not columns:
             return None
         parameters = Parameters()
         query = sql.SQL("UPDATE {target} AS t SET {sets} WHERE t.{key} = ANY(ARRAY({keys})) AND {ours}").format(
             target=self.binding.target.identifier,
-            sets=sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in sorted(columns)),
+            sets=sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), self._nothing_in(name)) for name in sorted(columns)
+            ),
             key=self._target_key,
             keys=self.led_to(keys)(parameters),
             ours=is_ours(self.binding, "t"),
         )
         return query, parameters.values
+
+    def _nothing_in(self, column: str) -> Sql:
+        origin = self.binding.mapping.origin
+        if column != origin.target:
+            return sql.NULL
+        mark: Any = self.binding.mapping.name
+        for name in reversed(origin.path):
+            mark = {name: mark}
+        return literal(mark, self.binding.mapping.target.columns[column].type.name)
 
     def taken_by(self, keys: Sequence[str], index_name: str) -> Statement | None:
         """The target rows that stand where rows want to stand in an index; None where it is none of the target's."""
@@ -221,21 +239,39 @@ class Changes:
         rows = unique.candidates(self.binding, scope.table("s"), scope.condition("s", parameters), self.guard.shape)
         return unique.with_target(self.binding, index, rows), parameters.values
 
-    def without_legacy(self, limit: int) -> Statement:
-        """Target keys (text) of rows of ours without a legacy row."""
+    def without_legacy(self, capture_id: int, limit: int, after: str | None) -> Statement:
+        """Target keys (text) of rows of ours without a legacy row, in their order, those after a key, with the legacy
+        keys that led to them, or NULL; without those that are put off.
+        """
         parameters = Parameters()
+        legacy_key = sql.SQL("NULL::text") if self.legacy_key is None else self.legacy_key("t")
         query = sql.SQL(
-            "SELECT t.{target_key}::text FROM {target} AS t WHERE {ours}"
-            " AND NOT EXISTS (SELECT FROM {source} AS s WHERE {forward_key} = t.{target_key}) LIMIT {limit}"
+            "SELECT t.{target_key}::text, {legacy_key} FROM {target} AS t WHERE {ours}"
+            " AND NOT EXISTS (SELECT FROM {source} AS s WHERE {forward_key} = t.{target_key})"
+            " AND NOT EXISTS (SELECT FROM spine_migrate.pending AS p WHERE p.capture_id = {capture}"
+            " AND p.why = 'deferred' AND p.row_key = {legacy_key}){after}"
+            " ORDER BY t.{target_key} LIMIT {limit}"
         ).format(
             target_key=self._target_key,
+            legacy_key=legacy_key,
             target=self.binding.target.identifier,
             ours=is_ours(self.binding, "t"),
             source=self.binding.source.identifier,
             forward_key=key(self.binding, "s"),
+            capture=parameters.add(capture_id, "bigint"),
+            after=self._after(after, parameters),
             limit=parameters.add(limit, "bigint"),
         )
         return query, parameters.values
+
+    def _after(self, key: str | None, parameters: Parameters) -> Sql:
+        if key is None:
+            return sql.SQL("")
+        return sql.SQL(" AND t.{} > {}::{}").format(
+            self._target_key,
+            parameters.add(key, "text"),
+            sql.SQL(self.binding.mapping.target.columns[self.binding.mapping.target.key].type.name),
+        )
 
     def forget_quarantine(self, migration_id: int) -> Statement:
         """Take out of quarantine what has no legacy row any more."""

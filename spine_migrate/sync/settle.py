@@ -1,8 +1,10 @@
 """After a rollback: the target follows the legacy table again, in every row.
 
 Rows that others made in the target and that were carried to the legacy table are the migration's from now on, and get
-its mark. What they, and rows that others changed, hold beyond what the rules make of their legacy rows gives way when
-the applier writes them; so they are set aside as they were, in ``spine_migrate.set_aside``.
+its mark. Rows with its mark that have lost their legacy form, or never had one (a copy of another's metadata), are its
+own no more and lose the mark, by which the applier would take them for rows whose legacy rows are gone. What the former
+hold beyond what the rules make of their legacy rows, and rows that others changed, gives way when the applier writes
+them; so they are set aside as they were, in ``spine_migrate.set_aside``.
 
 Each step is a transaction, and all of it may be done again.
 """
@@ -16,6 +18,7 @@ from spine_migrate.db import captures
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.repair import repairs
 from spine_migrate.mapping.emit.sql import is_ours, key
 from spine_migrate.mapping.transforms.base import Sql
@@ -25,12 +28,15 @@ from spine_migrate.sync.start import catch_up
 BATCH = 2000
 
 
-def settle(connection: Connection, tables: Tables, migration_id: int) -> int:
+def settle(connection: Connection, tables: Tables, form: LegacyForm) -> int:
     """Leave to the applier what differs. Gives the number of rows that were set aside."""
+    migration_id = form.migration_id
     captured = captures.captured(connection, migration_id, captures.FORWARD)
     if captured is None:
         return 0
     count = 0
+    while _disown(connection, tables, form):
+        pass
     while adopted := _adopt(connection, tables, migration_id):
         count += adopted
     with connection.transaction():
@@ -38,6 +44,26 @@ def settle(connection: Connection, tables: Tables, migration_id: int) -> int:
         catch_up(connection, tables, captured)
         connection.execute(query("cutover", "settled"), {"migration_id": migration_id})
     return count
+
+
+def _disown(connection: Connection, tables: Tables, form: LegacyForm) -> int:
+    binding = tables.binding
+    statement = sql.SQL(
+        "UPDATE {target} AS t SET {column} = {unmarked} WHERE t.{key} IN (SELECT t.{key} FROM {target} AS t"
+        " WHERE {ours} AND NOT coalesce({form}, false)"
+        " AND NOT EXISTS (SELECT FROM {source} AS s WHERE {forward} = t.{key}) LIMIT $1 FOR UPDATE OF t)"
+    ).format(
+        target=binding.target.identifier,
+        column=sql.Identifier(binding.mapping.origin.target),
+        unmarked=_unmarked(tables),
+        key=sql.Identifier(binding.mapping.target.key),
+        ours=is_ours(binding, "t"),
+        form=form.condition("t"),
+        source=binding.source.identifier,
+        forward=key(binding, "s"),
+    )
+    with connection.transaction():
+        return execute(connection, statement, BATCH).rowcount
 
 
 def _adopt(connection: Connection, tables: Tables, migration_id: int) -> int:
@@ -72,6 +98,13 @@ def _mark(tables: Tables) -> Sql:
     return sql.SQL("jsonb_set(coalesce({}, '{{}}'), {}::text[], to_jsonb({}::text))").format(
         sql.Identifier("t", origin.target), sql.Literal(list(origin.path)), sql.Literal(name)
     )
+
+
+def _unmarked(tables: Tables) -> Sql:
+    origin = tables.binding.mapping.origin
+    if not origin.path:
+        return sql.SQL("DEFAULT")
+    return sql.SQL("{} #- {}::text[]").format(sql.Identifier("t", origin.target), sql.Literal(list(origin.path)))
 
 
 def _set_differing_aside(tables: Tables) -> sql.Composed:

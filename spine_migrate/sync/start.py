@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 from psycopg import sql
 
 from spine_migrate.carry import references
+from spine_migrate.carry.control import broken_off_by
+from spine_migrate.carry.rows import FOLLOWED
 from spine_migrate.carry.tables import Tables, lock_name
-from spine_migrate.db import captures, catalog, ledger
+from spine_migrate.db import captures, catalog, cutovers, ledger
 from spine_migrate.db.captures import Captured
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Patience
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
+from spine_migrate.mapping.emit.capture import Key
 from spine_migrate.mapping.emit.repair import repairs
 from spine_migrate.sync import capture
 from spine_migrate.sync.applier import EVERYTHING
@@ -26,32 +30,45 @@ def start(
     """Capture every write to the legacy table from now on. What was moved before and has changed since is found by a
     comparison and left to the applier. The caller holds the migration's lock.
 
-    Raises Refused (``ledger-outdated``, ``key-not-indexed``, ``index-missing``, ``capture-broken``, ``cut-over``),
-    Interrupted.
+    Raises Refused (``ledger-outdated``, ``key-not-indexed``, ``target-key-not-unique``, ``index-missing``,
+    ``capture-broken``, ``cut-over``), Interrupted.
     """
-    _require(connection, tables)
+    if connection.execute(query("offline", "deferred"), {"migration_id": migration_id}).fetchone() is not None:
+        raise Refused(
+            "offline-unfinished",
+            f"The offline load of {tables.binding.mapping.name} (migration {migration_id}) is not finished; run the "
+            f"command that began it again first.",
+        )
+    require(connection, tables)
     ((step,),) = connection.execute(query("capture", "step"), {"migration_id": migration_id}).fetchall()
     if step in ("cutover", "retired"):
+        cutovers.refuse(connection, [migration_id])
         raise Refused(
             "cut-over",
             f"{tables.binding.mapping.name} has been cut over: changes go from the target to the legacy table; "
             f"spine-migrate rollback turns that round.",
         )
     known = captures.captured(connection, migration_id, captures.FORWARD)
-    if known is None:
-        # Each row that goes makes the server look for rows that point to it.
-        found = references.references(connection, tables.target.oid)
-        references.build(connection, references.needed(found, growing=step == "backfill"))
-    made = capture.install(
-        connection,
-        migration_id=migration_id,
-        direction=captures.FORWARD,
-        relation=tables.source.name,
-        oid=tables.source.oid,
-        key=tables.binding.mapping.key,
-        patience=patience,
-        stop=stop,
-    )
+    with ExitStack() as until_captured:
+        if known is None:
+            connection.execute(query("capture", "forget_left"))
+            # Each row that goes makes the server look for rows that point to it.
+            target, growing = tables.target.oid, step == "backfill"
+            with broken_off_by(stop, lambda: [connection]):
+                until_captured.enter_context(references.alone(connection, target))
+                references.serve(connection, target, growing=growing, longest=patience.seconds)
+        made = capture.install(
+            connection,
+            migration_id=migration_id,
+            direction=captures.FORWARD,
+            relation=tables.source.name,
+            oid=tables.source.oid,
+            key=Key.column(tables.binding.mapping.key),
+            patience=patience,
+            stop=stop,
+        )
+    begun = {"migration_id": migration_id, "segment": FOLLOWED, "moved": 0, "adopted": 0, "quarantined": 0}
+    connection.execute(query("backfill", "count_repairs"), begun)
     # A start that was killed before it had compared is ended by the next.
     if not made.caught_up:
         if _has_moved(connection, migration_id):
@@ -74,11 +91,14 @@ def stop_capture(
             "already-running",
             f"A process applies the changes of {tables.binding.mapping.name}; stop it first (Ctrl-C to sync run).",
         )
-    capture.remove(connection, found, key=tables.binding.mapping.key, patience=patience, stop=stop)
-    references.drop(connection, tables.target.oid)
+    capture.remove(connection, found, patience=patience, stop=stop)
+    references.clear(connection, tables.target.oid)
 
 
-def _require(connection: Connection, tables: Tables) -> None:
+def require(connection: Connection, tables: Tables) -> None:
+    """What must be there before anything is captured. Raises Refused (``ledger-outdated``, ``key-not-indexed``,
+    ``target-key-not-unique``).
+    """
     ((installed,),) = connection.execute(query("capture", "installed")).fetchall()
     if not installed:
         raise Refused("ledger-outdated", "Change capture needs the revision spine_0007; run spine-migrate db upgrade.")
@@ -88,10 +108,12 @@ def _require(connection: Connection, tables: Tables) -> None:
             f"Each change is looked up by {tables.source.name}.{tables.binding.mapping.key}, over which there is no "
             f"unique index; create one (CREATE UNIQUE INDEX CONCURRENTLY) first.",
         )
+    catalog.require_unique(connection, tables.target, tables.binding.mapping.target.key)
 
 
 def _has_moved(connection: Connection, migration_id: int) -> bool:
-    return any(point.batches for point in ledger.checkpoints(connection, migration_id))
+    found = ledger.checkpoints(connection, migration_id)
+    return any(point.batches for point in found if point.segment != FOLLOWED or point.rows_moved)
 
 
 def catch_up(connection: Connection, tables: Tables, made: Captured, *, unfinished: bool = False) -> None:

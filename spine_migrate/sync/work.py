@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import psycopg
 
 from spine_migrate.carry.links import await_links
-from spine_migrate.carry.rows import FOREIGN_KEY, REPAIRS, UNIQUE, judged, refusal
+from spine_migrate.carry.rows import FOLLOWED, FOREIGN_KEY, REPAIRS, UNIQUE, refusal
 from spine_migrate.carry.statements import Found, Rejects, Statement
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import blames_row
 from spine_migrate.db.queries import query
-from spine_migrate.db.raw import execute, rows
+from spine_migrate.db.raw import execute_often, rows
+from spine_migrate.errors import Refused
 from spine_migrate.sync.changes import Changes, Going
+from spine_migrate.sync.halving import Halving
+from spine_migrate.sync.late import put_off
+from spine_migrate.sync.look import Seen, absent
+from spine_migrate.sync.look import look as look_at
 
 LATE = (FOREIGN_KEY, UNIQUE)
 
@@ -28,7 +33,8 @@ class Overtaken(Exception):
 @dataclass
 class Applied:
     """What one transaction did. ``entries`` of the log, ``keys`` looked at, rows by what became of them; ``deferred``
-    rows were put off, ``released`` ones left quarantine; ``reasons`` are those of the ``quarantined``.
+    rows were put off, ``released`` ones left quarantine, ``set_aside`` ones went with others and were kept; ``reasons``
+    are those of the ``quarantined``.
     """
 
     entries: int = 0
@@ -39,6 +45,7 @@ class Applied:
     quarantined: int = 0
     released: int = 0
     deferred: int = 0
+    set_aside: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Applied) -> None:
@@ -68,158 +75,238 @@ class Work:
     tired: set[str]
     done: Applied = field(default_factory=Applied)
     gone: list[str] = field(default_factory=list)
-    _late: dict[str, psycopg.Error] = field(default_factory=dict)
+    _late: dict[str, Found] = field(default_factory=dict)
+    _untried: list[str] = field(default_factory=list)
     _rejects: Rejects = field(default_factory=Rejects)
+    _halving: Halving = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._halving = Halving(self.connection)
 
     def apply(self, keys: Sequence[str]) -> None:
-        """Bring the rows of these keys up to date: those that are gone first, then those that make room for others."""
+        """Bring the rows of these keys up to date: those that are gone first, then those that make room for others. Of
+        more than can be looked into those that come first have their turn.
+        """
         keys = list(dict.fromkeys(keys))
         if not keys:
             return
         self.done.keys += len(keys)
-        held = {key for (key,) in self._ask("held", keys)}
-        here = [key for (key,) in run(self.connection, self.changes.present(keys))]
-        present = set(here)
-        self.gone = [key for key in keys if key not in present]
+        gone = {key for (key,) in run(self.connection, absent(self.changes.scope(keys)))}
+        self.gone = [key for key in keys if key in gone]
         self.remove(self.gone, self.changes.led_to)
-        self._write(here)
-        self._quarantine(here, held)
-        self._settle(keys, held)
+        seen = self._look([key for key in keys if key not in gone])
+        if gone:
+            seen.held |= {key for (key,) in self._ask("held", self.gone)}
+        self._write(seen)
+        self._quarantine(seen)
+        self._settle(seen)
 
     def remove(self, keys: Sequence[str], going: Callable[[Sequence[str]], Going]) -> None:
         def delete(part: Sequence[str]) -> int:
             for statement in self.changes.unlink(going(part), self.migration_id):
                 run(self.connection, statement)
-            return run(self.connection, self.changes.delete(going(part), self.migration_id)).rowcount
+            events = self.changes.events
+            aside = run(self.connection, events.set_aside(going(part), self.migration_id)).rowcount if events else 0
+            gone, kept = run(self.connection, self.changes.delete(going(part), self.migration_id)).fetchall()[0]
+            if kept:
+                raise self._swallowed(f"{kept} rows of {self.changes.binding.target} that go are there still")
+            self.done.set_aside += aside
+            return int(gone)
 
-        deleted = self._each(keys, delete)
-        self.done.deleted += deleted
-        self._count(-deleted)
+        done = self._halving.each(keys, lambda part: self._unless_overtaken(lambda: delete(part)))
+        # Whatever is in the way (a foreign key, ON DELETE RESTRICT, a trigger): there is no legacy row to quarantine.
+        self._late.update((key, refusal(error)) for key, error in done.refused.items())
+        self._untried += done.untried
+        self.done.deleted += done.total
+        self._count(-done.total)
 
-    def _write(self, here: list[str]) -> None:
-        if not here:
-            return
+    def remove_extra(self, row_keys: Mapping[str, str | None]) -> None:
+        """Remove target rows without a legacy row. ``row_keys``: by target key the legacy key that led to it, by which
+        it is put off where it has to stay; None where it cannot be told, and then it is looked for again.
+        """
+        if None in row_keys.values():
+            self._halving.left = None
+        self.remove(list(row_keys), self.changes.named)
+        self._late = {key: found for one, found in self._late.items() if (key := row_keys[one]) is not None}
+        self._untried = [key for one in self._untried if (key := row_keys[one]) is not None]
+        self._settle(Seen())
+
+    def _look(self, keys: list[str]) -> Seen:
+        seen = Seen()
+
+        def look(part: Sequence[str]) -> int:
+            statement = look_at(self.changes.statements, self.changes.scope(part), self.migration_id, self.capture_id)
+            seen.add(run(self.connection, statement))
+            return 0
+
+        # A row of which not even what it would become can be computed keeps no other from being looked at.
+        done = self._halving.each(keys, look)
+        self._untried += done.untried
+        if errors := done.refused:
+            self._rejects.found.update((key, refusal(error)) for key, error in errors.items())
+            seen.here += errors
+            seen.held |= {key for (key,) in self._ask("held", list(errors))}
+            seen.waiting |= set(errors)
+        places = {key: place for place, key in enumerate(keys)}
+        seen.here.sort(key=lambda key: places.get(key, 0))
+        return seen
+
+    def _write(self, seen: Seen) -> None:
+        self._rejects.judged = [key for key in seen.here if key in seen.refused]
+        if seen.taken:
+            self._refuse_taken(seen)
+        out = set(self._rejects.handles)
+        ours = [key for key in seen.here if key in seen.ours and key not in out]
+        new = [key for key in seen.here if key not in seen.ours and key not in out]
+        # What links to rows that are not there yet comes after the new rows: they may be among them.
+        first = [key for key in ours if key not in seen.links]
+        if not self._update_at_once(first, seen):
+            leaving = self._leaving(ours)
+            first = [key for key in ours if key in leaving]
+            self.done.updated += self._write_each(first, lambda part: self._update(part, seen))
+        inserted = self._write_each(new, lambda part: self._insert(part, seen))
+        self.done.inserted += inserted
+        self._count(inserted)
+        done = set(first)
+        rest = [key for key in ours if key not in done]
+        self.done.updated += self._write_each(rest, lambda part: self._update(part, seen))
+        self._exchange(seen)
+
+    def _refuse_taken(self, seen: Seen) -> None:
         statements = self.changes.statements
+        scope = self.changes.scope([key for key in seen.here if key in seen.taken])
+        for handle, _, _, row in run(self.connection, statements.taken(scope, [])):
+            self._rejects.found[handle] = Found(
+                "key_taken",
+                f"the key is taken in {statements.binding.target} by a row that is not ours",
+                field=statements.binding.mapping.target.key,
+                colliding_row=row,
+            )
+
+    def _update_at_once(self, keys: list[str], seen: Seen) -> bool:
+        """Whether no row was refused. If one was, nothing is updated: which of them come first may matter."""
+        if not keys:
+            return True
         try:
             with self.connection.transaction():
-                refused, linked, taken = self._look(here)
+                updated = self._unless_overtaken(lambda: self._update(keys, seen))
         except psycopg.Error as error:
             if not blames_row(error):
                 raise
-            # A row of which not even what it would become can be computed; the others have nothing to do with it.
-            _, errors = halving(self.connection, here, lambda part: len(self._look(list(part))[2]))
-            self._rejects.found.update((key, refusal(error)) for key, error in errors.items())
-            here = [key for key in here if key not in errors]
-            refused, linked, taken = self._look(here)
-        self._rejects.judged = refused
-        ours = {handle for handle, is_ours, _, _ in taken if is_ours}
-        for handle, is_ours, _, row in taken:
-            if not is_ours:
-                self._rejects.found[handle] = Found(
-                    "key_taken",
-                    f"the key is taken in {statements.binding.target} by a row that is not ours",
-                    field=statements.binding.mapping.target.key,
-                    colliding_row=row,
-                )
-        out = set(self._rejects.handles)
-        leaving = self._leaving([key for key in here if key in ours and key not in out])
-        links = set(linked)
-        self.done.updated += self._each([key for key in here if key in leaving], lambda part: self._update(part, links))
-        inserted = self._each(
-            [key for key in here if key not in ours and key not in out], lambda part: self._insert(part, links)
-        )
-        self.done.inserted += inserted
-        self._count(inserted)
-        self.done.updated += self._each(
-            [key for key in here if key in ours and key not in out and key not in leaving],
-            lambda part: self._update(part, links),
-        )
-        self._exchange(ours, links)
+            return False
+        self.done.updated += updated
+        return True
 
-    def _look(self, keys: list[str]) -> tuple[list[str], list[str], list[Any]]:
-        """Those that the rules refuse, those with a link, and what the target has of their keys."""
-        statements, scope = self.changes.statements, self.changes.scope(keys)
-        _, _, refused, linked = judged(self.connection, statements.judge_scope(scope, orphans=False))
-        taken = run(self.connection, statements.taken(scope, refused or [])).fetchall()
-        return refused or [], linked or [], taken
-
-    def _exchange(self, ours: set[str], links: set[str]) -> None:
+    def _exchange(self, seen: Seen) -> None:
         """Rows that want each other's place in a unique index: none can be first, so all give theirs up first."""
-        late = {key: error for key, error in self._late.items() if error.sqlstate == UNIQUE and key in ours}
-        park = self.changes.park(list(late), {error.diag.constraint_name or "" for error in late.values()})
+        late = {key: found for key, found in self._late.items() if found.sqlstate == UNIQUE and key in seen.ours}
+        park = self.changes.park(list(late), {found.constraint or "" for found in late.values()})
         if park is None:
             return
         try:
             with self.connection.transaction():
                 run(self.connection, park)
-                updated = self._update(list(late), links)
+                updated = self._update(list(late), seen)
         except psycopg.Error as error:
             if not blames_row(error):
                 raise
             return
         self.done.updated += updated
-        self._late = {key: error for key, error in self._late.items() if key not in late}
+        self._late = {key: found for key, found in self._late.items() if key not in late}
 
     def _leaving(self, keys: list[str]) -> set[str]:
         statement = self.changes.leaving(keys) if keys else None
         return set() if statement is None else {key for (key,) in run(self.connection, statement)}
 
-    def _update(self, keys: Sequence[str], links: set[str]) -> int:
-        run(self.connection, self.changes.forget_links(keys, self.migration_id))
-        return run(self.connection, self.changes.update(keys, self._waiting(keys, links))).rowcount
+    def _update(self, keys: Sequence[str], seen: Seen) -> int:
+        if noted := [key for key in keys if key in seen.noted]:
+            run(self.connection, self.changes.forget_links(noted, self.migration_id))
+        return run(self.connection, self.changes.update(keys, self._waiting(keys, seen))).rowcount
 
-    def _insert(self, keys: Sequence[str], links: set[str]) -> int:
-        waiting = self._waiting(keys, links)
-        return run(self.connection, self.changes.statements.insert(self.changes.scope(keys), [], waiting)).rowcount
+    def _insert(self, keys: Sequence[str], seen: Seen) -> int:
+        waiting = self._waiting(keys, seen)
+        inserted = run(self.connection, self.changes.statements.insert(self.changes.scope(keys), [], waiting)).rowcount
+        if inserted != len(keys):
+            target = self.changes.binding.target
+            raise self._swallowed(f"Of {len(keys)} rows inserted into {target} only {inserted} arrived")
+        return inserted
 
-    def _waiting(self, keys: Sequence[str], links: set[str]) -> dict[str, list[str]]:
-        linked = [key for key in keys if key in links]
+    @staticmethod
+    def _swallowed(what: str) -> Refused:
+        return Refused("rows-swallowed", f"{what}; a trigger or rule takes them away.")
+
+    def _waiting(self, keys: Sequence[str], seen: Seen) -> dict[str, list[str]]:
+        linked = [key for key in keys if key in seen.links]
         if not linked:
             return {}
         scope = self.changes.scope(keys)
         statement = await_links(self.changes.statements, self.migration_id, scope, linked, Rejects())
         return dict(run(self.connection, statement).fetchall())
 
-    def _each(self, keys: Sequence[str], act: Callable[[Sequence[str]], int]) -> int:
-        def unless_overtaken(part: Sequence[str]) -> int:
-            try:
-                return act(part)
-            except psycopg.errors.UniqueViolation as error:
-                if self.changes.is_primary(error.diag.constraint_name):
-                    raise Overtaken(str(self.changes.binding.target)) from error
-                raise
-
-        total, refused = halving(self.connection, keys, unless_overtaken)
-        for key, error in refused.items():
+    def _write_each(self, keys: Sequence[str], act: Callable[[Sequence[str]], int]) -> int:
+        done = self._halving.each(keys, lambda part: self._unless_overtaken(lambda: act(part)), self._obstructed)
+        self._untried += done.untried
+        for key, error in done.refused.items():
             if error.sqlstate in LATE:
-                self._late[key] = error
+                self._late[key] = refusal(error)
             else:
                 self._rejects.found[key] = refusal(error)
-        return total
+        return done.total
 
-    def _quarantine(self, here: list[str], held: set[str]) -> None:
+    def _unless_overtaken(self, act: Callable[[], int]) -> int:
+        try:
+            return act()
+        except psycopg.errors.UniqueViolation as error:
+            if self.changes.is_primary(error.diag.constraint_name):
+                raise Overtaken(str(self.changes.binding.target)) from error
+            raise
+
+    def _obstructed(self, keys: Sequence[str], error: psycopg.Error) -> set[str]:
+        """Of rows that the server has refused together, those that are in the way of the others for the same reason;
+        they are late. None where that cannot be told of all at once.
+        """
+        found = refusal(error)
+        statements, scope = self.changes.statements, self.changes.scope(keys)
+        if error.sqlstate == FOREIGN_KEY and statements.parent is not None:
+            statement: Statement | None = statements.orphans(scope, [])
+        elif error.sqlstate == UNIQUE:
+            statement = self.changes.taken_by(keys, found.constraint or "")
+        else:
+            return set()
+        if statement is None:
+            return set()
+        try:
+            with self.connection.transaction():
+                out = {str(row[0]) for row in run(self.connection, statement)}
+        except psycopg.Error as failed:
+            if not blames_row(failed):
+                raise
+            return set()
+        self._late.update(dict.fromkeys(out, found))
+        return out
+
+    def _quarantine(self, seen: Seen) -> None:
         """What the rules or the server refuse, and what has been late for too long."""
         gone = set(self.gone)
         for key in [key for key in self._late if key in self.tired and key not in gone]:
             self._rejects.found[key] = self._obstacle(key, self._late.pop(key))
         if not self._rejects.quarantined:
             return
-        scope = self.changes.scope(here)
+        scope = self.changes.scope(seen.here)
         entered = run(
             self.connection,
             self.changes.statements.quarantine(self.migration_id, scope, self._rejects, orphans=False),
         ).fetchall()
         reasons = Counter(self.done.reasons)
-        reasons.update(reason for key, reason in entered if key not in held)
+        reasons.update(reason for key, reason in entered if key not in seen.held)
         self.done.reasons = dict(reasons)
-        new = sum(key not in held for key in self._rejects.handles)
+        new = sum(key not in seen.held for key in self._rejects.handles)
         self.done.quarantined += new
         self._count(0, quarantined=new)
 
-    def _obstacle(self, key: str, error: psycopg.Error) -> Found:
+    def _obstacle(self, key: str, found: Found) -> Found:
         """What stands in the way of a row: another row in its place, or the lack of its parent."""
-        found = refusal(error)
-        if error.sqlstate == FOREIGN_KEY:
+        if found.sqlstate == FOREIGN_KEY:
             return replace(found, reason="orphan")
         statement = self.changes.taken_by([key], found.constraint or "")
         taken = [] if statement is None else rows(self.connection, statement[0], *statement[1])
@@ -234,17 +321,16 @@ class Work:
             colliding_row=row["colliding_row"],
         )
 
-    def _settle(self, keys: list[str], held: set[str]) -> None:
-        late = [key for key in keys if key in self._late]
-        if late:
-            details = [refusal(self._late[key]).detail for key in late]
-            values = {"capture_id": self.capture_id, "keys": late, "details": details}
-            self.connection.execute(query("capture", "put_off"), values)
-            self.done.deferred += len(late)
-        settled = [key for key in keys if key not in self._late]
-        self.connection.execute(query("capture", "settle"), {"capture_id": self.capture_id, "keys": settled})
+    def _settle(self, seen: Seen) -> None:
+        # What is in quarantine for the sake of others, and is tried for that, has its turn there again.
+        untried = [key for key in self._untried if not (key in self.tired and key in seen.held)]
+        self.done.deferred += put_off(self.connection, self.capture_id, self._late, untried)
+        waiting = {*self._late, *self._untried}
+        settled = [key for key in (*self.gone, *seen.waiting) if key not in waiting]
+        if settled:
+            self.connection.execute(query("capture", "settle"), {"capture_id": self.capture_id, "keys": settled})
         refused = set(self._rejects.handles)
-        released = [key for key in settled if key in held and key not in refused]
+        released = [key for key in seen.held if key not in refused and key not in waiting]
         if released:
             self._ask("release", released)
             self.done.released += len(released)
@@ -255,35 +341,13 @@ class Work:
     def _count(self, moved: int, *, quarantined: int = 0) -> None:
         if not (moved or quarantined):
             return
-        values = {"migration_id": self.migration_id, "segment": REPAIRS, "moved": moved, "adopted": 0}
-        self.connection.execute(query("backfill", "count_repairs"), {**values, "quarantined": quarantined})
+        values = {"migration_id": self.migration_id, "moved": moved, "adopted": 0, "quarantined": quarantined}
+        counted = self.connection.execute(query("backfill", "count_repairs"), {**values, "segment": FOLLOWED})
+        if not counted.rowcount:
+            # A migration that an older version has begun.
+            self.connection.execute(query("backfill", "count_repairs"), {**values, "segment": REPAIRS})
 
 
 def run(connection: Connection, statement: Statement) -> psycopg.RawCursor[Any]:
     composed, values = statement
-    return execute(connection, composed, *values)
-
-
-def halving(
-    connection: Connection, keys: Sequence[str], act: Callable[[Sequence[str]], int]
-) -> tuple[int, dict[str, psycopg.Error]]:
-    """``act`` on all keys, or on halves of them where the server refuses a row, down to the row at fault: the sum of
-    what it gave, and the rows that were refused.
-    """
-    total = 0
-    refused: dict[str, psycopg.Error] = {}
-    parts = [list(keys)] if keys else []
-    while parts:
-        part = parts.pop()
-        try:
-            with connection.transaction():
-                total += act(part)
-        except psycopg.Error as error:
-            if not blames_row(error):
-                raise
-            if len(part) > 1:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-            else:
-                refused[part[0]] = error
-    return total, refused
+    return execute_often(connection, composed, *values)
