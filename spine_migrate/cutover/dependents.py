@@ -24,6 +24,8 @@ from spine_migrate.db.raw import rows
 
 # Statements of pg_stat_statements that are looked at, the most frequent first.
 _STATEMENTS = 10_000
+# A foreign key that lets nobody delete what it points to: no action, restrict.
+_REFUSES = ("a", "r")
 _OBJECT_KINDS = {"v": "view", "m": "materialized view"}
 
 
@@ -42,6 +44,7 @@ def find(connection: Connection, relation: Relation) -> list[Dependent]:
         *_foreign_keys(connection, relation),
         *_relatives(connection, relation),
         *_publications(connection, relation),
+        *_subscriptions(connection, relation),
         *_sequences(connection, relation),
     ]
     return sorted(found, key=lambda one: not one.blocks)
@@ -78,7 +81,10 @@ def _views(connection: Connection, relation: Relation) -> Iterator[Dependent]:
                 f"DROP MATERIALIZED VIEW {found['name']};\n"
                 f"CREATE MATERIALIZED VIEW {found['name']}{options} AS\n{body};",
             )
+        elif found["temporary"]:
+            yield Dependent(found["name"], "view", breaks, "It is of another session: end that before the cutover.")
         else:
+            yield from _shapes(connection, relation, found["name"], "view", body)
             yield Dependent(
                 found["name"],
                 "view",
@@ -118,6 +124,7 @@ def _routines(connection: Connection, relation: Relation) -> Iterator[Dependent]
                 found["definition"],
             )
         else:
+            yield from _shapes(connection, relation, found["name"], "function", found["definition"] or "")
             yield Dependent(
                 found["name"],
                 "function",
@@ -125,6 +132,13 @@ def _routines(connection: Connection, relation: Relation) -> Iterator[Dependent]
                 "Create it again right after the rename, in the same transaction.",
                 found["definition"],
             )
+
+
+def _shapes(connection: Connection, relation: Relation, name: str, kind: str, text: str) -> Iterator[Dependent]:
+    """What no view takes, in a definition that is run again after the rename; it blocks, having no statement."""
+    schema, table = relation.name.schema, relation.name.table
+    for shape in sql_text.broken(text, schema, table, connection.info.server_version):
+        yield Dependent(name, kind, f"{shape.breaks} ({shape.name} in its definition)", shape.remedy)
 
 
 def _texts(connection: Connection, relation: Relation) -> Iterator[Dependent]:
@@ -203,11 +217,11 @@ def _policies(connection: Connection, relation: Relation) -> Iterator[Dependent]
 def _triggers(connection: Connection, relation: Relation) -> Iterator[Dependent]:
     for found in _ask(connection, "triggers", relation):
         yield Dependent(
-            found["name"],
+            found["name"] if found["own"] else f"{found['name']} ON {found['on_table']}",
             "trigger",
             "It goes along with the table: no write through the view fires it, but what is carried back to the table.",
             "Do what it does in a trigger of the target or in the application, and drop it or disable it.",
-            f"ALTER TABLE {relation.name} DISABLE TRIGGER {sql.Identifier(found['name']).as_string(None)};",
+            f"ALTER TABLE {found['on_table']} DISABLE TRIGGER {sql.Identifier(found['name']).as_string(None)};",
         )
 
 
@@ -224,21 +238,34 @@ def _foreign_keys(connection: Connection, relation: Relation) -> Iterator[Depend
                 f"ALTER TABLE {key.table} DROP CONSTRAINT {sql.Identifier(key.name).as_string(None)};",
             )
     for key in made.foreign_keys:
-        if not key.to_itself and key.on_delete != "a":
+        drop = f"ALTER TABLE {key.table} DROP CONSTRAINT {sql.Identifier(key.name).as_string(None)};"
+        if key.to_itself:
+            deleting = " or deletes a row together with those that point to it" if key.on_delete in _REFUSES else ""
+            yield Dependent(
+                _key_name(key),
+                "foreign key",
+                f"The table looks at the end of a statement, the view row by row: it refuses one that inserts a row "
+                f"before that which it points to{deleting}.",
+                "Know it where each row is written by a statement of its own; or drop it, and nothing is checked.",
+                drop,
+            )
+        elif key.on_delete not in _REFUSES:
             yield Dependent(
                 _key_name(key),
                 "foreign key",
                 f"What it does when a row of {key.to} goes ({key.definition}) is done to the legacy table alone.",
-                "Remove such rows through the view first.",
-                blocks=key.on_delete != "r",
+                "Drop it, and remove such rows through the view first.",
+                drop,
             )
-        elif not key.to_itself:
+        else:
             yield Dependent(
                 _key_name(key),
                 "foreign key",
-                f"The view's triggers check what is written; what the legacy table has holds a row of {key.to}.",
-                "Know it, until the reference is a column of the target.",
-                blocks=False,
+                f"The view's triggers check what is written. A row of {key.to} is held by the legacy table until a "
+                f"change is carried back there: who deletes a row through the view, and then the one that it pointed "
+                f"to, is refused.",
+                f"Know it where rows of {key.to} are not deleted so soon; or drop it, and nothing is checked.",
+                drop,
             )
 
 
@@ -273,6 +300,16 @@ def _publications(connection: Connection, relation: Relation) -> Iterator[Depend
             "publication",
             "It goes on publishing the table under its new name; a view is not published.",
             "Publish the target, and let subscribers read that.",
+        )
+
+
+def _subscriptions(connection: Connection, relation: Relation) -> Iterator[Dependent]:
+    for found in _ask(connection, "subscriptions", relation):
+        yield Dependent(
+            found["name"],
+            "subscription",
+            "It writes to the table by its name, and a view is none that logical replication writes to: it would stop.",
+            "Take the table out of what is published to it, and let those who write there write to the target.",
         )
 
 

@@ -8,20 +8,34 @@ the legacy table, a row that it has just inserted reaches the target a moment la
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from spine_migrate.carry.known import Known
+from spine_migrate.carry.tables import Tables
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.cutovers import unquoted
 from spine_migrate.db.definition import ForeignKey, definition
+from spine_migrate.db.patience import Patience, patiently
+from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.errors import Interrupted
 
+_NOT_VALIDATED = (
+    psycopg.errors.IntegrityError,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedObject,
+    # The switch is done, and so it is told, whoever is tired of waiting for this.
+    psycopg.errors.QueryCanceled,
+    Interrupted,
+)
 _NAME = r'(?:[^()"]|"(?:[^"]|"")*")*'
 # What stands behind the columns that are referenced, as pg_get_constraintdef prints it.
 _TAIL = re.compile(rf"FOREIGN KEY \({_NAME}\) REFERENCES {_NAME}\({_NAME}\)(.*?)( NOT VALID)?")
@@ -40,21 +54,33 @@ class Inbound:
 
     @property
     def movable(self) -> bool:
-        """Whether a row of the target has the very key that is referenced."""
-        mapping, live = self.one.mapping, self.one.tables.binding.live
-        same = live[mapping.key].type == self.one.tables.target.columns[mapping.target.key].type
-        return (
-            self.actions is not None
-            and self.key.referenced == [mapping.key]
-            and not mapping.key_field.steps
-            and mapping.key_field.column == mapping.key
-            and same
-        )
+        return movable(self.one.tables, self.key)
 
     @property
     def record(self) -> dict[str, Any]:
         """For the ledger: what it was."""
-        return {"table": str(self.key.table), "name": self.key.name, "definition": self.key.definition}
+        return {
+            "table": str(self.key.table),
+            "oid": self.key.oid,
+            "name": self.key.name,
+            "definition": self.key.definition,
+        }
+
+
+def movable(tables: Tables, key: ForeignKey) -> bool:
+    """Whether a row of the target has the very key that is referenced, the definition is understood, and nobody waits
+    until its rows are looked at.
+    """
+    mapping = tables.binding.mapping
+    same = tables.binding.live[mapping.key].type == tables.target.columns[mapping.target.key].type
+    return (
+        key.takes_not_valid
+        and _TAIL.fullmatch(key.definition) is not None
+        and key.referenced == [mapping.key]
+        and not mapping.key_field.steps
+        and mapping.key_field.column == mapping.key
+        and same
+    )
 
 
 def inbound(connection: Connection, members: Sequence[Known]) -> list[Inbound]:
@@ -106,6 +132,19 @@ def point_to_target(connection: Connection, found: Iterable[Inbound]) -> None:
         )
 
 
+def still_there(
+    connection: Connection, members: Sequence[Known], records: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those of them that point to the targets, by the names that their tables have now: others were dropped since."""
+    targets = [one.tables.target.oid for one in members]
+    found = []
+    for record in records:
+        values = {"name": record["name"], "table": record["table"], "oid": record.get("oid"), "targets": targets}
+        for schema, table in connection.execute(query("cutover", "pointing"), values).fetchall():
+            found.append({**record, "table": str(Name(schema, table))})
+    return found
+
+
 def point_back(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     """In a rollback's transaction, with the legacy tables under their names again; what was dropped since stays so."""
     for record in records:
@@ -120,7 +159,9 @@ def point_back(connection: Connection, records: Iterable[dict[str, Any]]) -> Non
             continue
 
 
-def validate(connection: Connection, records: Iterable[dict[str, Any]]) -> list[str]:
+def validate(
+    connection: Connection, records: Iterable[dict[str, Any]], *, patience: Patience, stop: threading.Event
+) -> list[str]:
     """After a switch, those that held for all rows before. Gives those that do not, or could not be asked: they hold
     for new rows all the same.
     """
@@ -128,15 +169,25 @@ def validate(connection: Connection, records: Iterable[dict[str, Any]]) -> list[
     for record in records:
         if str(record["definition"]).endswith(" NOT VALID"):
             continue
-        name = sql.Identifier(record["name"])
-        statement = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
-            unquoted(connection, record["table"]).identifier, name
-        )
+        table, name = unquoted(connection, record["table"]), sql.Identifier(record["name"])
+        statement = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(table.identifier, name)
         try:
-            execute(connection, statement)
-        except (psycopg.errors.IntegrityError, psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedObject):
-            open_.append(f"{name.as_string(None)} ON {record['table']}")
+            patiently(
+                connection,
+                partial(execute, query=statement),
+                tables=[table],
+                mode="share update exclusive",
+                patience=patience,
+                stop=stop,
+            )
+        except _NOT_VALIDATED:
+            open_.append(named(record))
     return open_
+
+
+def named(record: dict[str, Any]) -> str:
+    """As ``"name" ON "schema"."table"``."""
+    return f"{sql.Identifier(record['name']).as_string(None)} ON {record['table']}"
 
 
 def tables(connection: Connection, records: Iterable[dict[str, Any]]) -> Iterator[Name]:

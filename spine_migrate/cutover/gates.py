@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from spine_migrate.carry import orders
 from spine_migrate.carry.known import Known
 from spine_migrate.cutover import dependents
 from spine_migrate.cutover.dependent import Dependent
-from spine_migrate.cutover.foreign_keys import Inbound, inbound, left_behind
+from spine_migrate.cutover.foreign_keys import inbound, left_behind
 from spine_migrate.cutover.group import facts_of
+from spine_migrate.cutover.key_index import KeyIndex, to_build
 from spine_migrate.cutover.limits import limits
 from spine_migrate.cutover.switch import legacy_name, remade
 from spine_migrate.cutover.turning import Turning
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.cutovers import unsettled
+from spine_migrate.db.definition import ForeignKey, definition
 from spine_migrate.db.queries import query
 from spine_migrate.errors import Refused
+from spine_migrate.mapping.model import Mapping
 
 # NAMEDATALEN less the closing NUL.
 _LONGEST_NAME = 63
@@ -62,8 +66,11 @@ def examine(
     """Reads only. ``parity`` is what a comparison has said; ``accepted``: objects, as ``Dependent.object`` names them,
     that the operator takes on himself.
     """
-    seen_to = {str(one.tables.source.name) for one in members}
-    seen_to |= {_object(one) for one in inbound(connection, members)}
+    along = {one.tables.source.oid for one in members}
+    seen_to = {_object(one.key) for one in inbound(connection, members)}
+    for one in members:
+        own = definition(connection, one.tables.source.name, one.tables.source.oid).foreign_keys
+        seen_to |= {_object(key) for key in own if key.referenced_oid in along and not key.to_itself}
     found: list[Dependent] = []
     again: dict[int, list[str]] = {}
     for one in members:
@@ -71,19 +78,21 @@ def examine(
         found += hanging
         if with_view:
             again[one.migration.migration_id] = remade(hanging)
-    if with_view:
-        for made in facts_of(connection, members, {}).values():
-            found += limits(connection, made)
+    made = facts_of(connection, members, {}).values() if with_view else ()
+    for one_view in made:
+        found += limits(connection, one_view)
     gates = [
         _backfill(connection, members),
-        _mappings(members),
+        unchanged(members),
+        pause(connection, members),
         *_capture(connection, turning, max_lag),
         parity,
-        _quarantine(connection, members),
+        quarantine(connection, members),
         _prepared(connection, members),
         _keys(members),
+        _legacy_form(connection, members),
         _names(connection, members),
-        _privileges(connection, members, with_view=with_view),
+        _privileges(connection, members, to_build(connection, made), with_view=with_view),
         _foreign_keys(connection, members),
         _dependents(found, with_view=with_view, accepted=accepted),
     ]
@@ -97,9 +106,7 @@ def _backfill(connection: Connection, members: Sequence[Known]) -> Gate:
     return Gate(
         "backfill",
         not unfinished,
-        f"Not finished: {'; '.join(unfinished)}."
-        if unfinished
-        else f"{_names_of(members)}: everything has been moved.",
+        f"Not finished: {'; '.join(unfinished)}." if unfinished else f"{names_of(members)}: everything has been moved.",
         "Run the command that began it until it is done.",
     )
 
@@ -108,7 +115,7 @@ def _done(one: Known) -> bool:
     return one.migration.step == "done"
 
 
-def _mappings(members: Sequence[Known]) -> Gate:
+def unchanged(members: Sequence[Known]) -> Gate:
     changed = [one.mapping.name for one in members if one.mapping.digest != one.migration.mapping_digest]
     return Gate(
         "mapping",
@@ -117,6 +124,23 @@ def _mappings(members: Sequence[Known]) -> Gate:
         if changed
         else "The mapping files are as they were.",
         "Restore the file.",
+    )
+
+
+def pause(connection: Connection, members: Sequence[Known]) -> Gate:
+    """Who pauses a migration wants nothing of it to be applied, and a switch applies what is left."""
+    told = orders.everything(connection)
+    found = [(one.mapping.name, told.get(one.migration.migration_id)) for one in members]
+    paused = [
+        f"{name} by {one.paused_by} since {one.paused_at:%Y-%m-%d %H:%M:%S %Z}"
+        for name, one in found
+        if one is not None and one.paused_at is not None
+    ]
+    return Gate(
+        "pause",
+        not paused,
+        f"Paused: {'; '.join(paused)}." if paused else "Nobody has paused a migration.",
+        "spine-migrate resume, once the one who is named agrees.",
     )
 
 
@@ -138,7 +162,7 @@ def _capture(connection: Connection, turning: Turning, max_lag: int) -> Iterator
     )
 
 
-def _quarantine(connection: Connection, members: Sequence[Known]) -> Gate:
+def quarantine(connection: Connection, members: Sequence[Known]) -> Gate:
     there: list[str] = []
     accepted = 0
     for one in members:
@@ -170,16 +194,52 @@ def _prepared(connection: Connection, members: Sequence[Known]) -> Gate:
 
 
 def _keys(members: Sequence[Known]) -> Gate:
-    one_way = [one.mapping.name for one in members if not one.mapping.key_field.invertible]
+    one_way = [one.mapping for one in members if one.mapping.key_carrier is None]
+    kept = [f"{one.mapping.name} by {place}" for one in members if (place := _kept(one.mapping)) is not None]
+    by = f" ({', '.join(kept)})" if kept else ""
     return Gate(
         "keys",
         not one_way,
-        f"The keys of {', '.join(one_way)} cannot be computed back from those of the target."
+        f"Nothing in the target gives the keys of {', '.join(one.name for one in one_way)} back."
         if one_way
-        else "Each target key gives its legacy key back.",
-        "This version cannot carry deletions back for such a mapping, so there would be no way back; leave it to a "
-        "later version, or move the application off the table and keep that as it is.",
+        else f"Each row of the target gives its legacy key back{by}.",
+        "Without it there would be no way back. "
+        + " ".join(
+            f'In the mapping {one.name}, add keep = "COLUMN.legacy.{one.key}" to {one.key_field.rule}, with a jsonb'
+            f" column of {one.target.name}; then take the migration back (rollback --before-cutover) and begin it anew."
+            for one in one_way
+        ),
     )
+
+
+def _legacy_form(connection: Connection, members: Sequence[Known]) -> Gate:
+    """With a view or without one, and nobody can accept it: the way back takes a target row without a legacy form for
+    one whose legacy row has to go.
+    """
+    missing = {
+        f"{one.tables.source.name}.{sql.Identifier(column.name).as_string(None)}": None
+        for one in members
+        for column in definition(connection, one.tables.source.name, one.tables.source.oid).columns
+        if column.not_null and not one.mapping.brings_back(column.name)
+    }
+    return Gate(
+        "legacy-form",
+        not missing,
+        f"No rule gives {', '.join(missing)} back, which must not be NULL: no row of the target has a legacy form, and "
+        f"the way back would delete its legacy row."
+        if missing
+        else "Every column that must not be NULL comes back.",
+        "Carry it in the mapping (take the migration back with rollback --before-cutover, and begin it anew), or ALTER "
+        "TABLE ... ALTER COLUMN ... DROP NOT NULL.",
+    )
+
+
+def _kept(mapping: Mapping) -> str | None:
+    """Where the target has a legacy key that its own does not give."""
+    field = mapping.key_carrier
+    if field is None or (field is mapping.key_field and field.exact):
+        return None
+    return field.name if field.exact else str(field.keep)
 
 
 def _names(connection: Connection, members: Sequence[Known]) -> Gate:
@@ -199,18 +259,23 @@ def _names(connection: Connection, members: Sequence[Known]) -> Gate:
     )
 
 
-def _privileges(connection: Connection, members: Sequence[Known], *, with_view: bool) -> Gate:
+def _privileges(
+    connection: Connection, members: Sequence[Known], indexes: Sequence[KeyIndex], *, with_view: bool
+) -> Gate:
     sources = [one.tables.source.oid for one in members]
+    pointing = [one.key.oid for one in inbound(connection, members) if one.movable]
     values = {
-        "oids": [*sources, *(one.tables.target.oid for one in members)],
-        "sources": sources,
+        "oids": [*sources, *(one.tables.target.oid for one in members), *pointing],
+        "beside": [*sources, *(one.made.target.oid for one in indexes)],
         "followed": sources if with_view else [],
     }
     lacking = [what for (what,) in connection.execute(query("cutover", "lacking"), values)]
     return Gate(
         "privileges",
         not lacking,
-        f"The role lacks {', '.join(lacking)}." if lacking else "The role owns the tables and may create beside them.",
+        f"The role lacks {', '.join(lacking)}."
+        if lacking
+        else "The role owns the tables, and what points to them, and may create beside them.",
         "Run the cutover as the owner of these, or as a member of it with CREATE on those schemas.",
     )
 
@@ -230,7 +295,7 @@ def _dependents(found: Sequence[Dependent], *, with_view: bool, accepted: Collec
 
 def _foreign_keys(connection: Connection, members: Sequence[Known]) -> Gate:
     found = inbound(connection, members)
-    wrong = [f"{_object(one)} cannot point to the target, whose keys are others" for one in found if not one.movable]
+    wrong = [f"{_object(one.key)} cannot point to the target, {_why_not(one.key)}" for one in found if not one.movable]
     for one in found:
         rows = left_behind(connection, one) if one.movable else 0
         if rows:
@@ -243,19 +308,21 @@ def _foreign_keys(connection: Connection, members: Sequence[Known]) -> Gate:
     )
 
 
-def _object(one: Inbound) -> str:
+def _why_not(key: ForeignKey) -> str:
+    if key.takes_not_valid:
+        return "whose keys are others"
+    return "as its table is partitioned, and has none NOT VALID before PostgreSQL 18"
+
+
+def _object(key: ForeignKey) -> str:
     """As ``Dependent.object`` names it."""
-    return f"{sql.Identifier(one.key.name).as_string(None)} ON {one.key.table}"
+    return f"{sql.Identifier(key.name).as_string(None)} ON {key.table}"
 
 
 def _left(found: Sequence[Dependent], seen_to: Collection[str]) -> list[Dependent]:
-    """Without the foreign keys that the switch sees to: ``seen_to`` names them, or the tables that have them."""
-    return [
-        one
-        for one in found
-        if not (one.kind == "foreign key" and {one.object, one.object.partition(" ON ")[2]} & set(seen_to))
-    ]
+    """Without the foreign keys that the switch sees to."""
+    return [one for one in found if not (one.kind == "foreign key" and one.object in seen_to)]
 
 
-def _names_of(members: Sequence[Known]) -> str:
+def names_of(members: Sequence[Known]) -> str:
     return ", ".join(one.mapping.name for one in members)

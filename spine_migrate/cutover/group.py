@@ -25,6 +25,8 @@ def group(connection: Connection, mappings: Sequence[MappingFile]) -> list[Known
     wanted = {one.migration_id for one in chosen(connection, mappings=[one.name for one in mappings])}
     every: list[Known] = []
     for migration in ledger.migrations(connection):
+        if migration.step == "retired":
+            continue
         try:
             every.append(known(connection, migration, mappings))
         except SpineMigrateError:

@@ -9,7 +9,9 @@ from psycopg.rows import dict_row
 
 from spine_migrate.carry.references import references
 from spine_migrate.cutover.dependent import Dependent
-from spine_migrate.cutover.uniqueness import keeper
+from spine_migrate.cutover.expressions import expressions
+from spine_migrate.cutover.key_index import has_index, missing
+from spine_migrate.cutover.uniqueness import keeper, sources
 from spine_migrate.cutover.view import Facts
 from spine_migrate.db import catalog
 from spine_migrate.db.catalog import UniqueIndex
@@ -25,19 +27,31 @@ _NOT_IMMUTABLE = ("enum", "timestamp with time zone", "timestamp without time zo
 def limits(connection: Connection, made: Facts) -> list[Dependent]:
     """What blocks first. The session's search_path is pinned."""
     found = [
-        *_row_security(made),
+        *_row_security(connection, made),
         *_columns(made),
         *_uniqueness(connection, made),
+        *_stricter(connection, made),
         *_odd_constraints(connection, made),
+        *expressions(connection, made.legacy.oid),
         *_owner(connection, made),
         *_references(connection, made),
+        *missing(connection, made),
         *_indexes(connection, made),
         *_pointing(connection, made),
     ]
     return sorted(found, key=lambda one: not one.blocks)
 
 
-def _row_security(made: Facts) -> Iterator[Dependent]:
+def _row_security(connection: Connection, made: Facts) -> Iterator[Dependent]:
+    owner, values = made.legacy.owner, {"oid": made.target.oid, "role": made.legacy.owner}
+    ((hides,),) = connection.execute(query("view", "hides_rows"), values).fetchall()
+    if hides:
+        yield Dependent(
+            str(made.target.name),
+            "row security",
+            f"The view will belong to {owner}, the table's owner, and row security of the target hides rows from it.",
+            "Give that role a policy that lets it see every row, then take it on yourself; or BYPASSRLS.",
+        )
     if made.legacy.row_security:
         yield Dependent(
             str(made.legacy.name),
@@ -51,9 +65,7 @@ def _columns(made: Facts) -> Iterator[Dependent]:
     mapping = made.tables.binding.mapping
     for column in made.legacy.columns:
         name = f"{made.legacy.name}.{sql.Identifier(column.name).as_string(None)}"
-        field = mapping.carrier(column.name)
-        gone = field is None or (field.lossy is not None and not field.invertible)
-        if gone:
+        if not mapping.brings_back(column.name):
             yield Dependent(
                 name,
                 "column",
@@ -94,6 +106,23 @@ def _uniqueness(connection: Connection, made: Facts) -> Iterator[Dependent]:
             f" ({', '.join(index.expressions)}{f' WHERE {index.predicate}' if index.predicate else ''}).",
             "Give the target a unique index over what the mapping makes of these columns, for the same rows or more.",
         )
+
+
+def _stricter(connection: Connection, made: Facts) -> Iterator[Dependent]:
+    """Unique indexes of the target for which the legacy table has none: the application never met their refusals."""
+    own = [*_primary(connection, made), *catalog.unique_indexes(connection, made.tables.source.oid)]
+    whole = [set(one.columns) for one in own if one.predicate is None and "" not in one.columns]
+    for index in catalog.unique_indexes(connection, made.tables.target.oid):
+        decided_by = sources(made.tables.binding, index)
+        if decided_by and not any(columns <= decided_by for columns in whole):
+            yield Dependent(
+                sql.Identifier(made.target.name.schema, index.name).as_string(None),
+                "unique index",
+                f"It refuses (23505) what the legacy table takes: rows that agree in {', '.join(sorted(decided_by))}"
+                f"{f', those with {index.predicate}' if index.predicate else ''}.",
+                "Know it: rows of the past that it refused are in quarantine; let the application write no others.",
+                blocks=False,
+            )
 
 
 def _primary(connection: Connection, made: Facts) -> Iterator[UniqueIndex]:
@@ -167,22 +196,19 @@ def _references(connection: Connection, made: Facts) -> Iterator[Dependent]:
 
 
 def _indexes(connection: Connection, made: Facts) -> Iterator[Dependent]:
-    """For each index of the legacy table, and for its key, whether the same look-up through the view has one."""
+    """For each index of the legacy table but that of its key, whether the same look-up through the view has one."""
     binding = made.tables.binding
     with connection.cursor(row_factory=dict_row) as cursor:
         legacy = cursor.execute(query("definition", "indexes"), {"oid": made.legacy.oid}).fetchall()
-        there = cursor.execute(query("definition", "indexes"), {"oid": made.target.oid}).fetchall()
     columns = made.form.columns(binding.target.table)
-    served: set[tuple[str, ...]] = set()
+    served: set[tuple[str, ...]] = {(binding.mapping.key,)}
     for index in legacy:
         names = tuple(index["columns"])
         if not names or len(names) != len(index["expressions"]) or names in served:
             continue
         served.add(names)
-        plain = [_plain_target(made, name) for name in names]
-        if any(other["columns"][: len(plain)] == plain and not other["predicate"] for other in there):
+        if has_index(connection, made, [_plain_target(made, name) for name in names]):
             continue
-        is_key = names == (binding.mapping.key,)
         possible = all(_immutable(made, name) for name in names)
         statement = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} USING {} ({}) WHERE {};").format(
             sql.Identifier(f"spine_view_{index['name']}"[:63]),
@@ -194,13 +220,12 @@ def _indexes(connection: Connection, made: Facts) -> Iterator[Dependent]:
         yield Dependent(
             sql.Identifier(made.legacy.name.schema, index["name"]).as_string(None),
             "index",
-            f"A look-up by {', '.join(names)} through the view finds no index on {made.target.name}"
-            + (" and reads it whole, each time that a row is asked for by its key." if is_key else "."),
+            f"A look-up by {', '.join(names)} through the view finds no index on {made.target.name}.",
             "Create it before the cutover, where the application looks rows up so."
             if possible
             else "Ask by other columns: what the mapping makes of these, no index can have.",
             statement.as_string(None) if possible else None,
-            blocks=is_key and possible,
+            blocks=False,
         )
 
 

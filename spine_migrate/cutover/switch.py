@@ -25,13 +25,15 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from spine_migrate import __version__
-from spine_migrate.carry.known import Known
-from spine_migrate.cutover import view
+from spine_migrate.carry.known import Known, ask, tell
+from spine_migrate.cutover import key_index, view
 from spine_migrate.cutover.dependent import Dependent
 from spine_migrate.cutover.fence import drop, fence
 from spine_migrate.cutover.foreign_keys import inbound, point_to_target, validate
 from spine_migrate.cutover.group import facts_of
+from spine_migrate.cutover.standing import Standing, refuse_changed
 from spine_migrate.cutover.turning import Turning
+from spine_migrate.cutover.view import Facts
 from spine_migrate.db import ledger
 from spine_migrate.db.catalog import Name
 from spine_migrate.db.connect import Connection
@@ -39,7 +41,7 @@ from spine_migrate.db.patience import Budget, Patience, patiently
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
 from spine_migrate.errors import Refused
-from spine_migrate.notices import NOBODY, Before, Observer, Subject, Transition
+from spine_migrate.notices import NOBODY, Observer
 
 SUFFIX = "_legacy"
 # What is made again in the transaction of a switch, so that it follows the name and not the table.
@@ -68,22 +70,6 @@ class Kept:
     foreign_keys: list[dict[str, Any]]
 
 
-def ask(observer: Observer, members: Sequence[Known], stage: str) -> None:
-    """Before anything is changed, and outside any transaction. Raises Refused where an observer vetoes."""
-    for one in members:
-        observer.notice(Before(_subject(one), stage, one.migration.step))
-
-
-def tell(observer: Observer, members: Sequence[Known], stage: str, step: str) -> None:
-    for one in members:
-        observer.notice(Transition(_subject(one), one.migration.step, step, ends=stage))
-
-
-def _subject(one: Known) -> Subject:
-    tables = one.tables
-    return Subject(one.mapping.name, one.migration.migration_id, str(tables.source.name), str(tables.target.name))
-
-
 def legacy_name(one: Known) -> Name:
     """What a legacy table is called after the switch."""
     name = one.tables.source.name
@@ -110,20 +96,27 @@ def switch(
     *,
     with_view: bool,
     again: Mapping[int, list[str]],
+    before: Standing,
     patience: Patience,
     stop: threading.Event,
     observer: Observer = NOBODY,
 ) -> Switched:
-    """Every gate is green. ``again``: what ``remade`` gave, by migration. Raises Interrupted where the locks cannot be
-    had, Refused (``lag``, ``not-drained``, ``quarantine``, or an observer's veto); nothing was switched then.
+    """Every gate is green. ``again``: what ``remade`` gave, by migration; ``before``: what the catalog said before
+    anything was looked at. Raises Interrupted where the locks cannot be had, Refused (``lag``, ``not-drained``,
+    ``quarantine``, ``changed``, or an observer's veto); nothing was switched then.
     """
+    refuse_changed(connection, before)
     made = facts_of(connection, members, {})
+    aside = {number: view.aside(one.tables.source.name, number) for number, one in made.items() if with_view}
     pointing = [one for one in inbound(connection, members) if one.movable]
     ask(observer, members, "cutover")
+    if with_view:
+        key_index.build(connection, made.values(), patience=patience, stop=stop)
     began = 0.0
 
     def first(connection: Connection, budget: Budget) -> None:
         nonlocal began
+        _make_views(connection, made, aside)
         catch_up(connection, turning, budget, stop)
         began = time.monotonic()
         for name in dict.fromkeys(one.tables.target.name for one in members):
@@ -132,6 +125,7 @@ def switch(
             budget.lock(name, "access exclusive")
 
     def work(connection: Connection) -> None:
+        refuse_changed(connection, before, views=aside.values())
         turning.finish(connection)
         _refuse_unexplained(connection, members)
         for one in members:
@@ -139,11 +133,9 @@ def switch(
             kept = Kept(with_view, again.get(one.migration.migration_id, []), records)
             _rename(connection, one, kept)
         point_to_target(connection, pointing)
+        for number, name in aside.items():
+            rename(connection, "VIEW", name, made[number].tables.source.name.table)
         if with_view:
-            ours = fence(connection)
-            for one in members:
-                view.create(connection, ours.around(made[one.migration.migration_id]))
-                ours.guard(connection, one.tables.source.name, sql.SQL("INSERT"))
             for one in members:
                 execute_all(connection, again.get(one.migration.migration_id, []))
         turning.turn(connection, {one.migration.migration_id: legacy_name(one) for one in members})
@@ -160,8 +152,16 @@ def switch(
     seconds = time.monotonic() - began
     tell(observer, members, "cutover", "cutover")
     turning.forget(connection, stop=stop)
-    unproven = validate(connection, [one.record for one in pointing])
+    unproven = validate(connection, [one.record for one in pointing], patience=patience, stop=stop)
     return Switched([one.migration.migration_id for one in members], seconds, unproven)
+
+
+def _make_views(connection: Connection, made: Mapping[int, Facts], aside: Mapping[int, Name]) -> None:
+    """All but their names: they take longer than the rest of a switch, and nobody has to wait for it."""
+    ours = fence(connection)
+    for number, name in aside.items():
+        view.create(connection, view.set_aside(ours.around(made[number]), number))
+        ours.guard(connection, name, sql.SQL("INSERT"))
 
 
 def _refuse_unexplained(connection: Connection, members: Sequence[Known]) -> None:

@@ -39,6 +39,16 @@ def keeper(
     )
 
 
+def sources(binding: Binding, index: UniqueIndex) -> frozenset[str] | None:
+    """The legacy columns that decide a target index; None where the mapping does not write all of its parts."""
+    fields = [_field(binding, *part) for part in zip(index.expressions, index.columns, strict=True)]
+    if not all(fields):
+        return None
+    return frozenset(
+        name for one in fields if one is not None for name in (one.column, one.when_present) if name is not None
+    )
+
+
 def _made_of(binding: Binding, index: UniqueIndex, columns: tuple[str, ...]) -> bool:
     """Whether rows that agree in ``columns``, none of them NULL, agree in the index."""
     for expression, column in zip(index.expressions, index.columns, strict=True):

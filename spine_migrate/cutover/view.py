@@ -1,13 +1,13 @@
 """The compatibility view in the legacy table's place: what it is made from; how it is made and removed.
 
-The order of a switch: ``facts`` while the legacy table has its own name; rename it; ``create``. The way back: ``drop``,
-and rename it again.
+The order of a switch: ``facts`` and ``create`` while the legacy table has its own name, the view set ``aside``; then
+both are renamed. The way back: ``drop``, and rename it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -17,10 +17,12 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.db.definition import Definition, ForeignKey, definition, grants
 from spine_migrate.db.queries import query
 from spine_migrate.db.raw import execute
+from spine_migrate.db.runtime_tables import EVENTS, HANDOFF, NO_ACTION, RESTRICT, pointing
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.mapping.emit.legacy_form import LegacyForm
 from spine_migrate.mapping.emit.links import LinkColumns
-from spine_migrate.mapping.emit.trigger_bodies import Child, TriggerBodies
+from spine_migrate.mapping.emit.renaming import Child
+from spine_migrate.mapping.emit.trigger_bodies import TriggerBodies
 from spine_migrate.mapping.emit.view import View, grant, revoke
 
 _CASCADE, _SET_NULL = "c", "n"
@@ -67,14 +69,22 @@ def facts(
             cleared=frozenset(key.columns[0] for key in itself if key.on_delete == _SET_NULL),
         ),
         keys=tuple(key for key in legacy.foreign_keys if not _held_by_target(tables.binding, target, key)),
-        children=tuple(_children(legacy, others)),
+        children=(*_children(legacy, others), *_events(connection, target, others)),
         cascading=tuple(key.columns[0] for key in itself if key.on_delete == _CASCADE),
+        following=tuple(_following(connection, target, others)),
+        pointing=tuple(
+            key.columns[0]
+            for key in target.foreign_keys
+            if key.to_itself and len(key.columns) == 1 and key.on_update == NO_ACTION
+        ),
     )
     return Facts(tables, legacy, target, View(bodies))
 
 
 def create(connection: Connection, made: Facts) -> None:
-    """The view, its defaults, triggers, owner, comments and privileges. The legacy table has another name by now."""
+    """The view, its defaults, triggers, owner, comments and privileges. Where it is not set aside, the legacy table has
+    another name by now.
+    """
     view = made.view
     execute(connection, view.create())
     for statement in (*view.defaults(), *view.triggers(), *view.comments()):
@@ -91,6 +101,16 @@ def create(connection: Connection, made: Facts) -> None:
         )
     for statement in view.grants():
         execute(connection, statement)
+
+
+def aside(name: Name, migration_id: int) -> Name:
+    """What a view is called while the legacy table has its ``name``."""
+    return Name(name.schema, f"spine_view_{migration_id}")
+
+
+def set_aside(made: Facts, migration_id: int) -> Facts:
+    """A view of that name; its triggers speak of the legacy table's, which it gets before anybody calls them."""
+    return replace(made, view=replace(made.view, aside=aside(made.legacy.name, migration_id)))
 
 
 def carry_grants(connection: Connection, made: Facts, name: Name) -> None:
@@ -142,3 +162,29 @@ def _children(legacy: Definition, others: Sequence[Tables]) -> list[Child]:
             ):
                 found.append(Child(other.target.name, field.target))
     return found
+
+
+def _events(connection: Connection, target: Definition, others: Sequence[Tables]) -> Iterator[Child]:
+    """What the runtime has noted of a run goes with it, as in a purge, where no legacy table has the events: the
+    application, which knows of none, could not delete its row else. Not where this role may not delete them.
+    """
+    for key in pointing(target, EVENTS, moved=_moved(others)):
+        if key.on_delete in (NO_ACTION, RESTRICT) and _may(connection, key, "DELETE"):
+            yield Child(key.table, key.columns[0])
+
+
+def _following(connection: Connection, target: Definition, others: Sequence[Tables]) -> Iterator[Child]:
+    """The same, and who has the run, where it is given another key. Not where this role may not change them."""
+    for key in (*pointing(target, EVENTS, moved=_moved(others)), *pointing(target, HANDOFF)):
+        if key.on_update == NO_ACTION and _may(connection, key, "UPDATE"):
+            yield Child(key.table, key.columns[0])
+
+
+def _moved(others: Sequence[Tables]) -> set[int]:
+    return {other.target.oid for other in others}
+
+
+def _may(connection: Connection, key: ForeignKey, privilege: str) -> bool:
+    values = {"oid": key.oid, "privilege": privilege}
+    ((may,),) = connection.execute(query("view", "may"), values).fetchall()
+    return bool(may)
