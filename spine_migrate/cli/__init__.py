@@ -23,6 +23,7 @@ _COMMANDS = {
     "db": ("spine_migrate.cli.db:db", "Create, remove or report the target tables and the ledger."),
     "grants": ("spine_migrate.cli.grants:grants", "Print the GRANTs that a role needs for each command."),
     "mapping": ("spine_migrate.cli.mapping:mapping", "Check, show and compile mapping files."),
+    "plan": ("spine_migrate.cli.plan:plan", "Show what a migration will do, lock and meet; nothing is changed."),
     "executions-to-runs": (
         "spine_migrate.cli.move:executions_to_runs",
         "Move capture-spine's executions and their events into runs.",
@@ -44,6 +45,7 @@ _COMMANDS = {
     "repair": ("spine_migrate.cli.repair:repair", "Make right on the target what compare has found wrong."),
     "cutover": ("spine_migrate.cli.cutover:cutover", "Take the application over to the target, by a view or without."),
     "rollback": ("spine_migrate.cli.rollback:rollback", "Go back to the legacy tables with every write made since."),
+    "retire": ("spine_migrate.cli.retire:retire", "Archive and drop the legacy side, once nobody needs it."),
     "undo": ("spine_migrate.cli.undo:undo", "Remove exactly what a migration moved."),
     "archive": ("spine_migrate.cli.archive:archive", "Write tables to compressed files, verify and restore them."),
     "worker-relay": (

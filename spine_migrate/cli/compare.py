@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Reasons by which nothing could be told: a check failed; all of it was not compared yet.
 _FAILED = frozenset({"value-fails"})
 _UNPROVEN = "self-test"
-_GOES_ON = frozenset({"unfinished", "partial", "unsettled", "resumed", "rewritten", "in-flight"})
+_GOES_ON = frozenset({"unfinished", "partial", "unsettled", "resumed", "rewritten", "in-flight", "cut-over"})
 
 # Without an import of the comparison, which would load the driver; a test holds it to parity.scope.
 _EPILOG = """\b
@@ -143,7 +143,7 @@ def compare(
     places = destinations(form=form, as_json=as_json, output=output, reports=reports)
     options = read_options(picture=wants_picture(places), **how)
     every = (*names, *more)
-    with observed(observing, "compare") as seen:
+    with observed(observing, "compare", target) as seen:
         with ExitStack() as stack:
             connection = stack.enter_context(connect(target))
             legacy = stack.enter_context(connect(source)) if source and source != target else None
@@ -163,11 +163,11 @@ def compare(
                 progress=progress,
             )
         write(report, places)
-        seen.observer.notice(_told(report))
+        seen.observer.notice(told(report))
         raise click.exceptions.Exit(_exit_code(report))
 
 
-def _told(report: Report) -> Verdict:
+def told(report: Report) -> Verdict:
     """The verdict as it is told to hooks and metrics, without a value of a row."""
     from spine_migrate.notices import Compared, Subject, Verdict
 

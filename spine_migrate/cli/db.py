@@ -36,9 +36,17 @@ def _place(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--lock-timeout",
             metavar="DURATION",
-            default="5s",
+            default="500ms",
             show_default=True,
-            help="Give up, changing nothing, after waiting this long for one lock.",
+            help="The longest that one attempt waits for a lock, and whoever queues behind it.",
+        ),
+        click.option(
+            "--lock-within",
+            type=click.FloatRange(0),
+            default=60.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Give up, changing nothing, after attempts of so long.",
         ),
         target_schema_option,
         target_option,
@@ -56,7 +64,14 @@ def db() -> None:
 @click.argument("revision", default="head")
 @_place
 def upgrade(
-    revision: str, target: str | None, target_schema: str | None, lock_timeout: str, *, sql_only: bool, as_json: bool
+    revision: str,
+    target: str | None,
+    target_schema: str | None,
+    lock_timeout: str,
+    lock_within: float,
+    *,
+    sql_only: bool,
+    as_json: bool,
 ) -> None:
     """Create runs, run_events, the ledger and the runtime's tables, up to REVISION (head)."""
     from spine_migrate.db import schema
@@ -65,7 +80,9 @@ def upgrade(
         _refuse_both(as_json=as_json)
         click.echo(schema.upgrade_sql(target_schema=target_schema, lock_timeout=lock_timeout, revision=revision))
         return
-    change = schema.upgrade(target, target_schema=target_schema, lock_timeout=lock_timeout, revision=revision)
+    change = schema.upgrade(
+        target, target_schema=target_schema, lock_timeout=lock_timeout, lock_within=lock_within, revision=revision
+    )
     _report(change, as_json=as_json)
 
 
@@ -78,6 +95,7 @@ def downgrade(
     target: str | None,
     target_schema: str | None,
     lock_timeout: str,
+    lock_within: float,
     *,
     sql_only: bool,
     as_json: bool,
@@ -94,7 +112,12 @@ def downgrade(
         click.echo(schema.downgrade_sql(target_schema=target_schema, lock_timeout=lock_timeout, revision=revision))
         return
     change = schema.downgrade(
-        target, target_schema=target_schema, lock_timeout=lock_timeout, revision=revision, force=yes
+        target,
+        target_schema=target_schema,
+        lock_timeout=lock_timeout,
+        lock_within=lock_within,
+        revision=revision,
+        force=yes,
     )
     _report(change, as_json=as_json)
 

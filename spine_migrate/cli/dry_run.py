@@ -20,11 +20,15 @@ def dry_run(
     *,
     source_schema: str | None,
     target_schema: str | None,
-    offline: bool,
+    offline: bool = False,
+    stages: Sequence[str] = (),
     as_json: bool,
 ) -> None:
-    """Print the plans in the order in which they would be carried out; exit code 3 where something blocks one."""
+    """Print the plans in the order in which they would be carried out; exit code 3 where something blocks one.
+    ``stages``: those whose locks are shown as well, capture and cutover.
+    """
     from spine_migrate.backfill.explain import batch_steps
+    from spine_migrate.cli.locking import of_stages
     from spine_migrate.db.connect import connect
     from spine_migrate.plan.make import Options, make_plan
     from spine_migrate.report import plan as report
@@ -42,6 +46,7 @@ def dry_run(
             )
             for mapping in mappings
         ]
-    click.echo(json.dumps(report.as_json(plans), indent=2) if as_json else report.as_text(plans))
-    if not all(plan.ready for plan in plans):
+        locks = of_stages(connection, mappings, stages, source_schema=source_schema, target_schema=target_schema)
+    click.echo(json.dumps(report.as_json(plans, locks), indent=2) if as_json else report.as_text(plans, locks))
+    if not (all(plan.ready for plan in plans) and all(one.ready for one in locks)):
         raise click.exceptions.Exit(Refused.exit_code)

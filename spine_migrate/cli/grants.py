@@ -19,7 +19,8 @@ from spine_migrate.cli.options import (
 if TYPE_CHECKING:
     from spine_migrate.db.catalog import Name, Relation
     from spine_migrate.db.connect import Connection
-    from spine_migrate.db.privileges import Grant, Tables
+    from spine_migrate.db.grant import Grant
+    from spine_migrate.db.privileges import Tables
     from spine_migrate.mapping.model import Mapping
 
 _EXECUTIONS = ("capture-spine/executions", "capture-spine/execution_events")
@@ -27,9 +28,10 @@ _JOBS = ("capture-spine/jobs",)
 _MOVES = {"executions-to-runs": _EXECUTIONS, "jobs-to-runs": _JOBS}
 _COMMANDS = (
     *("db upgrade", *_MOVES, "compare", "status", "watch", "pause", "resume", "set"),
-    *("quarantine", "undo", "repair", "sync", "cutover", "rollback"),
+    *("quarantine", "undo", "repair", "sync", "cutover", "rollback", "retire"),
 )
 _SWITCHES = ("cutover", "rollback")
+_RETIRE = "retire"
 
 _EXAMPLES = """\b
 Examples:
@@ -68,12 +70,12 @@ def grants(
     """Print the GRANT statements that a role needs for COMMAND, or for all of them; changes nothing.
 
     COMMAND is db upgrade, executions-to-runs, jobs-to-runs, compare, compare-backends, repair, sync, status, watch,
-    pause, resume, set, quarantine, undo, cutover, rollback, worker-relay, runs or shims with one of their own commands,
-    or shims alone: what an application's shims need beside its runs. cutover and rollback need the tables' ownership,
-    and are printed by name alone. The tables are looked up in the database, so that partitions and
+    pause, resume, set, quarantine, undo, cutover, rollback, retire, worker-relay, runs or shims with one of their own
+    commands, or shims alone: what an application's shims need beside its runs. cutover, rollback and retire need the
+    tables' ownership, and are printed by name alone. The tables are looked up in the database, so that partitions and
     sequences are named too. Ownership cannot be granted: where a command needs it, membership in the owner is printed.
     """
-    from spine_migrate.db import privileges, run_privileges, switch_privileges
+    from spine_migrate.db import grant, owners, privileges, run_privileges, switch_privileges
     from spine_migrate.db.connect import connect
 
     wanted = " ".join(command)
@@ -85,25 +87,27 @@ def grants(
         raise click.UsageError("--dry-run and --offline go, one of them, with executions-to-runs or jobs-to-runs.")
     sections: dict[str, list[Grant]] = {}
     with connect(target) as connection:
-        who = privileges.acting_role(connection, role)
+        who = grant.acting_role(connection, role)
         # Once installed, only its owner upgrades it further: nothing to hand out along with the rest.
-        passed = {*_SWITCHES, *(["db upgrade"] if privileges.installed(connection) else [])}
+        passed = {*_SWITCHES, _RETIRE, *(["db upgrade"] if owners.installed(connection) else [])}
         everything = [name for name in commands if name not in passed]
         for name in [wanted] if wanted else everything:
             if name == "db upgrade":
                 found = privileges.for_upgrade(connection, target_schema)
             elif name in run_privileges.COMMANDS:
                 found = run_privileges.needed(connection, name, target_schema)
+            elif name == _RETIRE:
+                found = switch_privileges.for_retire(connection, _cut_over(connection, mapping))
             else:
                 kind = privileges.MOVE if name in _MOVES else name
                 kind = privileges.DRY_RUN if dry_run else privileges.OFFLINE if offline else kind
                 files = [mapping] if mapping else _MOVES.get(name, (*_EXECUTIONS, *_JOBS))
-                moves = _look(
-                    connection, files, source_schema, target_schema, all_of_them=bool(mapping) or wanted in _MOVES
-                )
-                switch = name in _SWITCHES
-                found = switch_privileges.for_switch(connection, moves) if switch else privileges.needed(kind, moves)
-            sections[name] = privileges.missing(connection, found, who) if missing else found
+                syncs = kind == privileges.SYNC and owners.installed(connection)
+                over = _cut_over(connection, mapping) if syncs else []
+                named = (bool(mapping) or wanted in _MOVES) and not over
+                moves = _look(connection, files, source_schema, target_schema, all_of_them=named)
+                found = _moving(connection, name, kind, moves, over)
+            sections[name] = grant.missing(connection, found, who) if missing else found
     click.echo(_as_json(who, sections) if as_json else _as_script(who, sections, missing=missing))
     if missing and any(sections.values()):
         raise click.exceptions.Exit(1)
@@ -144,15 +148,44 @@ def _look(
     return found
 
 
+def _moving(connection: Connection, name: str, kind: str, moves: list[Tables], over: list[Tables]) -> list[Grant]:
+    """``over``: what is cut over, where the command needs something else then."""
+    from spine_migrate.db import privileges, switch_privileges
+    from spine_migrate.db.grant import merged
+
+    if name in _SWITCHES:
+        return switch_privileges.for_switch(connection, moves)
+    back = privileges.needed(privileges.SYNC_BACK, over) if over else []
+    return merged([*back, *(privileges.needed(kind, moves) if moves or not over else [])])
+
+
+def _cut_over(connection: Connection, mapping: str | None) -> list[Tables]:
+    """The tables of what is cut over, under the names that they have since."""
+    from spine_migrate.db import catalog, ledger, privileges
+    from spine_migrate.mapping.load import load
+
+    name = None if mapping is None else load(mapping).name
+    ledger.require(connection)
+    return [
+        privileges.tables(
+            connection,
+            catalog.named(connection, one.source_table),
+            catalog.named(connection, one.target_table),
+        )
+        for one in ledger.migrations(connection)
+        if one.step == "cutover" and name in (None, one.mapping)
+    ]
+
+
 def _target(connection: Connection, mapping: Mapping, target_schema: str | None) -> Relation | Name:
-    from spine_migrate.db import catalog, privileges, version_table
+    from spine_migrate.db import catalog, owners, version_table
     from spine_migrate.errors import Refused
 
     schema = target_schema or mapping.target_schema or version_table.recorded_target(connection)
     try:
         return catalog.find(connection, mapping.target.name, schema)
     except Refused:
-        return catalog.Name(schema or privileges.here(connection)[1], mapping.target.name)
+        return catalog.Name(schema or owners.here(connection)[1], mapping.target.name)
 
 
 def _as_script(role: str, sections: dict[str, list[Grant]], *, missing: bool) -> str:

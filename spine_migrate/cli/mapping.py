@@ -95,12 +95,13 @@ def _checked(name: str, target: str | None, source_schema: str | None, target_sc
 
 def _missing(loaded: Mapping, url: str, source_schema: str | None, target_schema: str | None) -> list[str]:
     """The optional columns that the live table lacks. Raises Drift where the tables do not fit."""
+    from spine_migrate.carry.tables import find_legacy
     from spine_migrate.db import catalog
     from spine_migrate.db.connect import connect
     from spine_migrate.mapping.bind import bind
 
     with connect(url) as connection:
-        source = catalog.find(connection, loaded.source_table, source_schema or loaded.source_schema)
+        source = find_legacy(connection, loaded.source_table, source_schema or loaded.source_schema)
         target = catalog.find(connection, loaded.target.name, target_schema or loaded.target_schema)
         return bind(loaded, source, target).missing
 

@@ -10,7 +10,7 @@ import click
 
 from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import database_options, json_option, one_database, retry_option
-from spine_migrate.cli.throttling import Value, throttling_options
+from spine_migrate.cli.throttling import Value, limits, max_hold_option, throttling_options
 from spine_migrate.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Examples:
   spine-migrate {name} --dry-run --target postgresql://dba@db.example/app
   spine-migrate {name} --target postgresql://dba@db.example/app
   spine-migrate {name} --workers 2 --max-rows-per-second 20000 --json
+  spine-migrate {name} --workers 1 --nice-ratio 50
   spine-migrate {name} --max-lag-bytes 64MB --max-lock-waits 0 --pause-file /tmp/hold
   spine-migrate {name} --hooks /etc/spine-migrate/hooks --metrics-port 9187 --log-format json
 
@@ -52,7 +53,15 @@ def _moving(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--max-rows-per-second", type=click.FloatRange(0, min_open=True), metavar="N", help="Never be faster."
         ),
+        click.option(
+            "--nice-ratio",
+            type=Value("nice-ratio"),
+            default="0",
+            show_default=True,
+            help="After each batch a worker rests N times as long as the batch took.",
+        ),
         throttling_options,
+        max_hold_option("With --live: changes"),
         click.option(
             "--offline",
             is_flag=True,
@@ -117,6 +126,8 @@ def _move(
     workers: int,
     limit: int | None,
     max_rows_per_second: float | None,
+    nice_ratio: float,
+    max_hold: float,
     offline: bool,
     live: bool,
     wait: bool,
@@ -139,6 +150,7 @@ def _move(
     from spine_migrate.mapping.load import load
     from spine_migrate.report import outcome as report
     from spine_migrate.report.progress import shown
+    from spine_migrate.sync.members import Options as Following
 
     url = one_database(source, target)
     mappings = [load(name) for name in names]
@@ -146,15 +158,27 @@ def _move(
         from spine_migrate.cli.dry_run import dry_run as show_plan
 
         show_plan(
-            url, mappings, source_schema=source_schema, target_schema=target_schema, offline=offline, as_json=as_json
+            url,
+            mappings,
+            source_schema=source_schema,
+            target_schema=target_schema,
+            offline=offline,
+            stages=["capture"] if live else [],
+            as_json=as_json,
         )
         return
     outcomes: list[Outcome] = []
     quiet = quiet or observing.as_json
-    with observed(observing, command) as seen:
+    followed = Following(
+        retry_seconds=retry_for,
+        settings=limits(throttling),
+        pause_file=throttling["pause_file"],
+        max_hold=max_hold,
+    )
+    with observed(observing, command, url) as seen:
         with (
             stopping(seen.say) as (stop, cancel),
-            Live(url, mappings, stop, retry_for, seen, quiet=quiet) as following,
+            Live(url, mappings, stop, followed, seen, quiet=quiet) as following,
         ):
             with shown(quiet=quiet) as progress:
                 for mapping in mappings:
@@ -166,6 +190,7 @@ def _move(
                         workers=workers,
                         limit=left,
                         rows_per_second=max_rows_per_second,
+                        nice_ratio=nice_ratio,
                         offline=offline,
                         wait=wait,
                         retry_seconds=retry_for,
@@ -183,6 +208,7 @@ def _move(
                             target_schema=target_schema,
                             prepare=following.prepare if live else None,
                             observer=seen.observer,
+                            ours=following.ours,
                         )
                     )
                     if outcomes[-1].state in ("limit", "interrupted"):

@@ -106,9 +106,9 @@ def observing_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def observed(observing: Observing, command: str) -> Iterator[Observed]:
+def observed(observing: Observing, command: str, url: str | None) -> Iterator[Observed]:
     """While the block runs its notices go where the options say; its end is one more. All that was to be told has been
-    when it is left.
+    when it is left. ``url`` leads to the ledger, whose migrations' waits for locks are among the metrics.
 
     Raises ConfigurationError where a hook or a place for metrics cannot be used.
     """
@@ -124,7 +124,7 @@ def observed(observing: Observing, command: str) -> Iterator[Observed]:
         observers.append(log)
     with ExitStack() as stack:
         if observing.metrics_port is not None or observing.metrics_file is not None:
-            observers.append(_metrics(observing, say, stack))
+            observers.append(_metrics(observing, url, say, stack))
         if hooks := _hooks(observing):
             observers.append(stack.enter_context(Hooks(hooks, seconds=observing.hook_timeout, say=say)))
         found = Observed(Observers(tuple(observers)), say)
@@ -132,7 +132,7 @@ def observed(observing: Observing, command: str) -> Iterator[Observed]:
             yield found
 
 
-def _metrics(observing: Observing, say: Say, stack: ExitStack) -> Observer:
+def _metrics(observing: Observing, url: str | None, say: Say, stack: ExitStack) -> Observer:
     try:
         from spine_migrate.observe.exporting import served, written
         from spine_migrate.observe.metrics import Metrics
@@ -142,11 +142,14 @@ def _metrics(observing: Observing, say: Say, stack: ExitStack) -> Observer:
         raise ConfigurationError(
             "Metrics need prometheus-client; install it with: pip install 'spine-migrate[metrics]'."
         ) from error
+    from spine_migrate.observe.waits import watched
+
     metrics = Metrics()
     if observing.metrics_port is not None:
         stack.enter_context(served(metrics.registry, observing.metrics_host, observing.metrics_port, say))
     if observing.metrics_file is not None:
         stack.enter_context(written(metrics.registry, observing.metrics_file, say))
+    stack.enter_context(watched(url, metrics, say))
     return metrics
 
 

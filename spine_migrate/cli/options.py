@@ -11,6 +11,9 @@ from spine_migrate.errors import ConfigurationError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# Of an attempt to lock a table, in milliseconds: several times the server's deadlock_timeout, after which an autovacuum
+# gives way, and less than applications wait for an answer.
+LONGEST_LOCK = 10_000
 _URL = "PG* variables and a password file count, as with psql."
 
 
@@ -88,20 +91,27 @@ def retry_option(command: Command) -> Command:
         default=60.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long to outlive a lost server before giving up with exit code 5.",
+        help="How long to outlive a lost server before giving up with exit code 5. The first connection is tried again "
+        "only while the server starts up or has no slot free; where none answers, that is told at once.",
     )(command)
 
 
 def lock_options(command: Command) -> Command:
-    """``lock_timeout: int``, in milliseconds, and ``lock_within: float``, in seconds; see ``db.patience.Patience``."""
+    """``lock_timeout: int``, in milliseconds, and ``lock_within: float``, in seconds; see ``db.patience.Patience``.
+
+    The former is how long an application is made to wait, so it is bounded: a table that is never free for long is had
+    by more attempts, and not by a longer one.
+    """
     return _all(
         click.option(
             "--lock-timeout",
-            type=click.IntRange(1),
+            type=int,
+            callback=_bounded,
             default=200,
             show_default=True,
             metavar="MS",
-            help="The longest that one attempt to lock the tables waits, and whoever queues behind it.",
+            help="The longest that one attempt to lock the tables waits, and whoever queues behind it; at most "
+            f"{LONGEST_LOCK}.",
         ),
         click.option(
             "--lock-within",
@@ -134,6 +144,16 @@ def one_database(source: str | None, target: str | None) -> str | None:
             "The source and the target must be tables of one database; give one URL, and the schemas where they differ."
         )
     return target or source or None
+
+
+def _bounded(_: click.Context, parameter: click.Parameter, value: int) -> int:
+    if not 1 <= value <= LONGEST_LOCK:
+        raise click.BadParameter(
+            f"{value} is not between 1 and {LONGEST_LOCK} milliseconds. The application waits for as long as an "
+            f"attempt does; to try for longer, give --lock-within SECONDS",
+            param=parameter,
+        )
+    return value
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -186,7 +186,7 @@ def _opened(
 
     mappings = [load(name) for name in names]
     with connect(target, settings=PINNED) as connection:
-        found = chosen(connection, mappings=[one.name for one in mappings], migration_id=migration)
+        found = chosen(connection, mappings=[one.name for one in mappings], migration_id=migration, retired=True)
         yield connection, found, mappings
 
 

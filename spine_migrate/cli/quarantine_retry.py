@@ -6,6 +6,7 @@ import json
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import json_option, retry_option
 from spine_migrate.cli.quarantine_options import migrations_options, reasons_option
 
@@ -31,6 +32,7 @@ same command goes on."""
 @click.option("--discard-gone", is_flag=True, help="Discard rows whose source row is gone.")
 @click.option("--wait", is_flag=True, help="Wait for a run on the same migration instead of refusing.")
 @retry_option
+@observing_options
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @json_option
 @migrations_options
@@ -46,6 +48,7 @@ def retry(
     discard_gone: bool,
     wait: bool,
     retry_for: float,
+    observing: Observing,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -67,19 +70,22 @@ def retry(
         raise click.UsageError("Say which rows: --reason, --key, or --all.")
     if everything and (reason or key):
         raise click.UsageError("--all is all rows; leave out --reason and --key.")
-    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
-        outcome = retry_rows(
-            target,
-            Selected(list(reason) or None, list(key) or None),
-            mappings=[load(name) for name in mapping],
-            migration_id=migration,
-            options=Options(accept_mapping, discard_gone, wait, retry_for),
-            stop=stop,
-            cancel=cancel,
-            report=progress,
-        )
-    click.echo(json.dumps(report.retried_json(outcome), indent=2) if as_json else report.retried_text(outcome))
-    if outcome.interrupted:
-        raise click.exceptions.Exit(Interrupted.exit_code)
-    if not outcome.clean:
-        raise click.exceptions.Exit(1)
+    quiet = quiet or observing.as_json
+    with observed(observing, "quarantine retry", target) as seen:
+        with stopping(seen.say) as (stop, cancel), shown(quiet=quiet) as progress:
+            outcome = retry_rows(
+                target,
+                Selected(list(reason) or None, list(key) or None),
+                mappings=[load(name) for name in mapping],
+                migration_id=migration,
+                options=Options(accept_mapping, discard_gone, wait, retry_for),
+                stop=stop,
+                cancel=cancel,
+                report=progress,
+                observer=seen.observer,
+            )
+        click.echo(json.dumps(report.retried_json(outcome), indent=2) if as_json else report.retried_text(outcome))
+        if outcome.interrupted:
+            raise click.exceptions.Exit(Interrupted.exit_code)
+        if not outcome.clean:
+            raise click.exceptions.Exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ What is left, and why:
   refused         a rule cannot carry the legacy value any more
   referenced      rows point to it
   server_refused  the server refuses the new row
+  busy            others wrote or held it all the time, for --retry-for
 
 \b
 Examples:
@@ -58,6 +60,7 @@ Exit codes: those of the comparison afterwards (0 equal, 1 different); 3 refused
 @click.option("--dry-run", is_flag=True, help="Say what would be repaired, change nothing.")
 @click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
 @retry_option
+@observing_options
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @yes_option
 @json_option
@@ -71,6 +74,7 @@ def repair(
     dry_run: bool,
     wait: bool,
     retry_for: float,
+    observing: Observing,
     quiet: bool,
     yes: bool,
     as_json: bool,
@@ -86,6 +90,7 @@ def repair(
     from spine_migrate.backfill.repair import plan
     from spine_migrate.backfill.repair import repair as mend
     from spine_migrate.backfill.repaired import Options
+    from spine_migrate.cli.compare import told
     from spine_migrate.cli.signals import stopping
     from spine_migrate.errors import Interrupted
     from spine_migrate.mapping.load import load
@@ -104,14 +109,25 @@ def repair(
         click.echo(report.planned(planned, options.kinds), err=True)
         if count := report.to_do(planned, options.kinds):
             click.confirm(f"Repair {min(count, max_rows or count):,} rows of the target?", abort=True, err=True)
-    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
-        done = mend(target, mappings=mappings, options=options, stop=stop, cancel=cancel, report=progress)
-    if done.interrupted:
-        click.echo(json.dumps(report.as_json(done.migrations)) if as_json else report.as_text(done.migrations))
-        raise click.exceptions.Exit(Interrupted.exit_code)
-    compared = _compared(target, names)
-    _show(report.as_json(done.migrations) if as_json else report.as_text(done.migrations), compared)
-    raise click.exceptions.Exit(_exit_code(compared))
+    quiet = quiet or observing.as_json
+    with observed(observing, "repair", target) as seen:
+        with stopping(seen.say) as (stop, cancel), shown(quiet=quiet) as progress:
+            done = mend(
+                target,
+                mappings=mappings,
+                options=options,
+                stop=stop,
+                cancel=cancel,
+                report=progress,
+                observer=seen.observer,
+            )
+        if done.interrupted:
+            click.echo(json.dumps(report.as_json(done.migrations)) if as_json else report.as_text(done.migrations))
+            raise click.exceptions.Exit(Interrupted.exit_code)
+        compared = _compared(target, names)
+        seen.observer.notice(told(compared))
+        _show(report.as_json(done.migrations) if as_json else report.as_text(done.migrations), compared)
+        raise click.exceptions.Exit(_exit_code(compared))
 
 
 def _compared(target: str | None, names: tuple[str, ...]) -> Report:

@@ -131,7 +131,7 @@ def _check_migrations(connection: Connection, bound: Bound) -> None:
         return
     ledger.require(connection)
     for one in ledger.migrations(connection):
-        if one.step != "done":
+        if one.step not in ("done", "retired"):
             raise Refused(
                 "migration-unfinished",
                 f"The migration {one.mapping} is in step {one.step}, which counts the runs it has moved; end it first, "

@@ -21,8 +21,10 @@ def aloud(sentence: str, /, *, event: str = "message", level: str = "info") -> N
 
 
 @contextmanager
-def stopping(say: Say = aloud) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """``(stop, cancel)``, set by the first and the second signal while the block runs."""
+def stopping(
+    say: Say = aloud, *, until: str = "after the current batch"
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """``(stop, cancel)``, set by the first and the second signal while the block runs. ``until``: when it stops."""
     stop, cancel = threading.Event(), threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -30,7 +32,7 @@ def stopping(say: Say = aloud) -> Iterator[tuple[threading.Event, threading.Even
             cancel.set()
             return
         stop.set()
-        say("Stopping after the current batch; press Ctrl-C again to cancel it.", event="stopping")
+        say(f"Stopping {until}; press Ctrl-C again to cancel it.", event="stopping")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -38,3 +40,13 @@ def stopping(say: Say = aloud) -> Iterator[tuple[threading.Event, threading.Even
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """While somebody is asked, Ctrl-C is an answer: KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

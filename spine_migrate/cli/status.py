@@ -27,7 +27,8 @@ Examples:
 The rate is what moved between two looks, a second apart (or --every seconds with --watch), so it is
 the present one; where nobody is at work there is none.
 
-Exit codes: 0, or 1 where rows are in quarantine that nobody discarded."""
+Exit codes: 0, or 1 where rows are in quarantine that nobody discarded, or writes are not captured that
+should be."""
 
 
 @click.command(epilog=_EXAMPLES)
@@ -40,7 +41,7 @@ Exit codes: 0, or 1 where rows are in quarantine that nobody discarded."""
 )
 def status(*, target: str | None, as_json: bool, undone: bool, watch: bool, every: float) -> None:
     """Show every migration: its step, how far it is, how fast, what is in quarantine and why."""
-    from spine_migrate.backfill.status import look
+    from spine_migrate.cli.looking import look
     from spine_migrate.db.connect import connect
 
     with connect(target) as connection:
@@ -52,7 +53,7 @@ def status(*, target: str | None, as_json: bool, undone: bool, watch: bool, ever
         if any(one.at_work for one in found):
             found, paces = _again(connection, found, _SECONDS_APART, undone=undone)
     click.echo(_shown(found, paces, as_json=as_json))
-    if any(one.rows_quarantined > one.discarded for one in found):
+    if not all(one.well for one in found):
         raise click.exceptions.Exit(1)
 
 
@@ -60,7 +61,8 @@ def _again(
     connection: Connection, before: list[Status], seconds: float, *, undone: bool
 ) -> tuple[list[Status], dict[int, Pace]]:
     """A second look, and what moved since the first."""
-    from spine_migrate.backfill.status import look, pace
+    from spine_migrate.backfill.status import pace
+    from spine_migrate.cli.looking import look
 
     began = time.monotonic()
     time.sleep(seconds)

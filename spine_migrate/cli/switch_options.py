@@ -1,4 +1,4 @@
-"""The options that ``cutover`` and ``rollback`` share."""
+"""The options that ``cutover``, ``rollback`` and ``retire`` share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ import click
 from spine_migrate.cli.options import json_option, lock_options, retry_option, target_option, yes_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+accept_option = click.option(
+    "--accept",
+    multiple=True,
+    metavar="OBJECT",
+    help="Go on although this object breaks, named as --dry-run names it; more than once for several.",
+)
 
 
 def switch_options(command: Command) -> Command:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
-from spine_migrate.carry.settings import SETTINGS
+from spine_migrate.carry.settings import SETTINGS, Settings
 from spine_migrate.errors import ConfigurationError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LIMITS = ("max_lag_bytes", "max_lock_waits", "max_active_sessions", "max_wal_rate")
 
 
 class Value(click.ParamType[Any]):
@@ -30,18 +32,39 @@ class Value(click.ParamType[Any]):
 
 
 def throttling_options(command: Command) -> Command:
-    """``target_seconds: float``, ``max_lag_bytes``, ``max_lock_waits``, ``max_active_sessions``, ``max_wal_rate``, each
-    ``int | None``, and ``pause_file: str | None``.
+    """``target_seconds: float``, and those of ``holding_options``."""
+    return click.option(
+        "--target-seconds",
+        type=Value("target-seconds"),
+        default="1.0",
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a batch of --batch-size auto is to take.",
+    )(holding_options(command))
+
+
+def limits(given: Mapping[str, Any]) -> Settings:
+    """From the values of ``holding_options``, among others perhaps."""
+    return Settings(**{name: given[name] for name in _LIMITS})
+
+
+def max_hold_option(what: str) -> Callable[[Command], Command]:
+    """``max_hold: float``. ``what`` begins the help."""
+    return click.option(
+        "--max-hold",
+        type=click.FloatRange(0),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help=f"{what} whose oldest change is as old are applied whatever the limits say; a pause still holds them.",
+    )
+
+
+def holding_options(command: Command) -> Command:
+    """``max_lag_bytes``, ``max_lock_waits``, ``max_active_sessions``, ``max_wal_rate``, each ``int | None``, and
+    ``pause_file: str | None``.
     """
     options = (
-        click.option(
-            "--target-seconds",
-            type=Value("target-seconds"),
-            default="1.0",
-            show_default=True,
-            metavar="SECONDS",
-            help="How long a batch of --batch-size auto is to take.",
-        ),
         click.option(
             "--max-lag-bytes",
             type=Value("max-lag-bytes"),

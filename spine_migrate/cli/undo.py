@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spine_migrate.cli.observing import Observing, observed, observing_options
 from spine_migrate.cli.options import json_option, retry_option, target_option, yes_option
+from spine_migrate.cli.taking_back import take_back
 
 if TYPE_CHECKING:
     from spine_migrate.mapping.model import Mapping
@@ -43,6 +45,7 @@ Exit codes: 0 all is undone, 1 rows are left, 3 refused, 4 stopped; the same com
 @click.option("--leave", is_flag=True, help="End the undo although rows are left.")
 @click.option("--wait", is_flag=True, help="Wait for a run of the same migration instead of refusing.")
 @retry_option
+@observing_options
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @yes_option
 @json_option
@@ -55,6 +58,7 @@ def undo(
     leave: bool,
     wait: bool,
     retry_for: float,
+    observing: Observing,
     quiet: bool,
     yes: bool,
     as_json: bool,
@@ -66,13 +70,9 @@ def undo(
     The legacy tables are only read. Ctrl-C and SIGTERM stop after the current batch.
     """
     from spine_migrate.backfill.undo import Options
-    from spine_migrate.backfill.undo import undo as take_back
     from spine_migrate.backfill.undo_plan import plan
-    from spine_migrate.cli.signals import stopping
-    from spine_migrate.errors import Interrupted
     from spine_migrate.mapping.load import load
     from spine_migrate.report import undo as report
-    from spine_migrate.report.progress import shown
 
     if everything == bool(mapping):
         raise click.UsageError("Say what to undo: --mapping for one or more migrations, or --all.")
@@ -83,14 +83,10 @@ def undo(
         return
     if not yes:
         _ask(target, mappings)
-    with stopping() as (stop, cancel), shown(quiet=quiet) as progress:
+    quiet = quiet or observing.as_json
+    with observed(observing, "undo", target) as seen:
         options = Options(leave=leave, wait=wait, retry_seconds=retry_for)
-        results = take_back(target, mappings=mappings, options=options, stop=stop, cancel=cancel, report=progress)
-    click.echo(json.dumps(report.as_json(results), indent=2) if as_json else report.as_text(results))
-    if any(one.state == "interrupted" for one in results):
-        raise click.exceptions.Exit(Interrupted.exit_code)
-    if not all(one.clean for one in results):
-        raise click.exceptions.Exit(1)
+        take_back(target, mappings, options, seen, quiet=quiet, as_json=as_json)
 
 
 def _ask(target: str | None, mappings: list[Mapping]) -> None:

@@ -29,7 +29,8 @@ Examples:
 On a terminal it is one screen, elsewhere a line for each migration at each look, with --json
 an object. Rates are of the time between two looks. A server that goes away is waited for.
 
-Exit codes: 0; with --once 1 where rows are in quarantine that nobody discarded."""
+Exit codes: 0; with --once 1 where rows are in quarantine that nobody discarded, or writes are not captured
+that should be."""
 
 
 @click.command(epilog=_EXAMPLES)
@@ -58,7 +59,7 @@ def watch(*, target: str | None, as_json: bool, once: bool, every: float) -> Non
         time.sleep(_SECONDS_APART)
         found = watching.look()
     click.echo(_shown(found, as_json=as_json))
-    if any(seen.status.rows_quarantined > seen.status.discarded for seen in found):
+    if not all(seen.status.well for seen in found):
         raise click.exceptions.Exit(1)
 
 
@@ -98,8 +99,8 @@ class _Watching:
     def _read(self) -> tuple[dict[int, Status], dict[int, Activity]]:
         import psycopg
 
-        from spine_migrate.backfill import status
         from spine_migrate.carry import activity
+        from spine_migrate.cli.looking import look
         from spine_migrate.db.connect import connect
         from spine_migrate.db.faults import explained
 
@@ -108,7 +109,7 @@ class _Watching:
                 self._connection = connect(self._target)
         except psycopg.Error as error:
             raise explained(error) from error
-        return {one.migration_id: one for one in status.look(self._connection)}, activity.look(self._connection)
+        return {one.migration_id: one for one in look(self._connection)}, activity.look(self._connection)
 
 
 def _live(watching: _Watching, *, every: float, as_json: bool) -> None:

@@ -25,6 +25,7 @@ from spine_migrate.notices import (
     Throttle,
     Transition,
     Verdict,
+    Waits,
 )
 
 #: Events that a hook can be called on.
@@ -67,8 +68,9 @@ def events(notice: Notice) -> Iterator[str]:
     match notice:
         case Before(stage=stage):
             yield f"before-{stage}"
-        case Transition(ends=ends):
-            yield "on-transition"
+        case Transition(from_step=before, to_step=step, ends=ends):
+            if step != before:
+                yield "on-transition"
             if ends is not None:
                 yield f"after-{ends}"
         case Throttle():
@@ -150,6 +152,11 @@ def _(notice: Throttle) -> dict[str, Any]:
 def _(notice: Lag) -> dict[str, Any]:
     found = {"direction": notice.direction, "rows": notice.rows, "seconds": round(notice.seconds, 1)}
     return {**_about(notice.subject), **found, "applied": notice.applied}
+
+
+@facts.register
+def _(notice: Waits) -> dict[str, Any]:
+    return {**_about(notice.subject), "sessions": notice.sessions, "seconds": round(notice.seconds, 1)}
 
 
 @facts.register

@@ -16,7 +16,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from spine_migrate.notices import Batch, Before, End, Lag, Notice, Progress, Quarantined, Retry, Throttle
+from spine_migrate.notices import (
+    Batch,
+    Before,
+    End,
+    Lag,
+    Notice,
+    Progress,
+    Quarantined,
+    Retry,
+    Throttle,
+    Transition,
+    Waits,
+)
 from spine_migrate.observe.facts import events, facts
 
 #: Between two lines on the progress of one phase of one migration, and between two on its lag.
@@ -40,7 +52,7 @@ class JsonLog:
     def notice(self, notice: Notice, /) -> None:
         if isinstance(notice, Lag):
             notice = self._with_those_before(notice)
-        if isinstance(notice, Batch) or (isinstance(notice, Progress | Lag) and not self._due(notice)):
+        if isinstance(notice, Batch | Waits) or (isinstance(notice, Progress | Lag) and not self._due(notice)):
             return
         self._line(_level(notice), _name(notice), facts(notice))
 
@@ -82,6 +94,8 @@ def _name(notice: Notice) -> str:
     """As for hooks, without when they are called: ``transition``, ``throttle``, ``before-backfill``."""
     if isinstance(notice, Before):
         return next(iter(events(notice)))
+    if isinstance(notice, Transition):
+        return "transition"
     named = next(iter(events(notice)), None)
     return named.removeprefix("on-") if named else type(notice).__name__.lower()
 

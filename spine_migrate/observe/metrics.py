@@ -24,6 +24,7 @@ from spine_migrate.notices import (
     Throttle,
     Transition,
     Verdict,
+    Waits,
 )
 
 _ABOUT = ("migration_id", "mapping")
@@ -70,6 +71,8 @@ class Metrics:
         self._applied = counter("changes_applied", "Changes that the applier has taken out of the log.", "direction")
         self._lag_rows = gauge("lag_rows", "Changes that are not applied yet.", "direction")
         self._lag_seconds = gauge("lag_seconds", "Age of the oldest change that is not applied.", "direction")
+        self._waits = gauge("lock_waits", "Sessions that wait for a lock, and have or want one on either table.")
+        self._longest = gauge("lock_wait_seconds", "The longest of these waits.")
         self._verdict = Enum(
             "spine_migrate_parity_verdict", "The last comparison's.", _ABOUT, states=_VERDICTS, registry=registry
         )
@@ -128,6 +131,11 @@ class Metrics:
         self._lag_rows.labels(*labels).set(notice.rows)
         self._lag_seconds.labels(*labels).set(notice.seconds)
         self._applied.labels(*labels).inc(notice.applied)
+
+    @_take.register
+    def _(self, notice: Waits) -> None:
+        self._waits.labels(*_labels(notice.subject)).set(notice.sessions)
+        self._longest.labels(*_labels(notice.subject)).set(notice.seconds)
 
     @_take.register
     def _(self, notice: Retry) -> None:

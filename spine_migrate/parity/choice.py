@@ -58,12 +58,15 @@ def _by_size(tables: Tables) -> Method:
 
 
 def _bytes(connection: Connection, table: Relation) -> int:
-    """All rows of a table as a hash would hold them; what lies in its blocks, where it was never analyzed."""
+    """All rows of a table as a hash would hold them; what lies in its blocks, where it was never analyzed, or has grown
+    to more than twice the size since.
+    """
     names = {"schema": table.name.schema, "table": table.name.table}
-    ((width,),) = connection.execute(query("parity", "row_width"), names).fetchall()
-    if width and table.rows_estimated:
+    ((width, analyzed),) = connection.execute(query("parity", "row_width"), names).fetchall()
+    blocks = sum(leaf.blocks for leaf in catalog.leaves(connection, table.oid))
+    if width and table.rows_estimated and blocks <= 2 * analyzed:
         return int(width) * table.rows_estimated
-    return sum(leaf.blocks for leaf in catalog.leaves(connection, table.oid)) * _BLOCK
+    return blocks * _BLOCK
 
 
 def _mb(size: int) -> str:

@@ -17,6 +17,7 @@ from spine_migrate import __version__
 from spine_migrate.db import catalog, ledger
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.ledger import Migration
+from spine_migrate.db.retirements import refusal
 from spine_migrate.errors import MappingError, Refused
 from spine_migrate.mapping.bind import bind
 from spine_migrate.mapping.emit.parity import parity as compiled
@@ -24,7 +25,6 @@ from spine_migrate.mapping.load import load, shipped
 from spine_migrate.mapping.model import Mapping
 from spine_migrate.parity.evidence import Equality
 from spine_migrate.parity.histories import histories
-from spine_migrate.parity.in_flight import IN_FLIGHT
 from spine_migrate.parity.migration import Comparer, file_of
 from spine_migrate.parity.model import Comparison, Reason, Report, Snapshot, Verdict, overall
 from spine_migrate.parity.options import Options
@@ -66,7 +66,10 @@ def compare(
             refusal = _report(options, taken, elsewhere, [], [Reason(refused.precondition, refused.sentence)])
             return _closed(refusal, closing)
         shared = export(connection)
-        found = [one for one in ledger.migrations(connection) if not files or one.mapping in files]
+        known = ledger.migrations(connection)
+        # Of those that are retired there is nothing to compare; who asks for one, or has no other, is told so.
+        live = [one for one in known if one.step != "retired"] or known
+        found = [one for one in known if one.mapping in files] if files else live
         legacy = export(source) if source and elsewhere else shared
         comparing = _Comparing(legacy, shared, options, progress or (lambda _done, _of: None), scratch)
         comparisons: list[Comparison] = []
@@ -88,13 +91,6 @@ def _with_histories(report: Report, connection: Connection, files: dict[str, Map
         unseen = WITHOUT_EVENTS if not options.events else APART
         return replace(report, not_checked=[*NOT_CHECKED, unseen], events=unseen)
     lives = histories(connection, report.comparisons, files, options.max_differences)
-    flying = [reason for one in report.comparisons for reason in one.reasons if reason.code == IN_FLIGHT]
-    if flying:
-        # A run or an event of a history may be on its way as well.
-        lives = [
-            replace(one, verdict=Verdict.UNKNOWN, reasons=flying) if one.verdict is Verdict.DIFFERENT else one
-            for one in lives
-        ]
     verdicts = [*(one.verdict for one in report.comparisons), *(one.verdict for one in lives)]
     return replace(report, histories=lives, verdict=overall(verdicts))
 
@@ -167,6 +163,8 @@ class _Comparing:
     def one(self, migration: Migration, given: Mapping | None) -> Comparison:
         mapping = given
         try:
+            if migration.step == "retired":
+                raise refusal(self.target.connection, migration.migration_id, migration.mapping)
             mapping = given or _shipped(migration)
             _check_comparable(migration, mapping)
             # A savepoint, so that what a value makes fail here leaves the snapshot usable for the other migrations.

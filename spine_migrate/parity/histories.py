@@ -6,7 +6,7 @@ A law that the legacy tables break in the same way is inherited: it is told, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from spine_migrate.mapping.emit.lives import EVENT_COLUMNS, RUN_COLUMNS, Lives
 from spine_migrate.mapping.emit.narrow import Narrow
 from spine_migrate.mapping.load import load, shipped
 from spine_migrate.parity.evidence import Histories, HistoryCheck, HistoryExample
-from spine_migrate.parity.model import Comparison, Reason, Verdict
+from spine_migrate.parity.in_flight import IN_FLIGHT, InFlight, in_flight
+from spine_migrate.parity.model import COMPLETE, CUT_OVER, Comparison, Reason, Verdict
 
 #: What each check holds a run to, in the order of reports. Codes are stable.
 LAWS = {
@@ -46,6 +47,8 @@ LAWS = {
     "idempotency": "No two runs have one idempotency key.",
     "one-active": "No two active runs are about one entity.",
 }
+# Why histories are not judged at all where any row may be on its way.
+ANYTHING = "anything-in-flight"
 # Of these an example shows when things happened.
 _TIMED = frozenset({"timestamps", "terminal", "started-first", "times-agree"})
 # Events of one history that an example shows.
@@ -99,11 +102,12 @@ class _Pair:
         events = self.events[0] if self.events else None
         reasons = [reason for one in (self.comparison, events) if one for reason in _in_the_way(one)]
         checks: list[HistoryCheck] = []
+        on_their_way: list[Reason] = []
         if not _in_the_way(self.comparison):
             try:
                 # A savepoint, so that what a value makes fail here leaves the snapshot usable.
                 with self.connection.transaction():
-                    checks = self._checks(with_events=not reasons)
+                    checks, on_their_way = self._checks(with_events=not reasons)
             except psycopg.DataError as error:
                 reasons.append(
                     Reason(
@@ -112,7 +116,9 @@ class _Pair:
                         f" that is not in quarantine; the row was changed after it was moved.",
                     )
                 )
-        different = any(check.broken for check in checks)
+        reasons += on_their_way
+        # Where too much is on its way nothing is known for certain.
+        different = any(check.broken for check in checks) and not any(one.code == ANYTHING for one in on_their_way)
         untold = Verdict.UNKNOWN if reasons else Verdict.EQUAL
         return Histories(
             self.comparison.mapping,
@@ -123,7 +129,8 @@ class _Pair:
             reasons,
         )
 
-    def _checks(self, *, with_events: bool) -> list[HistoryCheck]:
+    def _checks(self, *, with_events: bool) -> tuple[list[HistoryCheck], list[Reason]]:
+        """And why some runs were not judged."""
         runs = self._narrow(self.comparison, self.mapping)
         lives = None
         if with_events and self.events and self.events[1]:
@@ -136,12 +143,13 @@ class _Pair:
         ]
         if lives:
             queries.insert(0, lives.judged())
-        told = [row for query in queries for row in rows(self.connection, query, self.named)]
+        anything, flying = self._flying(runs, lives)
+        told = [row for query in queries for row in rows(self.connection, query, self.named, flying)]
         counts = {row["code"]: row for row in told if row["run"] is None}
         examples = [row for row in told if row["run"] is not None]
         shown = self._shown(runs, lives, list({row["run"] for row in examples}))
         without = set(LAWS) - {"attempts", "parents", "idempotency", "one-active"} if lives is None else set()
-        return [
+        checks = [
             HistoryCheck(
                 code,
                 law,
@@ -152,6 +160,21 @@ class _Pair:
             for code, law in LAWS.items()
             if code not in without
         ]
+        return checks, list(_unjudged(checks, counts.values(), anything=anything))
+
+    def _flying(self, runs: Narrow, lives: Lives | None) -> tuple[bool, list[str]]:
+        """Whether any run may be on its way, and those that are for certain: their rows, or events of theirs."""
+        of_runs = in_flight(self.connection, runs.migration_id, runs.binding)
+        anything, found = _on_the_target(of_runs, self.comparison)
+        if lives and self.events:
+            of_events = in_flight(self.connection, lives.events.migration_id, lives.events.binding)
+            any_event, events = _on_the_target(of_events, self.events[0])
+            anything = anything or any_event
+            if of_events.keys or events:
+                found |= {
+                    row["run"] for row in rows(self.connection, lives.touched(), list(of_events.keys), list(events))
+                }
+        return anything, sorted(found)
 
     def _narrow(self, comparison: Comparison, mapping: mappings.Mapping) -> Narrow:
         names = (comparison.source_table or "", comparison.target_table or "")
@@ -170,12 +193,32 @@ class _Pair:
         return {row["run"]: row for row in found}
 
 
+def _on_the_target(flight: InFlight, comparison: Comparison) -> tuple[bool, set[str]]:
+    """Whether any row of the target may be on its way, and those that are for certain, also those that are removed."""
+    going = {one.target_key for one in comparison.differences if flight.goes(one) and one.target_key is not None}
+    unnamed = flight.removing and (comparison.counts is None or len(going) < comparison.counts.extra)
+    return flight.everything or unnamed, {*flight.target_keys, *going}
+
+
+def _unjudged(checks: Sequence[HistoryCheck], counts: Iterable[dict[str, Any]], *, anything: bool) -> Iterator[Reason]:
+    if anything and any(check.broken for check in checks):
+        yield Reason(ANYTHING, "So much is captured and not applied yet that histories cannot be told; compare again.")
+    elif any(row["flying"] for row in counts):
+        yield Reason(
+            IN_FLIGHT,
+            "Changes of some runs that break a law are captured and not applied yet; compare again when spine-migrate "
+            "sync status says that the target is up to date.",
+        )
+
+
 def _in_the_way(comparison: Comparison) -> list[Reason]:
     """Why nothing can be said of histories, where that is so."""
     if comparison.counts is None:
         return comparison.reasons
-    if comparison.step != "done":
+    if comparison.step not in COMPLETE:
         return [reason for reason in comparison.reasons if reason.code == "unfinished"]
+    if CUT_OVER in comparison.reasons:
+        return [CUT_OVER]
     if comparison.scope.partial:
         return [Reason("partial", f"{comparison.mapping}: only {comparison.scope} were compared, histories are whole.")]
     return []

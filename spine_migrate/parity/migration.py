@@ -19,6 +19,8 @@ from spine_migrate.parity.find import Finder
 from spine_migrate.parity.in_flight import in_flight, reason
 from spine_migrate.parity.looked import Looked, apart, here
 from spine_migrate.parity.model import (
+    COMPLETE,
+    CUT_OVER,
     Comparison,
     Counts,
     Difference,
@@ -68,7 +70,7 @@ class Comparer:
         self.tables.lock()
         migration_id = self.migration.migration_id
         partial = self.options.scope.partial
-        unfinished = self.migration.step != "done"
+        unfinished = self.migration.step not in COMPLETE
         method = choose(self.tables, self.options)
         legacy = self.tables.legacy()
         selection = select(self.tables, self.options.scope, legacy)
@@ -93,9 +95,8 @@ class Comparer:
         reading = finder.seen.reading
         if partial or unfinished or looked.unsettled or reading.changed:
             verdict = verdict if reasons else Verdict.UNKNOWN
-        if verdict is Verdict.DIFFERENT and (flying := in_flight(self.tables)).explains(differences, total):
-            verdict = Verdict.UNKNOWN
-            reasons = [reason(flying)]
+        if verdict is Verdict.DIFFERENT and (uncertain := self._uncertain(differences, total)) is not None:
+            verdict, reasons = Verdict.UNKNOWN, uncertain
         if partial:
             reasons.append(_partial(self.options.scope, counts))
         if looked.unsettled:
@@ -133,6 +134,13 @@ class Comparer:
             scope=self.options.scope,
             forgiven=[] if partial else rows.forgiven(self.tables.source.connection, self.tables.legacy_side, legacy),
         )
+
+    def _uncertain(self, differences: list[Difference], total: int) -> list[Reason] | None:
+        """Why differences prove nothing; None where they do."""
+        if self.migration.step == "cutover":
+            return [CUT_OVER]
+        flying = in_flight(self.connection, self.migration.migration_id, self.parity.binding)
+        return [reason(flying)] if flying.explains(differences, total) else None
 
     def _duplicates(self, legacy: Any) -> tuple[int, list[Difference]]:
         """Asked of the rows only where no unique index answers it."""

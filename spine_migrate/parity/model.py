@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from spine_migrate.parity.evidence import Equality, Forgiven, Histories, Method, Picture, Scope, SelfTest
 
+# Where the ledger is behind: whoever completes links has not come to this one yet.
+OPEN_LINK = "recorded as open, but the row that it names is there by now; run the move again"
+
 
 class Verdict(StrEnum):
     """One of three, never two. What could not be compared is neither equal nor different."""
@@ -23,6 +26,15 @@ class Reason:
 
     code: str
     sentence: str
+
+
+# Steps of a migration by which all of it has been moved.
+COMPLETE = ("done", "cutover")
+CUT_OVER = Reason(
+    "cut-over",
+    "It has been cut over: the target counts since, may hold more than the rules make of a legacy row, and is carried "
+    "to the legacy tables a moment later (spine-migrate sync status); after a rollback a difference is certain again.",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,11 @@ class Difference:
     rule: Rule | None = None
     note: str | None = None
     explained: bool = False
+
+    @property
+    def open_link(self) -> bool:
+        """A link that is recorded as open, to a row that is there. An applier completes it a moment later."""
+        return self.note == OPEN_LINK
 
 
 @dataclass(frozen=True)

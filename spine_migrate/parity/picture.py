@@ -19,7 +19,7 @@ from spine_migrate.mapping.emit.chosen import parameter
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.transforms.base import Sql
 from spine_migrate.parity.evidence import Picture, Slice
-from spine_migrate.parity.model import Comparison
+from spine_migrate.parity.model import COMPLETE, Comparison
 from spine_migrate.parity.tables import Tables
 
 SLICES = 80
@@ -168,7 +168,7 @@ class _Painter:
 
     def _wrong(self, axis: _Axis, limits: list[str]) -> Counter[tuple[str, int | None]]:
         """Rows by kind and slice. Of an unfinished migration none is missing."""
-        one, finished = self.comparison, self.comparison.step == "done"
+        one, finished = self.comparison, self.comparison.step in COMPLETE
         joined = one.method is None or one.method.name == "join"
         parts = [self._old_part(axis), *self._new_part(axis)]
         if one.differences_total > len(one.differences) and joined and not one.scope.partial and not self.tables.apart:

@@ -15,7 +15,7 @@ from spine_migrate.mapping.emit.forgiven import counted, losses
 from spine_migrate.mapping.emit.parity import Parity
 from spine_migrate.mapping.model import Field
 from spine_migrate.parity.evidence import Forgiven
-from spine_migrate.parity.model import Difference, FieldCount, Rule
+from spine_migrate.parity.model import OPEN_LINK, Difference, FieldCount, Rule
 
 GONE = "the entry in quarantine is all that is left of it; discard it, or bring the row back"
 
@@ -262,7 +262,7 @@ def _unmarked(connection: Connection, parity: Parity, keys: list[str | None]) ->
 def _field_difference(check: Check, pair: Pair, row: dict[str, Any], *, stale: bool) -> Difference:
     name, note = check.name, None
     if stale:
-        note = "recorded as open, but the row that it names is there by now; run the move again"
+        note = OPEN_LINK
     elif row["refused"]:
         note = "the rule cannot carry the legacy value any more"
     elif check.rule is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spine_migrate.db import privileges
 from spine_migrate.db.catalog import Name, Relation, leaves
-from spine_migrate.db.privileges import Grant
+from spine_migrate.db.grant import Grant, missing
 from spine_migrate.mapping.bind import Binding
 from spine_migrate.plan.ask import Asker
 from spine_migrate.plan.model import Lock, LongTransaction, Part, Table, Unknown
@@ -68,6 +68,6 @@ def lacking(
         grants = [
             grant for grant in privileges.needed(command, [tables]) if ledger or grant.name[0] != privileges.LEDGER
         ]
-        return tuple(privileges.missing(asker.connection, grants))
+        return tuple(missing(asker.connection, grants))
 
     return asker.ask("which privileges are missing", question)

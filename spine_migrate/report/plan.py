@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from spine_migrate.plan.locking import Locking
 from spine_migrate.plan.model import Example, Finding, Plan, Scan, Table
+from spine_migrate.report.locking import locking_text
 
 FORMAT = 1
 
@@ -14,18 +16,22 @@ _STEP = 1024
 _MINUTE, _HOUR = 60, 3600
 
 
-def as_json(plans: Sequence[Plan]) -> dict[str, Any]:
-    """``{"format": 1, "ready": ..., "plans": [...]}``; a plan has the fields of ``plan.model.Plan``."""
+def as_json(plans: Sequence[Plan], locking: Sequence[Locking] = ()) -> dict[str, Any]:
+    """``{"format": 1, "ready": ..., "plans": [...], "stages": [...]}``; a plan has the fields of ``plan.model.Plan``, a
+    stage those of ``plan.locking.Locking``.
+    """
     return {
         "format": FORMAT,
-        "ready": all(plan.ready for plan in plans),
+        "ready": all(plan.ready for plan in plans) and all(one.ready for one in locking),
         "plans": [plan.as_json() for plan in plans],
+        "stages": [one.as_json() for one in locking],
     }
 
 
-def as_text(plans: Sequence[Plan]) -> str:
+def as_text(plans: Sequence[Plan], locking: Sequence[Locking] = ()) -> str:
     """Every plan with its SQL; each ends in ``ready`` or in the numbered list of what blocks it."""
-    return "\n\n".join("\n".join(_lines(plan)) for plan in plans)
+    parts = ["\n".join(_lines(plan)) for plan in plans]
+    return "\n\n".join([*parts, *filter(None, map(locking_text, locking))])
 
 
 def announcement(scan: Scan) -> str:

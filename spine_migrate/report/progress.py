@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a run on stderr: a bar on a terminal, a line now and then elsewhere. What draws one is loaded for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-from spine_migrate.backfill.pace import Progress as Figures
+if TYPE_CHECKING:
+    from spine_migrate.backfill.pace import Progress as Figures
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -44,6 +43,9 @@ def shown(*, quiet: bool) -> Iterator[Callable[[Figures], None]]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[Figures], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,6 +92,9 @@ def blocks_shown(
         say = say or _say
         yield lambda name, number, of: say(_comparing(name, number, of)), lambda _done, _of: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading", visible=False)

@@ -31,6 +31,7 @@ _WHY = {
     "refused": "a rule cannot carry the legacy value any more",
     "referenced": "rows point to them",
     "server_refused": "the server refuses the row",
+    "busy": "others wrote or held them for as long as --retry-for; give the command again",
 }
 
 

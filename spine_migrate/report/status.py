@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from spine_migrate.backfill.status import Pace, Status
+from spine_migrate.report.value import escaped
 
 NOTHING = "No migration has been started in this database."
 
@@ -41,13 +42,30 @@ def _lines(status: Status, pace: Pace | None, *, undone_now: bool) -> Iterator[s
     if status.paused_at:
         yield f"  paused since {status.paused_at:%Y-%m-%d %H:%M:%S %Z} by {status.paused_by}; spine-migrate resume"
     yield f"  {_activity(status, pace)}"
-    if status.held_since:
-        yield f"  held back by {status.held_by} since {status.held_since:%Y-%m-%d %H:%M:%S %Z}: {status.held_detail}"
+    yield from _changes(status)
+    archive = f"; archive {escaped(status.archive)}" if status.archive else ""
+    if status.retired_at:
+        yield f"  retired {status.retired_at:%Y-%m-%d %H:%M:%S %Z}{archive}"
+    elif status.retire_allowed_at:
+        yield f"  retire is allowed since {status.retire_allowed_at:%Y-%m-%d %H:%M:%S %Z}{archive}"
     ended = f", ended {status.finished_at:%Y-%m-%d %H:%M:%S %Z}" if status.finished_at else ""
     yield (
         f"  started {status.started_at:%Y-%m-%d %H:%M:%S %Z} by {status.started_by}"
         f" with version {status.tool_version}{ended}"
     )
+
+
+def _changes(status: Status) -> Iterator[str]:
+    """Of captured changes, and what holds them or the move back."""
+    if status.capture_broken is not None:
+        yield f"  {escaped(status.capture_broken)}"
+    waiting = f"{status.changes_waiting or 0:,} not applied yet"
+    if status.following:
+        yield f"  changes are followed, {waiting}"
+    elif status.changes_waiting:
+        yield f"  changes are captured and nobody applies them, {waiting}"
+    if status.held_since:
+        yield f"  held back by {status.held_by} since {status.held_since:%Y-%m-%d %H:%M:%S %Z}: {status.held_detail}"
 
 
 def _value(value: float | None) -> str:

@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from spine_migrate.db.captures import Lag
 from spine_migrate.report.value import escaped
-from spine_migrate.sync.loop import Followed
+from spine_migrate.sync.members import Followed
 from spine_migrate.sync.state import State
 
 FORMAT = 1
@@ -28,12 +29,31 @@ def states_json(states: Sequence[State]) -> dict[str, Any]:
                 "installed_at": one.captured.installed_at.isoformat(),
                 "applied_at": None if one.captured.applied_at is None else one.captured.applied_at.isoformat(),
                 "lag": asdict(one.lag),
+                "broken": one.broken,
                 "session": one.session,
                 "put_off": [asdict(row) for row in one.put_off],
+                **_held_json(one),
             }
             for one in states
         ],
     }
+
+
+def _held_json(one: State) -> dict[str, Any]:
+    """What was told of a hold is true only while somebody applies changes."""
+    told = one.told
+    held = told if one.session is not None else None
+    return {
+        "paused_at": None if told is None else _iso(told.paused_at),
+        "paused_by": None if told is None else told.paused_by,
+        "held_by": None if held is None else held.held_by,
+        "held_detail": None if held is None else held.held_detail,
+        "held_since": None if held is None else _iso(held.held_since),
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def states_text(states: Sequence[State]) -> str:
@@ -44,11 +64,19 @@ def _lines(one: State) -> list[str]:
     captured = one.captured
     how = "once per statement" if captured.style == "statement" else f"row by row, since {captured.why}"
     lines = [
-        f"{one.mapping}: writes to {captured.relation} are captured {how}",
+        f"{one.mapping}: writes to {captured.relation} are captured {how}"
+        if one.broken is None
+        else f"{one.mapping}: {escaped(one.broken)}",
         f"  since {captured.installed_at:%Y-%m-%d %H:%M:%S %Z}",
         f"  {captured.applied:,} changes applied, {behind(one.lag)}",
         f"  applied by the server's session {one.session}" if one.session is not None else "  nobody applies them now",
     ]
+    told = one.told
+    if told is not None and told.paused_at is not None:
+        lines.append(f"  paused since {told.paused_at:%Y-%m-%d %H:%M:%S %Z} by {told.paused_by}; spine-migrate resume")
+    if told is not None and told.held_since is not None and one.session is not None:
+        since = f"since {told.held_since:%Y-%m-%d %H:%M:%S %Z}"
+        lines.append(f"  held back by {told.held_by} {since}: {told.held_detail}; {_waiting(one.lag)}")
     if one.lag.deferred:
         lines.append(f"  {one.lag.deferred:,} rows are put off, {one.lag.stuck:,} of them for long:")
         lines += [f"    {escaped(row.row_key)}: {escaped(row.detail or 'not tried yet')}" for row in one.put_off]
@@ -65,6 +93,11 @@ def behind(lag: Lag) -> str:
     return ", ".join(parts)
 
 
+def _waiting(lag: Lag) -> str:
+    waiting = lag.entries + lag.deferred + lag.gone
+    return f"{waiting:,} {'change waits' if waiting == 1 else 'changes wait'}"
+
+
 def followed_json(followed: Sequence[Followed]) -> dict[str, Any]:
     """``{"format": 1, "migrations": [...]}``: what was applied, and what is not applied yet."""
     return {"format": FORMAT, "migrations": [asdict(one) for one in followed]}
@@ -79,20 +112,26 @@ def _followed(one: Followed) -> str:
     rows = (
         f"{done.inserted:,} rows inserted, {done.updated:,} updated, {done.deleted:,} deleted, "
         f"{done.quarantined:,} quarantined, {done.released:,} released"
+        f"{f', {done.set_aside:,} set aside' if done.set_aside else ''}"
     )
-    return f"{one.mapping}: {done.entries:,} changes applied ({rows}); {behind(one.lag)}"
+    held = "" if one.held is None else f"; held back by {one.held.by}: {one.held.detail}"
+    return f"{one.mapping}: {done.entries:,} changes applied ({rows}); {behind(one.lag)}{held}"
 
 
 def lines(*, quiet: bool) -> Callable[[Sequence[Followed]], None]:
-    """Gives the function that the applier reports to: a line for each migration on stderr, now and then."""
+    """Gives the function that the applier reports to: a line for each migration on stderr, now and then,
+    and at once where something begins or ends to hold one back.
+    """
     said_at: float | None = None
+    said: list[tuple[str | None, bool]] = []
 
     def report(followed: Sequence[Followed]) -> None:
-        nonlocal said_at
+        nonlocal said_at, said
         now = time.monotonic()
-        if quiet or (said_at is not None and now - said_at < SECONDS_BETWEEN_LINES):
+        held = [(None if one.held is None else one.held.by, one.overdue) for one in followed]
+        if quiet or (said_at is not None and now - said_at < SECONDS_BETWEEN_LINES and held == said):
             return
-        said_at = now
+        said_at, said = now, held
         print(followed_text(followed), file=sys.stderr)  # noqa: T201 - this is the report
 
     return report

@@ -18,6 +18,7 @@ from spine_migrate.backfill.status import as_json as status_json
 from spine_migrate.carry.activity import Activity
 from spine_migrate.db.captures import MOST_COUNTED, Lag
 from spine_migrate.report.status import NOTHING
+from spine_migrate.report.value import escaped
 
 FORMAT = 1
 
@@ -96,6 +97,12 @@ def _rows(seen: Seen) -> Iterator[tuple[str, str]]:
     yield "rows", f"{status.rows_moved + status.rows_adopted:,} rows on the target"
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.quarantined.items()))
     yield "quarantine", f"{status.rows_quarantined:,} in quarantine{f' ({reasons})' if reasons else ''}"
+    if status.retire_allowed_at is not None:
+        since = status.retired_at or status.retire_allowed_at
+        what = "retired" if status.retired_at else "retire is allowed since"
+        yield "retire", f"{what} {since:%Y-%m-%d %H:%M:%S %Z}"
+    if status.capture_broken is not None:
+        yield "capture", escaped(status.capture_broken)
     for direction, lag in about.lags.items():
         yield "lag", _lag(direction, lag)
     if (held := _held(about)) is not None:
@@ -121,7 +128,7 @@ def _held(about: Activity) -> str | None:
     return f"held by {about.held_by}{detail} since {about.held_since:%H:%M:%S %Z}"
 
 
-_STYLES = {"quarantine": "yellow", "throttle": "yellow", "locks": "red"}
+_STYLES = {"quarantine": "yellow", "throttle": "yellow", "locks": "red", "capture": "red"}
 
 
 def _stands_out(name: str, seen: Seen) -> bool:
