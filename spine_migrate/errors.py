@@ -68,7 +68,10 @@ class Drift(Refused):
     """The live catalog does not have the shape that the mapping declares."""
 
     def __init__(self, differences: list[str]) -> None:
-        super().__init__("catalog-drift", "The database does not match the mapping: " + "; ".join(differences) + ".")
+        super().__init__(
+            "catalog-drift",
+            f"The database does not match the mapping, and one of them must be mended: {'; '.join(differences)}.",
+        )
         self.differences = differences
 
 

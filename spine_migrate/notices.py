@@ -12,7 +12,7 @@ from typing import Protocol
 #: Steps of a migration in the ledger.
 STEPS = ("backfill", "done", "cutover", "retired", "undoing", "undone")
 #: Stages that ask before they begin, and tell when they have ended.
-STAGES = ("backfill", "cutover", "rollback", "retire")
+STAGES = ("backfill", "sync-start", "sync-stop", "repair", "cutover", "rollback", "undo", "retire")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Before:
 
 @dataclass(frozen=True)
 class Transition:
-    """The step of a migration has changed, and is committed. ``ends`` is the stage that has ended with it, if one."""
+    """The step of a migration has changed, and is committed. ``ends`` is the stage that has ended with it, if one; the
+    end of a stage that changes no step has the same one twice.
+    """
 
     subject: Subject
     from_step: str | None
@@ -111,6 +113,15 @@ class Lag:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """Sessions that wait for a lock, and have or want one on either table; ``seconds`` is the longest wait."""
+
+    subject: Subject
+    sessions: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Retry:
     """A fault of the server or the network is outlived. ``cause``: lock_timeout, connection_lost, deadlock,
     serialization, too_many_connections or server.
@@ -153,7 +164,7 @@ class End:
     code: str | None = None
 
 
-Notice = Before | Transition | Progress | Batch | Quarantined | Throttle | Lag | Retry | Verdict | End
+Notice = Before | Transition | Progress | Batch | Quarantined | Throttle | Lag | Waits | Retry | Verdict | End
 
 
 class Observer(Protocol):

@@ -148,8 +148,10 @@ def _serve(connection: Connection, kill_after_seconds: float) -> None:
     with suppress(OSError):
         while (message := inbox.work.get()) is not None:
             work, cancelled = message
-            outbox.send(*_answer(work, outbox, cancelled))
+            answer = _answer(work, outbox, cancelled)
+            # Before the owner has the answer: the next handler may be there as soon as it has.
             inbox.busy = False
+            outbox.send(*answer)
 
 
 class _Inbox(threading.Thread):

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 from spine_migrate.execution import invariants
 from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import RunEvent
+from spine_migrate.execution.ledgers.carrying import mark_carried
 from spine_migrate.execution.ledgers.changes import finishing, trying_again
 from spine_migrate.execution.ledgers.creation import Creation, taken
 from spine_migrate.execution.ledgers.listing import listing
@@ -163,7 +164,7 @@ class PostgresLedger:
             marked = session.one("mark_many_queued", values)
             queued = 0 if marked is None else int(marked["queued"])
             if queued < len(published):
-                session.execute("mark_many_carried", values)
+                mark_carried(session, values)
         return queued
 
     def claim(self, run_id: str, worker: str, *, lease_seconds: float | None, attempt: int | None = None) -> Claim:

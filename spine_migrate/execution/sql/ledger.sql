@@ -184,22 +184,31 @@ WITH published AS (
 SELECT count(*) AS queued, set_config('synchronous_commit', 'off', true) FROM moved;
 
 -- name: mark_many_carried
--- Who carried those whose workers were faster.
+-- Who carried those whose workers were faster, and how many are left that somebody has locked.
 WITH published AS (
     SELECT * FROM unnest(%(run_ids)s::uuid[], %(external_refs)s::text[], %(attempts)s::int[])
         AS p (run_id, external_ref, attempt)
+), wanted AS (
+    SELECT p.run_id
+      FROM published p JOIN {runs} r USING (run_id)
+     WHERE r.external_ref IS NULL
+       AND (r.status NOT IN ('pending', 'queued') OR coalesce(r.attempt, 1) <> p.attempt)
 ), held AS (
     SELECT p.run_id, p.external_ref
       FROM published p JOIN {runs} r USING (run_id)
      WHERE r.external_ref IS NULL
        AND (r.status NOT IN ('pending', 'queued') OR coalesce(r.attempt, 1) <> p.attempt)
        FOR NO KEY UPDATE OF r SKIP LOCKED
+), carried AS (
+    UPDATE {runs} r
+       SET external_ref = held.external_ref, executor_name = %(executor_name)s
+      FROM held
+     WHERE r.run_id = held.run_id
+    RETURNING r.run_id
 )
-UPDATE {runs} r
-   SET external_ref = held.external_ref, executor_name = %(executor_name)s
-  FROM held
- WHERE r.run_id = held.run_id
-RETURNING set_config('synchronous_commit', 'off', true);
+SELECT count(*) AS left_over, set_config('synchronous_commit', 'off', true)
+  FROM wanted
+ WHERE run_id NOT IN (SELECT run_id FROM carried);
 
 -- name: claim
 -- Start a run that is due. Whoever changes a run locks its handoff first and then the run, so that nobody waits in a
