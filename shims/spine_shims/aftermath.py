@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 
+from spine_migrate.execution.backoff import delay
 from spine_migrate.execution.errors import BackendError, ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.executors.celery_message import ATTEMPT_HEADER, RUN_HEADER
 from spine_migrate.execution.jsonable import plain_or_none
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from spine_shims.task import RerouteTask
 
 _log = logging.getLogger(__name__)
+
+#: Seconds between two attempts to mark a run while the ledger cannot be reached: about the first, and at most.
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
 
 
 def failed(task: RerouteTask, request: Mapping[str, Any], error: Exception) -> None:
@@ -60,11 +66,13 @@ def cancelled(task: RerouteTask, request: Mapping[str, Any], reason: str) -> Non
 
 
 def _success(task: RerouteTask, task_id: str) -> dict[str, Any] | None:
-    """What Celery has stored of a task that has succeeded."""
+    """What Celery has stored of a task that has succeeded; None where it stores nothing, too."""
+    from celery.backends.base import DisabledBackend
+
+    if isinstance(task.backend, DisabledBackend):
+        return None
     try:
         found: dict[str, Any] = task.backend.get_task_meta(task_id)
-    except NotImplementedError:
-        return None
     except Exception as error:  # noqa: BLE001 - of whichever backend; Celery's main process is not to end for it
         _log.warning("What became of the task %s cannot be read (%s).", task_id, type(error).__qualname__)
         return None
@@ -83,11 +91,12 @@ def _aside(task: RerouteTask, request: Mapping[str, Any], mark: Callable[[Ledger
         ):
             return
         run_id, attempt = run_id_of(task_id), (request.get("retries") or 0) + 1
-    ledger = configuration().ledger(task.app)
+    known = configuration()
+    ledger, until = known.ledger(task.app), time.monotonic() + known.lease_seconds
 
     def work() -> None:
         try:
-            mark(ledger, run_id, attempt)
+            _patiently(lambda: mark(ledger, run_id, attempt), until)
         except (ExecutionNotFoundError, TransitionError):
             # It was never claimed here, has ended, or is in another attempt.
             return
@@ -95,3 +104,21 @@ def _aside(task: RerouteTask, request: Mapping[str, Any], mark: Callable[[Ledger
             _log.warning("What became of the run %s was not recorded: %s", run_id, error)
 
     threading.Thread(target=work, name="spine-shim-aftermath", daemon=True).start()
+
+
+def _patiently(mark: Callable[[], object], until: float) -> None:
+    """Nobody else knows what is to be marked, and nobody waits for it; but once the lease is over, the run is another
+    one's. Raises BackendError where the ledger stays away until then.
+    """
+    attempt = 1
+    while True:
+        try:
+            mark()
+        except BackendError:
+            pause = delay(_FIRST_PAUSE, attempt, longest=_LONGEST_PAUSE)
+            if time.monotonic() + pause > until:
+                raise
+            time.sleep(pause)
+            attempt += 1
+        else:
+            return

@@ -65,7 +65,7 @@ class Configuration:
         self.fleet = fleet
         self._removal = removal
         self._modes = modes
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._workers_first = workers_first
         self._deprecations = Deprecations()
         self._told: set[str] = set()
@@ -83,7 +83,7 @@ class Configuration:
 
     def worker(self, app: Celery) -> Worker:
         dispatcher = self.dispatcher(app)
-        return Worker(dispatcher.ledger, self.registry(app), self._lease_seconds, guard=dispatcher.concurrency)
+        return Worker(dispatcher.ledger, self.registry(app), self.lease_seconds, guard=dispatcher.concurrency)
 
     def side_of_call(self, task: str, route: Route, task_id: str) -> tuple[Mode, Side]:
         """What becomes of a call that is to be sent."""

@@ -184,6 +184,8 @@ class Modes:
         self._read_local(read)
         with read.reading:
             self._read_table(read)
+        # The first question has its answer, and waits for none.
+        read.asked.set()
 
     def _keep_table(self, read: _Read) -> None:
         """Have the table read where what is known of it is old; wait only where nothing is known."""
