@@ -52,14 +52,16 @@ In the mode `dispatch`:
 - A task whose worker was killed is executed again, where it is (`acks_late`), when its lease is over and not at once:
   `configure(..., lease_seconds=)`. That is so where its body had ended and its run was not marked yet, too; its links,
   chain and chord are not called again. Where a task acknowledges early, its run has the result that Celery had stored
-  by then, or is a dead letter.
+  by then, or is a dead letter; where the database is away, Celery's main process tries to mark it until the lease is
+  over.
 - With Celery 5.7 and results in Redis, a process that dies while it sends the body of a chord keeps it to itself for a
   while: some 20 s, longer with a longer `broker_connection_timeout` or `task_publish_retry_policy`. A task of the
   header that is executed again before that is over does not send it, and nobody else does. So `lease_seconds` and the
   relay's `--retry-lost-after` together must be longer, as they are by default (60 s and 10 s).
 - With `fallback="legacy"` a call, or a message, whose run is stored in the very moment in which the database is lost
   goes the old way without anybody's hearing of that run, which the relay publishes later: the body may be executed
-  twice. Where it must not, take `fail`, the default.
+  twice. So it may where a message is delivered again while the database is away: nobody can see then that its run is
+  claimed, or marked. Where it must not, take `fail`, the default.
 - A run of a direct call whose process dies before its body begins is cancelled, not executed later: its caller is gone.
 - A run is marked when what comes next is sent. While the database is away that is an old message, whatever `fallback`
   says, since nobody could call again; the worker that gets it makes a run of it when the database is back. Where it

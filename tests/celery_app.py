@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
-import psycopg
 from celery import Celery, signals
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
@@ -25,6 +25,7 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.relay import Relay
 from spine_migrate.execution.worker import RunCancelled
 from tests import handlers as contract
+from tests.asking import ask
 
 DIE = "die"
 _URL = os.environ["SPINE_DATABASE_URL"]
@@ -46,11 +47,11 @@ registry = contract.registry if "SPINE_TEST_CONTRACT" in os.environ else Handler
 
 
 def _note(context: TaskContext) -> None:
-    with psycopg.connect(_URL) as connection:
-        connection.execute(
-            "INSERT INTO executed (run_id, attempt, pid) VALUES (%s, %s, %s)",
-            (context.run_id, context.attempt, os.getpid()),
-        )
+    ask(
+        _URL,
+        "INSERT INTO executed (run_id, attempt, pid) VALUES (%s, %s, %s)",
+        (context.run_id, context.attempt, os.getpid()),
+    )
 
 
 def quick(params: dict[str, Any], context: TaskContext) -> Any:
@@ -70,6 +71,16 @@ def deaf(params: dict[str, Any], context: TaskContext) -> None:
     """Works for ``seconds``, whatever is asked."""
     _note(context)
     time.sleep(params["seconds"])
+
+
+def meets(params: dict[str, Any], context: TaskContext) -> None:
+    """Works until ``others`` are at work beside it, as files in ``folder`` say."""
+    _note(context)
+    folder = Path(params["folder"])
+    (folder / context.run_id).touch()
+    while len(list(folder.iterdir())) <= params["others"]:
+        if context.cancelled.wait(0.01):
+            raise RunCancelled("asked to stop")
 
 
 def fails(params: dict[str, Any], context: TaskContext) -> None:
@@ -98,7 +109,7 @@ def fenced(_: dict[str, Any], context: TaskContext) -> int | None:
 
 
 if registry is not contract.registry:
-    for handler in (quick, slow, deaf, fails, dies, dies_before_the_mark, fenced):
+    for handler in (quick, slow, meets, deaf, fails, dies, dies_before_the_mark, fenced):
         registry.register("task", handler.__name__, handler)
 
 
@@ -132,18 +143,17 @@ register_relay(app, lambda: Relay(ledger(), executor), every_seconds=0.5)
 
 @app.task(name="tests.continuation")  # type: ignore[untyped-decorator]  # Celery has no types
 def continuation(given: Any) -> None:
-    with psycopg.connect(_URL) as connection:
-        connection.execute("INSERT INTO continued VALUES ('continuation', %s, NULL)", (Jsonb(given),))
+    ask(_URL, "INSERT INTO continued VALUES ('continuation', %s, NULL)", (Jsonb(given),))
 
 
 @app.task(name="tests.errback")  # type: ignore[untyped-decorator]  # as above
 def errback(request: Any, error: Any, _traceback: Any) -> None:
     """Celery calls one with three parameters itself, where the task failed, and does not publish it."""
-    with psycopg.connect(_URL) as connection:
-        connection.execute(
-            "INSERT INTO continued SELECT 'errback', %s, status FROM runs WHERE run_id = %s",
-            (Jsonb(str(error)), request.id),
-        )
+    ask(
+        _URL,
+        "INSERT INTO continued SELECT 'errback', %s, status FROM runs WHERE run_id = %s",
+        (Jsonb(str(error)), request.id),
+    )
 
 
 @signals.after_task_publish.connect  # type: ignore[untyped-decorator]  # as above
@@ -151,8 +161,8 @@ def _published(sender: str, headers: dict[str, Any], **_: Any) -> None:
     """In the worker: what the parent run is, at the moment when what comes after it is published."""
     if sender == TASK or headers.get("parent_id") is None:
         return
-    with psycopg.connect(_URL) as connection:
-        connection.execute(
-            "INSERT INTO continued SELECT 'published', NULL, status FROM runs WHERE run_id = %s",
-            (headers["parent_id"],),
-        )
+    ask(
+        _URL,
+        "INSERT INTO continued SELECT 'published', NULL, status FROM runs WHERE run_id = %s",
+        (headers["parent_id"],),
+    )

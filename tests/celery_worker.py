@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from typing import IO, Any
 
 import psutil
 import psycopg
-import pytest
 from celery import Celery
 from psycopg_pool import ConnectionPool
 
@@ -31,6 +29,10 @@ from spine_migrate.execution.executors.celery import LANES, CeleryExecutor
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.relay import Relay
 from spine_migrate.execution.runs import FINAL
+from tests import waiting
+from tests.asking import ask
+from tests.database import Database
+from tests.waiting import LONGEST
 
 TABLES = """
     CREATE TABLE executed (run_id UUID, attempt INT, pid INT, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp());
@@ -38,7 +40,6 @@ TABLES = """
 """
 REPOSITORY = Path(__file__).parents[1]
 #: Seconds after which something that does not happen has failed.
-LONGEST = 60.0
 
 
 @contextmanager
@@ -127,8 +128,7 @@ class Place:
             worker.close()
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url) as connection:
-            return connection.execute(query, values).fetchall()
+        return ask(self.url, query, values)
 
     def executions(self, run_id: str) -> int:
         ((count,),) = self.rows("SELECT count(*) FROM executed WHERE run_id = %s", run_id)
@@ -200,15 +200,26 @@ class CeleryWorker:
         return self._log.read().decode()
 
 
+def _tables(url: str) -> None:
+    schema.upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(TABLES)
+
+
 def until(
-    happened: Callable[[], Any], what: str, worker: CeleryWorker | None = None, *, seconds: float = LONGEST
+    happened: Callable[[], Any],
+    what: str | Callable[[], str],
+    worker: CeleryWorker | None = None,
+    *,
+    seconds: float = LONGEST,
+    every: float = 0.02,
 ) -> None:
-    """Look again and again; fails after so long, with the worker's log."""
-    end = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > end:
-            pytest.fail(f"{what}\n{'' if worker is None else worker.log()}")
-        time.sleep(0.02)
+    """As that of waiting.py; it fails with the worker's log."""
+
+    def told() -> str:
+        return f"{what if isinstance(what, str) else what()}\n{'' if worker is None else worker.log()}"
+
+    waiting.until(happened, told, seconds=seconds, every=every)
 
 
 def final(dispatcher: SyncDispatcher, run_id: str, worker: CeleryWorker, relay: Relay | None = None) -> RunRecord:
@@ -220,14 +231,14 @@ def final(dispatcher: SyncDispatcher, run_id: str, worker: CeleryWorker, relay: 
         found = dispatcher.get_run(run_id)
         return found is not None and found.status in FINAL
 
-    until(ended, f"The run {run_id} does not end: {dispatcher.get_run(run_id)}", worker)
+    until(ended, lambda: f"The run {run_id} does not end: {dispatcher.get_run(run_id)}", worker)
     run = dispatcher.get_run(run_id)
     assert run is not None
     return run
 
 
 def prepared(
-    url: str,
+    database: Database,
     redis_url: str,
     *,
     lease: float = 2.0,
@@ -237,11 +248,9 @@ def prepared(
     variables: Mapping[str, str] | None = None,
 ) -> Place:
     """``broker`` for tests that kill it; else it is the environment's, or Redis."""
-    schema.upgrade(url)
-    with psycopg.connect(url) as connection:
-        connection.execute(TABLES)
+    database.arrange(_tables)
     return Place(
-        url,
+        database.url,
         broker or os.environ.get("SPINE_TEST_BROKER_URL", redis_url),
         redis_url,
         lease,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -184,6 +184,39 @@ def _overlaid(maker: _Maker) -> None:
     maker.fields[f'{place}."added"'] = {"constant": "x", "when_present": column}
 
 
+class _Keys(NamedTuple):
+    source: str
+    target: str
+
+
+def _key(maker: _Maker) -> tuple[_Keys, st.SearchStrategy[Any]]:
+    """A target key that gives the source key back, that keeps it, or beside which another field carries it."""
+    given, step = maker.draw(
+        st.sampled_from([
+            ("uuid", None), ("bigint", "plus"), ("bigint", "uuid"), ("text", "uuid"), ("bigint", "aside"),
+            ("text", "aside"), ("text", "cast"),
+        ])
+    )  # fmt: skip
+    keys = _Keys(maker.fresh(), maker.fresh())
+    maker.columns[keys.source] = {"type": given, "not_null": True}
+    maker.live[keys.source] = given
+    maker.targets[keys.target] = {"type": "bigint" if step == "plus" else "uuid", "not_null": True}
+    rule: dict[str, Any] = {"copy": keys.source}
+    values = BY_TYPE[given]
+    if step == "plus":
+        rule["plus"] = maker.draw(st.integers(-2, 2))
+    elif step is not None:
+        rule |= {"cast": "uuid"} if step == "cast" else {"uuid": maker.draw(_NAMES)}
+    if step == "aside":
+        maker.fields[maker.place(given, path=maker.draw(st.booleans()), not_null=True)] = {"copy": keys.source}
+    elif step in ("uuid", "cast"):
+        rule["keep"] = dotted(maker.meta, "kept", maker.fresh(_KEYS))
+    if step == "cast":
+        values = BY_TYPE["uuid"].flatmap(lambda one: st.just(str(one)) if one.int % 2 else st.just(str(one).upper()))
+    maker.fields[dotted(keys.target)] = rule
+    return keys, values
+
+
 _KINDS = (_copied, _shortened, _valued, _counted, _cast, _zoned, _read, _overlaid)
 
 
@@ -193,29 +226,21 @@ def composed(draw: st.DrawFn) -> Composed:
     maker.meta = maker.fresh()
     maker.targets[maker.meta] = {"type": "jsonb"}
     maker.names.append("kept")
-    key_type = draw(st.sampled_from(["uuid", "bigint", "text"]))
-    key, target_key = maker.fresh(), maker.fresh()
-    maker.columns[key] = {"type": key_type, "not_null": True}
-    maker.live[key] = key_type
-    rule: dict[str, Any] = {"copy": key}
-    if key_type != "uuid":
-        rule |= {"uuid": draw(_NAMES), "keep": dotted(maker.meta, "kept", maker.fresh(_KEYS))}
-    maker.targets[target_key] = {"type": "uuid", "not_null": True}
-    maker.fields[dotted(target_key)] = rule
+    key, values = _key(maker)
     maker.fields[dotted(maker.meta, maker.fresh(_KEYS))] = {"origin": True}
     for make in draw(st.lists(st.sampled_from(_KINDS), min_size=1, max_size=6)):
         make(maker)
     dropped = maker.source("text", BY_TYPE["text"])
-    keys = draw(st.lists(BY_TYPE[key_type], min_size=1, max_size=25, unique=True))
-    rows = [{key: one} | {name: draw(values) for name, values in maker.values.items()} for one in keys]
+    keys = draw(st.lists(values, min_size=1, max_size=25, unique=True))
+    rows = [{key.source: one} | {name: draw(values) for name, values in maker.values.items()} for one in keys]
     return Composed(
         document={
-            "source": {"table": maker.fresh(), "key": key, "columns": maker.columns},
+            "source": {"table": maker.fresh(), "key": key.source, "columns": maker.columns},
             "target": {"table": "t", "file": "target.toml"},
             "fields": maker.fields,
             "dropped": {dropped: "nobody reads it"},
         },
-        target={"table": maker.fresh(), "key": target_key, "columns": maker.targets},
+        target={"table": maker.fresh(), "key": key.target, "columns": maker.targets},
         live=maker.live,
         rows=rows,
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from shutil import disk_usage
 from types import MappingProxyType
 from typing import Protocol
 
@@ -23,16 +24,17 @@ import pytest
 from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.errors import ConfigurationError, Refused
 from tests import redis_server as own_redis
-from tests.database import Database, Role, create_role, drop_role, fresh_database
+from tests.database import Database, Role, create_role, drop_role, fresh_database, templates
 from tests.redis_server import RedisServer
 
 _VERSION = int(os.environ.get("SPINE_TEST_PG_VERSION", "18"))
 
 # Without fsync an aborted server still loses nothing, only an aborted machine would.
-_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
+SERVER_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "shared_buffers": "32MB"}
 
-# Not in pytest's tmp_path: as root that is closed to the account the server runs as.
-_FOLDERS = Path(tempfile.gettempdir())
+# Not in pytest's tmp_path: as root that is closed to the account the server runs as. In memory where there is plenty:
+# the files of a database are made and removed for each test.
+_MEMORY, _PLENTY = Path("/dev/shm"), 8 * 2**30  # noqa: S108 - each folder in it has a name of its own
 _PREFIX = "spine-test-"
 
 
@@ -48,7 +50,8 @@ def pytest_sessionstart() -> None:
     """Remove what killed test runs left behind; a live run holds a lock on its folder and is passed over."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    for cluster in _FOLDERS.glob(f"{_PREFIX}*/cluster"):
+    named = Path(tempfile.gettempdir())
+    for cluster in (file for folder in {named, _folder()} for file in folder.glob(f"{_PREFIX}*/cluster")):
         # Another session may be removing it at this moment.
         with suppress(Refused, ConfigurationError, PermissionError, FileNotFoundError):
             EmbeddedServer.discard(cluster.parent)
@@ -60,8 +63,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in {"integration", "acceptance", "chaos"}:
             item.add_marker(folder)
-        if {"redis_url", "redis_server_url"} & {*getattr(item, "fixturenames", ())}:
+        fixtures = {*getattr(item, "fixturenames", ())}
+        if {"redis_url", "redis_server_url"} & fixtures:
             item.add_marker("redis")
+        if {"start_server", "start_module_server"} & fixtures and "server_url" not in fixtures:
+            item.add_marker("own_server")
 
 
 @pytest.fixture(autouse=True)
@@ -71,16 +77,22 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def _folder() -> Path:
+    """Where the servers' folders are made, which TMPDIR may name."""
+    with suppress(OSError):
+        if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and disk_usage(_MEMORY).free > _PLENTY:
+            return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
 @contextmanager
 def _embedded(version: int, settings: Mapping[str, str], port: int | None = None) -> Iterator[EmbeddedServer]:
-    folder = _FOLDERS / f"{_PREFIX}{token_hex(6)}"
-    with EmbeddedServer(folder, version, {**_SETTINGS, **settings}, port=port, delete_on_close=True) as server:
+    folder = _folder() / f"{_PREFIX}{token_hex(6)}"
+    with EmbeddedServer(folder, version, {**SERVER_SETTINGS, **settings}, port=port, delete_on_close=True) as server:
         yield server
 
 
-@pytest.fixture
-def start_server() -> Iterator[StartServer]:
-    """For tests that crash, stop or configure a server: starts one, or several, and removes them after the test."""
+def _starting() -> Iterator[StartServer]:
     with ExitStack() as servers:
 
         def start(
@@ -89,6 +101,18 @@ def start_server() -> Iterator[StartServer]:
             return servers.enter_context(_embedded(version, settings, port))
 
         yield start
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """For tests that crash, stop or configure a server: starts one, or several, and removes them after the test."""
+    yield from _starting()
+
+
+@pytest.fixture(scope="module")
+def start_module_server() -> Iterator[StartServer]:
+    """For tests that need a server beside the session's and leave it as it is: removed after the module."""
+    yield from _starting()
 
 
 @pytest.fixture(scope="session")
@@ -106,12 +130,15 @@ def owner(server_url: str) -> Iterator[Role]:
     """The ordinary role, new in each session, that owns every test database."""
     role = create_role(server_url, f"spine_{token_hex(4)}")
     yield role
+    templates(server_url, role).drop()
     drop_role(server_url, role)
 
 
 @pytest.fixture
 def database(server_url: str, owner: Role) -> Iterator[Database]:
-    """A fresh, empty database; dropped after the test, connections that are still open included."""
+    """A fresh, empty database; dropped after the test, connections that are still open included. It is created when it
+    is first asked for: ``arrange``, ``tests.legacy.build`` with it, make it a copy of what other tests began with.
+    """
     with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as created:
         yield created
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from spine_migrate.execution import RunRecord, RunStatus, SyncDispatcher
 from spine_migrate.execution.executors.local import LocalExecutor
@@ -21,9 +18,12 @@ from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.execution.relay import Relay
 from spine_migrate.execution.runs import FINAL
 from tests.handlers import registry
+from tests.waiting import until
 
 #: Seconds after which something that does not happen has failed.
-LONGEST = 60.0
+#: Seconds of a lease that nobody lets run out: a busy machine keeps a thread from renewing it for longer than a moment,
+#: and ``ended`` reaps. A worker hears within a third of it that its run is cancelled.
+LEASE = 6.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Bench:
 
     def began(self, run_id: str) -> None:
         """Once a waiting handler runs."""
-        until((self.folder / f"began-{run_id}").exists, f"The run {run_id} does not begin: {self.run(run_id)}")
+        until((self.folder / f"began-{run_id}").exists, lambda: f"The run {run_id} does not begin: {self.run(run_id)}")
 
     def go(self) -> None:
         """Let those that wait go on."""
@@ -73,17 +73,8 @@ class Bench:
             now = self.run(run_id).status
             return now in FINAL if status is None else now is status
 
-        until(has_ended, f"The run {run_id} does not end: {self.run(run_id)}")
+        until(has_ended, lambda: f"The run {run_id} does not end: {self.run(run_id)}")
         return self.run(run_id)
-
-
-def until(happened: Callable[[], Any], what: str) -> None:
-    """Look again and again; fails after a minute."""
-    end = time.monotonic() + LONGEST
-    while not happened():
-        if time.monotonic() > end:
-            pytest.fail(what)
-        time.sleep(0.005)
 
 
 @contextmanager
@@ -107,5 +98,5 @@ def memory_bench(folder: Path) -> Iterator[Bench]:
 @contextmanager
 def local_bench(folder: Path, ledger: Ledger | None = None, **options: Any) -> Iterator[Bench]:
     ledger = MemoryLedger() if ledger is None else ledger
-    with LocalExecutor(ledger, registry, **{"workers": 1, "lease_seconds": 0.6, **options}) as executor:
+    with LocalExecutor(ledger, registry, **{"workers": 1, "lease_seconds": LEASE, **options}) as executor:
         yield Bench(executor, ledger, folder)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 from spine_migrate.execution import get_default_registry
-from spine_shims import configure, fleet
+from spine_shims import Modes, configure, fleet
+from spine_shims.tables import Tables
 from tests.fleet_tasks import define, handlers
 
 os.environ.setdefault("SPINE_TEST_NOTES_URL", os.environ["SPINE_DATABASE_URL"])
@@ -24,6 +25,14 @@ app.conf.update(
 )
 if os.environ["SPINE_TEST_VERSION"] == "new":
     fleet.LOOK_SECONDS = 0.2
-    configure(os.environ["SPINE_DATABASE_URL"])
+    modes = Modes(Tables.at(os.environ["SPINE_DATABASE_URL"]))
+    configure(os.environ["SPINE_DATABASE_URL"], modes=modes)
     handlers(get_default_registry())
+
+    @signals.task_prerun.connect  # type: ignore[untyped-decorator]  # Celery has no types
+    def _look(**_: object) -> None:
+        """What the tests wait for in the table, each of its processes would else know seconds later."""
+        modes.refresh()
+
+
 define(app, os.environ["SPINE_TEST_VERSION"])

@@ -31,7 +31,8 @@ def define(app: Celery, version: str) -> SimpleNamespace:
 
     @task("slow")
     def slow(x: int) -> int:
-        time.sleep(0.1)
+        # An old worker is stopped in the midst of them, which takes a while on a busy machine.
+        time.sleep(0.5 if version == "old" else 0.1)
         note("slow", slow.request.id, version)
         return x + 0
 

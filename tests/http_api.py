@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 from uuid import uuid4
@@ -82,6 +82,12 @@ class Api:
         """The path that a ``Location`` leads to, as a browser finds it."""
         return str(urljoin(str(answer.url), answer.headers["Location"])).partition(PREFIX)[2]
 
+    def for_another_test(self) -> Api:
+        """The same application: to make one takes longer than most tests."""
+        self.postbox.sent.clear()
+        self.postbox.down = False
+        return replace(self, registry=HandlerRegistry(), lane=_lane())
+
     def work(self, run_id: str) -> RunRecord | None:
         """Execute a run as a worker does."""
         return Worker(self.core.ledger, self.registry).execute(run_id)
@@ -95,4 +101,8 @@ def serving(ledger: Ledger | None = None, *, awaitable: bool = True, **options: 
     app = FastAPI()
     app.include_router(create_runs_router(dispatcher if awaitable else dispatcher.sync), prefix=PREFIX)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield Api(app, client, dispatcher.sync, postbox, registry, f"lane-{uuid4().hex[:8]}")
+        yield Api(app, client, dispatcher.sync, postbox, registry, _lane())
+
+
+def _lane() -> str:
+    return f"lane-{uuid4().hex[:8]}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.rows import TupleRow
 
@@ -21,6 +23,7 @@ from spine_migrate.db import schema
 from spine_migrate.demo.generate import create_legacy
 from spine_migrate.mapping.load import load
 from spine_migrate.notices import NOBODY, Observer
+from tests.database import Database
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -182,12 +185,18 @@ def uuid(number: int) -> str:
 
 @dataclass
 class Legacy:
-    """A database with empty legacy tables and an empty target; ``move`` runs the engine as the owner."""
+    """A database with empty legacy tables and an empty target; ``move`` runs the engine as the owner.
+
+    What the test's own thread asks one after the other goes through one connection, where ``database`` says what is
+    closed at the end; each other thread has its own.
+    """
 
     url: str
     source_schema: str = "public"
     target_schema: str = "public"
     progress: list[Progress] = field(default_factory=list)
+    database: Database | None = field(default=None, repr=False, compare=False)
+    _kept: Connection | None = field(default=None, init=False, repr=False, compare=False)
 
     def connect(self) -> Connection:
         """Autocommit; the schemas are first in its search_path."""
@@ -196,19 +205,30 @@ class Legacy:
         connection.execute(sql.SQL("SET search_path = {}").format(path))
         return connection
 
+    def session(self) -> AbstractContextManager[Connection]:
+        """For one thing after the other in autocommit, settings left as they are."""
+        if self.database is None or threading.current_thread() is not threading.main_thread():
+            return self.connect()
+        if self._kept is None:
+            self._kept = self.connect()
+            # A plan that was kept would outlive the tables that a test makes anew.
+            self._kept.prepare_threshold = None
+            self.database.closing.callback(self._kept.close)
+        return nullcontext(self._kept)
+
     def execute(self, query: LiteralString | sql.SQL | sql.Composed, *parameters: object) -> None:
-        with self.connect() as connection:
+        with self.session() as connection:
             connection.execute(query, parameters or None)
 
     def rows(self, query: LiteralString | sql.Composed, *parameters: object) -> list[TupleRow]:
-        with self.connect() as connection:
+        with self.session() as connection:
             return connection.execute(query, parameters or None).fetchall()
 
     def value(self, query: LiteralString | sql.Composed, *parameters: object) -> Any:
         return self.rows(query, *parameters)[0][0]
 
     def add(self, table: str, *rows: Mapping[str, object]) -> None:
-        with self.connect() as connection, connection.transaction():
+        with self.session() as connection, connection.transaction():
             for row in rows:
                 connection.execute(
                     sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
@@ -293,10 +313,37 @@ class Legacy:
             prove(connection, *(entities or ("executions",)))
 
 
-def build(url: str, *, source_schema: str = "public", target_schema: str = "public") -> Legacy:
-    """Empty legacy tables and an upgraded target."""
+def build(place: Database | str, *, source_schema: str = "public", target_schema: str = "public") -> Legacy:
+    """Empty legacy tables and an upgraded target, in a test's database or at a URL of another server."""
+    if isinstance(place, str):
+        _make(place, source_schema, target_schema)
+        return Legacy(place, source_schema, target_schema)
+    place.arrange(_make, source_schema, target_schema)
+    return Legacy(place.url, source_schema, target_schema, database=place)
+
+
+def filled(database: Database, fill: Callable[[Legacy], object]) -> Legacy:
+    """What ``build`` makes, after ``fill``, a function of a module: done once and copied for each test."""
+    database.arrange(_fill, fill)
+    return Legacy(database.url, database=database)
+
+
+def arranged(fill: Callable[[Legacy], None]) -> Any:
+    """``filled`` as a fixture of the name of ``fill``."""
+
+    @pytest.fixture(name=fill.__name__)
+    def fixture(database: Database) -> Legacy:
+        return filled(database, fill)
+
+    return fixture
+
+
+def _fill(url: str, fill: Callable[[Legacy], object]) -> None:
+    fill(build(url))
+
+
+def _make(url: str, source_schema: str, target_schema: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(target_schema)))
         create_legacy(connection, schema=source_schema)
     schema.upgrade(url, target_schema=target_schema)
-    return Legacy(url, source_schema, target_schema)

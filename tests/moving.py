@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,16 +11,7 @@ from typing import Any
 from spine_migrate.backfill.pace import Progress
 from spine_migrate.backfill.run import Outcome
 from tests.legacy import Legacy
-
-# Seconds that a test waits for something to come about, before it fails.
-PATIENCE = 60.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
+from tests.waiting import LONGEST, until
 
 
 @dataclass
@@ -43,7 +33,9 @@ class Moving:
 
     def is_held(self, by: str) -> None:
         """Wait until the run says so, and the ledger."""
-        until(lambda: self._error or (self.held and self.held[-1] == by), f"is not held back by {by}: {self.held}")
+        until(
+            lambda: self._error or (self.held and self.held[-1] == by), lambda: f"is not held back by {by}: {self.held}"
+        )
         until(lambda: self._error or self.told("held_by") == by, f"the ledger does not say {by}")
         assert self._error is None, self._error
 
@@ -80,4 +72,4 @@ def moving(legacy: Legacy, **options: Any) -> Iterator[Moving]:
         yield going
     finally:
         going.stop.set()
-        thread.join(PATIENCE)
+        thread.join(LONGEST)

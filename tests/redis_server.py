@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import redis
+
+from tests.ports import free_port
 
 _PREFIX = "spine-redis-"
 _START_SECONDS = 60
@@ -53,7 +54,7 @@ class RedisServer:
 
     def __enter__(self) -> Self:
         # A port that is free now may be taken a moment later, and then the server gives up.
-        while not self._started_on(_free_port()):
+        while not self._started_on(free_port()):
             continue
         return self
 
@@ -158,8 +159,3 @@ def _program() -> Path:
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent / "bin" / "redis-server"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

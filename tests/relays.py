@@ -99,7 +99,7 @@ def benches(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield Bench(MemoryLedger(lambda: now[0]), forward)
         return
     database: Database = request.getfixturevalue("database")
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
 
     def earlier(seconds: float) -> None:
         """The server's clock cannot be set, so that what it has written down moves back."""

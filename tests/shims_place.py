@@ -5,10 +5,11 @@ takes longer than most tests.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
+from socket import gethostname
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +23,10 @@ from spine_migrate.execution import HandlerRegistry, RunRecord, SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
-from tests.celery_worker import LONGEST, CeleryWorker, Place, closed, prepared, until
+from tests.celery_worker import CeleryWorker, Place, closed, prepared, until
 from tests.database import Role, fresh_database
 from tests.shims_tasks import MODES, TABLE, define, handlers
+from tests.waiting import LONGEST
 
 APPLICATION = "tests.shims_app"
 
@@ -80,6 +82,34 @@ class Site:
         assert run.spec.metadata["celery_task"].startswith("dispatch.")
         return run
 
+    def sent(self, result: AsyncResult, *, count: int = 1) -> None:
+        """Wait until it is on record of so many runs that their message was sent: a body may have ended before."""
+        expected = [result.id] * count if self.dispatches else []
+        until(
+            lambda: [run.external_ref for run in self.runs(result.id)] == expected,
+            f"Not {count} of {result.id}: {self.runs(result.id)}",
+            self.worker,
+        )
+
+    def lease_is_over(self, result: AsyncResult) -> None:
+        """Of a task whose worker is lost, as if its time had passed: nobody renews it."""
+        ((fence,),) = self.place.rows("SELECT fence FROM run_handoff WHERE run_id = %s AND leased", result.id)
+        over = "UPDATE run_handoff SET next_at = now() WHERE fence = %s RETURNING 1"
+        until(lambda: not self.place.rows(over, fence), f"Nobody reaps {result.id}", self.worker)
+
+    def told(self, command: Callable[..., Any], *arguments: Any) -> None:
+        """Wait until the worker has obeyed a command of Celery's remote control; one that starts does not hear it."""
+        asked = {"destination": [f"{self.place.prefix}{self.place.node}@{gethostname()}"], "timeout": 1, "limit": 1}
+        until(lambda: command(*arguments, reply=True, **asked), "The worker does not answer", self.worker)
+
+    def deliveries(self, result: AsyncResult, count: int) -> None:
+        """Wait until so many messages of a run that was executed have come to a worker, which claims nothing."""
+        until(
+            lambda: self.events(result).count("transition_refused") >= count,
+            f"Not {count} deliveries of {result.id}: {self.events(result)}",
+            self.worker,
+        )
+
     def runs(self, task_id: str) -> list[RunRecord]:
         """Every run of a task's id, the oldest first."""
         found = self.place.rows(
@@ -114,11 +144,12 @@ class Site:
 
 @contextmanager
 def shims_place(server_url: str, owner: Role, redis_server_url: str, **options: Any) -> Iterator[Place]:
+    """Its leases outlast a worker that is kept waiting by a busy machine; see ``Site.lease_is_over``."""
     with (
         fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database,
         own_redis.fresh_database(redis_server_url) as redis_url,
     ):
-        place = prepared(database.url, redis_url, application=APPLICATION, **options)
+        place = prepared(database, redis_url, application=APPLICATION, **{"lease": LONGEST, **options})
         with psycopg.connect(database.url) as connection:
             connection.execute(TABLE)
         yield place
@@ -126,8 +157,10 @@ def shims_place(server_url: str, owner: Role, redis_server_url: str, **options: 
 
 
 @contextmanager
-def relay_of(place: Place, *, claim_within: float = 3) -> Iterator[Relay]:
-    """One that works until the end, more often than it would in earnest."""
+def relay_of(place: Place, *, claim_within: float = 600) -> Iterator[Relay]:
+    """One that works until the end, more often than it would in earnest. What is not claimed at once is not published
+    again: a second message that comes when the test is over, and its run is gone, would be adopted in the next one.
+    """
     stop = threading.Event()
     with place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
         relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=claim_within)
@@ -154,9 +187,11 @@ class Producer:
         return Site(mode, self.place, self.app, self.tasks[mode], self.dispatcher, self.worker)
 
     def forget(self) -> None:
-        """What was executed before."""
-        for table in ("shim_executed", "run_events", "runs"):
-            self.place.rows(f"DELETE FROM {table} RETURNING 1")  # noqa: S608 - three names
+        """What was executed before. A worker may still write down the end of it."""
+        self.place.rows(
+            "LOCK TABLE runs, run_events IN SHARE ROW EXCLUSIVE MODE;"
+            " DELETE FROM shim_executed; DELETE FROM run_events; DELETE FROM runs"
+        )
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 from celery import Celery, Task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from psycopg.types.json import Jsonb
 
 from spine_migrate.execution import HandlerRegistry, TaskContext
 from spine_shims import RerouteTask, Route, reroute
+from tests.asking import ask
 
 MODES = ("legacy", "dispatch")
 TABLE = "CREATE TABLE shim_executed (task TEXT, task_id TEXT, body TEXT, said JSONB, pid INT)"
@@ -31,16 +31,15 @@ class Flaky(Exception):
 
 
 def note(task: str, task_id: str | None, body: str, said: Any = None) -> None:
-    with psycopg.connect(os.environ["SPINE_TEST_NOTES_URL"]) as connection:
-        connection.execute(
-            "INSERT INTO shim_executed VALUES (%s, %s, %s, %s, %s)",
-            (task, task_id, body, None if said is None else Jsonb(said), os.getpid()),
-        )
+    ask(
+        os.environ["SPINE_TEST_NOTES_URL"],
+        "INSERT INTO shim_executed VALUES (%s, %s, %s, %s, %s)",
+        (task, task_id, body, None if said is None else Jsonb(said), os.getpid()),
+    )
 
 
 def _notes(task: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(os.environ["SPINE_TEST_NOTES_URL"]) as connection:
-        return connection.execute("SELECT body FROM shim_executed WHERE task = %s", (task,)).fetchall()
+    return ask(os.environ["SPINE_TEST_NOTES_URL"], "SELECT body FROM shim_executed WHERE task = %s", (task,))
 
 
 def handlers(registry: HandlerRegistry) -> None:
@@ -154,7 +153,16 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
         time.sleep(seconds)
         return seconds
 
-    @shim("limited", bind=True, soft_time_limit=0.3)
+    @shim("held", bind=True)
+    def held(self: Any) -> str:
+        """Executed until somebody notes that it may end."""
+        note("held", self.request.id, "legacy")
+        while not _notes("let go"):
+            time.sleep(0.05)
+        return "held"
+
+    # Long enough for a busy machine to come as far as the body's try.
+    @shim("limited", bind=True, soft_time_limit=2)
     def limited(self: Any, seconds: float) -> str:
         note("limited", self.request.id, "legacy")
         try:

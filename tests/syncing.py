@@ -15,7 +15,8 @@ from spine_migrate.db.captures import Captured, Lag
 from spine_migrate.db.connect import PINNED, connect
 from spine_migrate.db.patience import Patience
 from spine_migrate.mapping.load import load
-from spine_migrate.sync.loop import Followed, Options, follow
+from spine_migrate.sync.loop import follow
+from spine_migrate.sync.members import Followed, Options
 from spine_migrate.sync.start import start
 from tests.legacy import Connection, Legacy
 
@@ -61,7 +62,7 @@ def lag_of(legacy: Legacy, entity: str = "executions") -> Lag:
 
 def logged(legacy: Legacy) -> list[str | None]:
     """Keys in the log, in its order."""
-    return [key for (key,) in legacy.rows("SELECT row_key FROM spine_migrate.change_log ORDER BY change_id")]
+    return [key for (key,) in legacy.rows("SELECT row_key FROM spine_migrate.change_log ORDER BY at")]
 
 
 def in_another_session(legacy: Legacy, work: Callable[[Connection], None]) -> threading.Thread:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, LiteralString
 
+import psycopg
+import pytest
 from psycopg import sql
 
 from spine_migrate.carry.tables import Tables, find_tables
 from spine_migrate.cutover import view
-from spine_migrate.db.connect import Connection
+from spine_migrate.db.connect import Connection, connect
 from spine_migrate.mapping.load import load
 from spine_migrate.mapping.model import Mapping
+from tests.legacy import Legacy
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,37 @@ def switch(
         )
         view.create(connection, facts)
     return Switched(connection, facts, migration_id)
+
+
+_STRICT: LiteralString = """
+    CREATE TABLE feeds (feed_id uuid PRIMARY KEY);
+    INSERT INTO feeds VALUES ('f0000000-0000-4000-8000-000000000001');
+    ALTER TABLE executions ALTER COLUMN pipeline_name SET NOT NULL, ALTER COLUMN lane TYPE varchar(10),
+        ADD CONSTRAINT ends_after_start CHECK (completed_at >= started_at),
+        ADD CONSTRAINT of_feed FOREIGN KEY (feed_id) REFERENCES feeds,
+        ADD CONSTRAINT of_parent FOREIGN KEY (parent_execution_id) REFERENCES executions;
+    COMMENT ON TABLE executions IS 'what ran';
+    COMMENT ON COLUMN executions.lane IS 'where it ran';
+    ALTER TABLE execution_events DROP CONSTRAINT execution_events_execution_id_fkey,
+        ADD FOREIGN KEY (execution_id) REFERENCES executions ON DELETE CASCADE;
+"""
+
+
+def strict(legacy: Legacy) -> None:
+    """Views in the place of executions with rules of their own, and of events and jobs as the demo has them."""
+    legacy.execute(_STRICT)
+    with connect(legacy.url) as tool:
+        events = find_tables(tool, load("capture-spine/execution_events"), source_schema="public", target_schema=None)
+        executions = switch(tool, "capture-spine/executions", others=[events])
+        switch(tool, "capture-spine/execution_events", parent=executions.facts)
+        switch(tool, "capture-spine/jobs")
+
+
+def refused(
+    connection: psycopg.Connection[Any], statement: LiteralString, *values: object
+) -> tuple[str | None, str, str | None]:
+    """SQLSTATE, message and constraint."""
+    with pytest.raises(psycopg.Error) as caught, connection.transaction():
+        connection.execute(statement, values)
+    diag = caught.value.diag
+    return caught.value.sqlstate, diag.message_primary or "", diag.constraint_name
