@@ -42,7 +42,7 @@ def _block(language: str) -> str:
 
 
 def test_the_application_answers_as_the_runbook_says(database: Database, tmp_path: Path) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     (tmp_path / "app.py").write_text(_block("python"), encoding="utf-8")
     lines = [_LINE.fullmatch(line) for line in _block("http").splitlines()]
     asked = [(line[1], line[2], json.loads(line[3]) if line[3] else None) for line in lines if line is not None]

@@ -11,10 +11,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from spine_migrate.demo.generate import generate
 from tests.archives import CLIENT, JOBS, fill, make
 from tests.command import environment, run
 from tests.database import Database, url_for
+from tests.generated import generated
 
 RUNBOOK = Path(__file__).parents[2] / "runbooks" / "archive.md"
 
@@ -127,9 +127,7 @@ def test_no_server(tmp_path: Path) -> None:
 
 def test_the_runbook(database: Database, tmp_path: Path) -> None:
     """Line by line; createdb and dropdb are run as the superuser of the same server."""
-    with database.connect() as connection:
-        generate(connection, executions=300, jobs=30, seed=5)
-    assert run(database.url, "db", "upgrade").returncode == 0
+    generated(database, executions=300, jobs=30, seed=5)
     blocks = re.findall(r"^```sh\n(.*?)^```", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     assert len(lines) == 11

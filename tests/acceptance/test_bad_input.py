@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from spine_migrate.db import schema
 from spine_migrate.demo.generate import generate
 from spine_migrate.mapping.load import find
 from spine_migrate.resources import mappings_dir
 from tests.command import run
 from tests.conftest import StartServer
 from tests.database import Database
+from tests.generated import generated
+from tests.ports import free_port
 
 
 def fill(database: Database, executions: int = 300) -> None:
-    with database.connect() as connection:
-        generate(connection, executions=executions, jobs=20, seed=5, awkward=0)
-        connection.commit()
+    """Generated rows, and the target."""
+    generated(database, executions=executions, seed=5, jobs=20, awkward=0)
 
 
 def refused(database: Database, code: int, *words: str, command: tuple[str, ...] = ("executions-to-runs",)) -> str:
@@ -46,11 +48,7 @@ def test_no_server() -> None:
 
 def test_wrong_password_is_masked(start_server: StartServer) -> None:
     """Exit 2; the password stands nowhere."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = start_server(port=port)
     import psycopg
 
@@ -76,19 +74,19 @@ def test_url_that_is_none() -> None:
 
 def test_target_schema_absent(database: Database) -> None:
     """Names what is missing and the command that creates it."""
-    fill(database)
+    with database.connect() as connection:
+        generate(connection, executions=10, jobs=0, seed=5, awkward=0)
     refused(database, 3, "spine-migrate db upgrade")
 
 
 def test_missing_source_table(database: Database) -> None:
-    run(database.url, "db", "upgrade")
+    database.arrange(schema.upgrade)
     refused(database, 3, "no table 'executions'")
 
 
 def test_missing_column(database: Database) -> None:
     """A column that is not optional; the nearest that is there is offered."""
     fill(database)
-    run(database.url, "db", "upgrade")
     with database.connect() as connection:
         connection.execute("ALTER TABLE executions RENAME pipeline_name TO pipeline")
         connection.commit()
@@ -97,7 +95,6 @@ def test_missing_column(database: Database) -> None:
 
 def test_missing_optional_column_is_only_reported(database: Database) -> None:
     fill(database)
-    run(database.url, "db", "upgrade")
     with database.connect() as connection:
         connection.execute("ALTER TABLE executions DROP error_type, DROP retry_of_execution_id")
         connection.commit()
@@ -108,7 +105,6 @@ def test_missing_optional_column_is_only_reported(database: Database) -> None:
 
 def test_drifted_target(database: Database) -> None:
     fill(database)
-    run(database.url, "db", "upgrade")
     with database.connect() as connection:
         connection.execute("ALTER TABLE runs ALTER name TYPE varchar(50)")
         connection.commit()
@@ -119,7 +115,6 @@ def test_drifted_target(database: Database) -> None:
 def test_missing_privilege(database: Database, table: str) -> None:
     """Names the object and the command that lists the grants."""
     fill(database)
-    run(database.url, "db", "upgrade")
     role = database.add_role("poor")
     with database.connect() as connection:
         connection.execute("GRANT USAGE ON SCHEMA spine_migrate TO " + role.name)
@@ -160,7 +155,6 @@ def test_mapping_with_a_mistake(database: Database, tmp_path: Path, old: str, ne
 
 def test_mapping_changed_since_the_migration_began(database: Database, tmp_path: Path) -> None:
     fill(database)
-    run(database.url, "db", "upgrade")
     folder = tmp_path / "capture-spine"
     folder.mkdir()
     mine = folder / "executions.toml"
@@ -181,7 +175,6 @@ def test_mapping_changed_since_the_migration_began(database: Database, tmp_path:
 
 def test_read_only_server(database: Database) -> None:
     fill(database)
-    run(database.url, "db", "upgrade")
     with database.connect_admin(autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
     done = run(database.url, "executions-to-runs", "--quiet")
@@ -192,7 +185,6 @@ def test_read_only_server(database: Database) -> None:
 @pytest.mark.parametrize("executions", [0, 1])
 def test_no_row_and_one_row(database: Database, executions: int) -> None:
     fill(database, executions)
-    run(database.url, "db", "upgrade")
     done = run(database.url, "executions-to-runs", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     assert [one["state"] for one in json.loads(done.stdout)["migrations"]] == ["done", "done"]
@@ -207,7 +199,6 @@ def test_rejects_only(database: Database) -> None:
         connection.execute("DROP INDEX ix_executions_one_active_per_feed")
         connection.execute("UPDATE executions SET status = 'zombie'")
         connection.commit()
-    run(database.url, "db", "upgrade")
     done = run(database.url, "executions-to-runs", "--json", "--quiet")
     assert done.returncode == 1
     executions, events = json.loads(done.stdout)["migrations"]
@@ -223,7 +214,8 @@ def test_two_databases_are_refused(database: Database) -> None:
 
 def test_dry_run_changes_nothing_and_names_what_blocks(database: Database) -> None:
     """Not ready is exit 3 with a numbered list; ready is exit 0; the database is the same before and after."""
-    fill(database)
+    with database.connect() as connection:
+        generate(connection, executions=300, jobs=20, seed=5, awkward=0)
     done = run(database.url, "executions-to-runs", "--dry-run")
     assert done.returncode == 3
     assert "Run spine-migrate db upgrade" in done.stdout

@@ -12,16 +12,14 @@ from psycopg.conninfo import make_conninfo
 from spine_migrate.mapping.load import find
 from tests.command import run
 from tests.database import Database, fresh_database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.executions(1, 2, 3)
     legacy.executions(4, status="limbo")
     legacy.move("executions")
-    return legacy
 
 
 @pytest.fixture
@@ -77,7 +75,7 @@ def test_rules_that_cannot_be_evaluated_any_more_exit_5(database: Database, tmp_
     zone = 'zone = "America/New_York"\nlossy = "one hour of the year is there twice"'
     text = find("capture-spine/jobs").read_text(encoding="utf-8").replace('zone = "UTC"', zone)
     mapping.write_text(text, encoding="utf-8")
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.add("jobs", {"job_id": 1, "job_type": "ocr", "status": "done", "created_at": "2024-01-01"})
     legacy.move("jobs", mapping=str(mapping))
     assert run(legacy.url, "compare", str(mapping), "--certificate", str(file)).returncode == 0

@@ -26,7 +26,7 @@ def _blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def terminal(tmp_path: Path, database: Database, redis_url: str) -> Iterator[Terminal]:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     (application,), (rules,) = _blocks("python"), _blocks("toml")
     (tmp_path / "shop.py").write_text(application, encoding="utf-8")
     (tmp_path / "rules.toml").write_text(rules, encoding="utf-8")

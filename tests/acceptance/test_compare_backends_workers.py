@@ -9,15 +9,17 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
 from spine_migrate.db import schema
+from tests import redis_server as own_redis
 from tests.celery_worker import REPOSITORY, CeleryWorker, Place, prepared, until
 from tests.command import PROGRAM, environment, run
 from tests.comparing_backends import BOTH, Desk
-from tests.database import Database
+from tests.database import Database, Role, fresh_database
 from tests.grants import give
 
 _CELERY = (
@@ -40,7 +42,7 @@ def _runs(database: Database) -> list[tuple[Any, ...]]:
 
 def test_without_a_worker_the_run_is_cancelled(tmp_path: Path, database: Database, redis_url: str) -> None:
     """By a role that has what ``grants compare-backends`` prints."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect(autocommit=True) as owner:
         owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     role = database.add_role("comparer")
@@ -55,7 +57,7 @@ def test_without_a_worker_the_run_is_cancelled(tmp_path: Path, database: Databas
 
 
 def test_without_a_broker_it_is_exit_5_and_the_run_is_cancelled(tmp_path: Path, database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     ended = Desk(tmp_path, "redis://127.0.0.1:1/0").compares(*_CELERY, url=database.url, code=5)
     assert "The broker cannot be reached" in ended.stderr
     assert _runs(database) == [("double", "cancelled", None)]
@@ -87,7 +89,7 @@ def started(desk: Desk, database: Database) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_calls_the_run_off(number: signal.Signals, tmp_path: Path, database: Database, redis_url: str) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with started(Desk(tmp_path, redis_url), database) as tool:
         tool.send_signal(number)
         told, said = tool.communicate(timeout=60)
@@ -98,7 +100,7 @@ def test_a_signal_calls_the_run_off(number: signal.Signals, tmp_path: Path, data
 
 def test_what_a_killed_tool_leaves_behind_expires(tmp_path: Path, database: Database, redis_url: str) -> None:
     """Nobody is there to cancel it; a worker that comes a minute and the timeout later finds it expired."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with started(Desk(tmp_path, redis_url), database) as tool:
         tool.kill()
     with database.connect() as connection:
@@ -130,12 +132,24 @@ class Workplace:
         return json.loads(ended.stdout)
 
 
+@pytest.fixture(scope="module")
+def shared(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Workplace]:
+    with (
+        fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database,
+        own_redis.fresh_database(redis_server_url) as redis_url,
+    ):
+        place = prepared(database, redis_url)
+        with place.worker() as worker:
+            yield Workplace(place, worker)
+            place.discard()
+
+
 @pytest.fixture
-def workplace(database: Database, redis_url: str) -> Iterator[Workplace]:
-    place = prepared(database.url, redis_url)
-    with place.worker() as worker:
-        yield Workplace(place, worker)
-        place.discard()
+def workplace(shared: Workplace) -> Workplace:
+    """What was executed before is forgotten."""
+    for table in ("executed", "run_events", "runs"):
+        shared.place.rows(f"DELETE FROM {table}")  # noqa: S608 - three names
+    return shared
 
 
 _WITH_CELERY = (*BOTH, "--backend", "celery")

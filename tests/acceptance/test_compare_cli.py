@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from jsonschema import Draft202012Validator
 import spine_migrate.report
 from spine_migrate.cli.compare_reports import FORMATS
 from spine_migrate.parity.scope import NOT_CHECKED
+from tests.command import run
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 RENDERERS = [
     path
@@ -34,23 +34,15 @@ FIRST = {
 }
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.executions(1, 2, 3)
     legacy.executions(4, status="limbo")
     legacy.move("executions")
-    return legacy
 
 
 def compare(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "spine_migrate", "compare", "--target", url, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
+    return run(None, "compare", "--target", url, *arguments, cwd=cwd)
 
 
 def test_quarantined_rows_alone_are_equal_and_exit_0(moved: Legacy) -> None:

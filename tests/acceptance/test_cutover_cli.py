@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from psycopg import sql
 
 from tests.command import run
 from tests.cutting import BOTH, Pair
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 _BOTH = ("--mapping", "capture-spine/executions")
+# What nobody may do after a cutover, and what everybody is told then.
+_REFUSED = (
+    ("cutover", "--yes"),
+    ("undo", "--all", "--yes"),
+    ("sync", "start"),
+    ("executions-to-runs",),
+    ("executions-to-runs", "--live"),
+    ("quarantine", "retry", "--all"),
+    ("repair", "--yes"),
+    ("rollback", "--before-cutover", "--yes"),
+)
+_OVER = re.compile(
+    r"was cut over on \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC by \w+: .* To go back to the legacy tables, run "
+    r"spine-migrate rollback\."
+)
+_KEY_INDEXES = "SELECT count(*) FROM pg_class WHERE relname LIKE 'spine_key_%%'"
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(legacy: Legacy) -> None:
     """Ten executions with an event each, moved, their changes captured and applied."""
-    legacy = build(database.url)
     legacy.many_executions(10)
     legacy.execute(
         "INSERT INTO execution_events (event_id, execution_id, event_type, timestamp)"
         " SELECT gen_random_uuid(), execution_id, 'created', created_at FROM executions"
     )
     Pair(legacy).begin()
-    return legacy
 
 
 def _gates(legacy: Legacy, *words: str) -> tuple[int, dict[str, Any]]:
@@ -48,9 +62,9 @@ def test_there_and_back(legacy: Legacy) -> None:
     assert len(switched["migrations"]) == 2
     assert switched["seconds"] > 0
     assert legacy.value("SELECT relkind FROM pg_class WHERE oid = 'executions'::regclass") == "v"
-    assert run(legacy.url, "cutover", "--yes").returncode == 3
-    assert run(legacy.url, "undo", "--all", "--yes").returncode == 3
-    assert run(legacy.url, "sync", "start").returncode == 3
+    for words in _REFUSED:
+        refused = run(legacy.url, *words)
+        assert (refused.returncode, len(_OVER.findall(refused.stdout + refused.stderr))) == (3, 1), (words, refused)
     legacy.executions(11, status="running")
     legacy.execute("INSERT INTO runs (kind, name) VALUES ('other', 'no legacy form')")
     done = run(legacy.url, "rollback", *_BOTH, "--yes", "--json")
@@ -62,6 +76,41 @@ def test_there_and_back(legacy: Legacy) -> None:
     again = run(legacy.url, "rollback", "--yes")
     assert again.returncode == 3
     assert "Nothing has been cut over" in again.stderr
+
+
+def test_jobs_there_and_back(database: Database) -> None:
+    """Their keys are not those of their runs: the index for look-ups is announced, built, and goes in the end."""
+    legacy = build(database)
+    legacy.execute("INSERT INTO jobs (job_type, status) SELECT 'fetch', 'done' FROM generate_series(1, 5)")
+    jobs = ("--mapping", "capture-spine/jobs")
+    Pair(legacy, ("jobs",)).begin()
+    told = run(legacy.url, "cutover", *jobs, "--dry-run")
+    assert (told.returncode, "CREATE INDEX CONCURRENTLY" in told.stdout) == (0, True), told.stdout + told.stderr
+    assert "gives its legacy key back (capture-spine/jobs by metadata.legacy.job_id)" in told.stdout
+    assert legacy.value(_KEY_INDEXES) == 0
+    done = run(legacy.url, "cutover", *jobs, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert legacy.value(_KEY_INDEXES) == 1
+    assert legacy.rows("INSERT INTO jobs (job_type) VALUES ('since') RETURNING job_id, status") == [(6, "queued")]
+    legacy.execute("UPDATE jobs SET status = 'error' WHERE job_id = 1")
+    legacy.execute("DELETE FROM jobs WHERE job_id = 2")
+    legacy.execute("INSERT INTO runs (kind, name) VALUES ('task', 'native'), ('pipeline', 'of another kind')")
+    # What is not carried back yet is no difference that is certain.
+    assert run(legacy.url, "compare", "capture-spine/jobs").returncode == 4
+    assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
+    compared = run(legacy.url, "compare", "capture-spine/jobs")
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    done = run(legacy.url, "rollback", *jobs, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["without_legacy_form"] == {"capture-spine/jobs": 2}
+    assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
+    legacy.prove("jobs")
+    assert legacy.rows("SELECT job_id, status FROM jobs ORDER BY 1") == [
+        (1, "error"), (3, "done"), (4, "done"), (5, "done"), (6, "queued"),
+    ]  # fmt: skip
+    assert run(legacy.url, "rollback", *jobs, "--before-cutover", "--yes").returncode == 0
+    assert legacy.value(_KEY_INDEXES) == 0
+    assert legacy.value("SELECT count(*) FROM runs") == 2
 
 
 def test_a_closed_gate_changes_nothing(legacy: Legacy) -> None:
@@ -81,6 +130,28 @@ def test_a_closed_gate_changes_nothing(legacy: Legacy) -> None:
     assert run(legacy.url, "rollback", *_BOTH, "--yes").returncode == 0
     assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
     assert legacy.value("SELECT status FROM executions WHERE execution_id = %s", uuid(20)) == "odd"
+
+
+def test_a_pause_closes_a_gate(legacy: Legacy) -> None:
+    """Here and on the way to the end; with who has paused it, before anything is applied or asked."""
+    legacy.execute("UPDATE executions SET error = 'late'")
+    assert run(legacy.url, "pause", "--mapping", "capture-spine/execution_events").returncode == 0
+    code, gates = _gates(legacy)
+    assert (code, [name for name, gate in gates.items() if not gate["ok"]]) == (3, ["pause"])
+    who = legacy.value("SELECT session_user")
+    assert f"Paused: capture-spine/execution_events by {who} since 2" in gates["pause"]["evidence"]
+    assert gates["pause"]["remedy"].startswith("spine-migrate resume")
+    refused = run(legacy.url, "cutover", *_BOTH, "--yes")
+    assert (refused.returncode, "CLOSED  pause" in refused.stdout) == (3, True), refused.stdout + refused.stderr
+    assert legacy.value("SELECT count(*) FROM runs WHERE error = 'late'") == 0
+    assert run(legacy.url, "resume").returncode == 0
+    assert run(legacy.url, "cutover", *_BOTH, "--yes").returncode == 0
+    run(legacy.url, "pause")
+    words = ("retire", *_BOTH, "--after-days", "0", "--dry-run")
+    refused = run(legacy.url, *words)
+    assert (refused.returncode, "CLOSED  pause" in refused.stdout) == (3, True), refused.stdout + refused.stderr
+    run(legacy.url, "resume")
+    assert "CLOSED  pause" not in run(legacy.url, *words).stdout
 
 
 def test_an_accepted_row_that_changes_is_open_again(legacy: Legacy) -> None:
@@ -109,6 +180,24 @@ def test_a_real_difference_closes_the_gate(legacy: Legacy) -> None:
     code, gates = _gates(legacy)
     assert code == 3
     assert uuid(3) in gates["parity"]["evidence"]
+
+
+def test_a_history_that_differs_is_told_while_other_runs_are_on_their_way(legacy: Legacy) -> None:
+    """What is in the log excuses the runs that it is about: their rows, and the runs of their events."""
+    legacy.execute("UPDATE execution_events SET event_type = 'started' WHERE execution_id = %s", uuid(2))
+    legacy.execute("UPDATE executions SET error = 'late' WHERE execution_id = %s", uuid(1))
+    legacy.execute(
+        "INSERT INTO run_events (run_id, event_type) SELECT run_id, 'retried' FROM runs WHERE run_id = %s"
+        " UNION ALL SELECT run_id, 'completed' FROM runs WHERE run_id = %s",
+        uuid(1),
+        uuid(2),
+    )
+    code, gates = _gates(legacy)
+    assert (code, gates["parity"]["ok"]) == (0, True), gates["parity"]
+    legacy.execute("INSERT INTO run_events (run_id, event_type) VALUES (%s, 'completed')", uuid(3))
+    code, gates = _gates(legacy)
+    assert (code, [name for name, gate in gates.items() if not gate["ok"]]) == (3, ["parity"])
+    assert "the histories of capture-spine/executions differ" in gates["parity"]["evidence"]
 
 
 def test_a_view_of_the_application_follows_the_name(legacy: Legacy) -> None:
@@ -164,6 +253,22 @@ def test_a_rollback_that_was_killed_after_its_switch_goes_on(legacy: Legacy) -> 
     assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
     assert _gates(legacy)[0] == 0
     assert run(legacy.url, "rollback", *_BOTH, "--yes").returncode == 3
+
+
+def test_rows_that_somebody_has_deleted_from_the_legacy_table_come_back(legacy: Legacy) -> None:
+    """They are the application's, which has the view; the applier would take them from the target next."""
+    Pair(legacy).switch()
+    legacy.execute("DELETE FROM execution_events_legacy WHERE execution_id IN (%s, %s)", uuid(3), uuid(4))
+    legacy.execute("DELETE FROM executions_legacy WHERE execution_id IN (%s, %s)", uuid(3), uuid(4))
+    legacy.executions(50)
+    done = run(legacy.url, "rollback", *_BOTH, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "2 rows of capture-spine/executions were deleted from its legacy table" in done.stderr
+    assert "2 rows of capture-spine/execution_events were deleted" in done.stderr
+    assert run(legacy.url, "sync", "run", "--once", "--quiet").returncode == 0
+    legacy.prove(*BOTH)
+    assert legacy.value("SELECT count(*) FROM executions") == 11
+    assert legacy.value("SELECT count(*) FROM execution_events") == 10
 
 
 def test_what_grants_prints_is_enough(database: Database, legacy: Legacy) -> None:

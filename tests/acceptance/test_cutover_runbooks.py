@@ -6,13 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from spine_migrate.cutover.gates import examine
 from tests.command import environment
 from tests.cutting import BOTH, Pair
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 _RUNBOOKS = Path(__file__).parents[2] / "runbooks"
 
@@ -25,15 +22,13 @@ def _blocks(name: str) -> list[str]:
     return [str(found) for found in re.findall(r"^```sh\n(.*?)^```", _text(name), re.MULTILINE | re.DOTALL)]
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(legacy: Legacy) -> None:
     """Ten executions, moved, and one in quarantine, which the runbook accepts."""
-    legacy = build(database.url)
     legacy.many_executions(10)
     Pair(legacy).begin()
     legacy.executions(20, status="odd")
     Pair(legacy).apply()
-    return legacy
 
 
 def _types(legacy: Legacy, lines: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ def blocks() -> list[str]:
 def test_the_first_run(database: Database, tmp_path: Path) -> None:
     script, _ = blocks()
     assert len([line for line in script.splitlines() if line]) == 10
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         check=False,

@@ -46,7 +46,7 @@ def _blocks(language: str) -> list[str]:
 
 
 def test_a_script_and_runs_take_turns(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect() as connection:
         connection.execute("CREATE TABLE feeds (feed_id text, fence bigint, state text)")
         connection.execute("INSERT INTO feeds VALUES ('7', 0, 'old')")
@@ -68,7 +68,7 @@ def test_a_script_and_runs_take_turns(database: Database) -> None:
 
 
 def test_locks_are_seen_ended_and_forgotten_by_hand(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     (block,) = _blocks("sql")
     see, end, forget = block.splitlines()
     with guard_of(database.url) as guard, database.connect(autocommit=True) as connection:
@@ -86,7 +86,7 @@ def test_locks_are_seen_ended_and_forgotten_by_hand(database: Database) -> None:
 
 
 def test_the_privileges_are_enough(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     assert "`SELECT, INSERT, UPDATE` on `run_guard` and `USAGE` on the sequence `run_fence`" in _RUNBOOK
     role = database.add_role("worker")
     with psycopg.connect(database.url, autocommit=True) as owner:

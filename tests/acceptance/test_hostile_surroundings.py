@@ -10,16 +10,14 @@ import pytest
 from psycopg import sql
 
 from spine_migrate.db.connect import connect
-from spine_migrate.demo.generate import generate
 from tests.command import PROGRAM, environment, run
 from tests.database import Database
+from tests.generated import generated
 
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    with database.connect() as connection:
-        generate(connection, executions=60, jobs=5, seed=5, awkward=0)
-    assert run(database.url, "db", "upgrade").returncode == 0
+    generated(database, executions=60, jobs=5, seed=5, awkward=0)
     return database
 
 

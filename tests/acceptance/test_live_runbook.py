@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 
 import pytest
 
+from spine_migrate.db import schema
 from spine_migrate.demo.generate import generate
 from tests.acceptance.test_worker_runbooks import blocks
 from tests.command import environment, run, start
 from tests.database import Database
 from tests.legacy import Legacy
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -33,13 +33,6 @@ def type_in(legacy: Legacy, lines: str) -> str:
     return done.stdout
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def moved(legacy: Legacy) -> bool:
     installed = legacy.value("SELECT to_regclass('spine_migrate.migration') IS NOT NULL")
     return bool(installed) and legacy.rows("SELECT step FROM spine_migrate.migration") == [("done",), ("done",)]
@@ -55,10 +48,14 @@ def test_the_runbook(legacy: Legacy) -> None:
     before, live, look, once, late, check, undo = blocks("live-migration", "sh")
     type_in(legacy, before)
     tool = start(legacy.url, *live.split()[1:])
-    until(lambda: moved(legacy))
+    until(lambda: moved(legacy), "it is not moved", seconds=120)
     write(legacy, "while it runs")
     wanted = legacy.value("SELECT count(*) FROM executions WHERE error = 'while it runs'")
-    until(lambda: bool(legacy.value("SELECT count(*) FROM runs WHERE error = 'while it runs'") == wanted))
+    until(
+        lambda: legacy.value("SELECT count(*) FROM runs WHERE error = 'while it runs'") == wanted,
+        "the changes are not applied",
+        seconds=120,
+    )
     assert "applied by the server's session" in type_in(legacy, look)
     tool.send_signal(signal.SIGINT)
     output, errors = tool.communicate(timeout=60)
@@ -83,7 +80,7 @@ def test_bad_calls(legacy: Legacy) -> None:
     """One sentence and the right code."""
     nothing = run(legacy.url, "sync", "run")
     assert (nothing.returncode, "spine-migrate db upgrade" in nothing.stderr) == (3, True)
-    assert run(legacy.url, "db", "upgrade").returncode == 0
+    schema.upgrade(legacy.url)
     nothing = run(legacy.url, "sync", "run")
     assert (nothing.returncode, "No changes are captured" in nothing.stderr) == (3, True)
     assert run(legacy.url, "sync", "status").stdout == "No changes are captured.\n"
@@ -93,7 +90,7 @@ def test_bad_calls(legacy: Legacy) -> None:
 
 def test_start_follow_stop(legacy: Legacy) -> None:
     """A migration that was moved before; stop asks."""
-    assert run(legacy.url, "db", "upgrade").returncode == 0
+    schema.upgrade(legacy.url)
     assert run(legacy.url, "executions-to-runs", "--no-events").returncode == 0
     write(legacy, "between")
     begun = run(legacy.url, "sync", "start", "--json")

@@ -18,13 +18,13 @@ import yaml
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from spine_migrate.demo.generate import generate
 from spine_migrate.observe.facts import EVENTS, IN_ENVIRONMENT
 from spine_migrate.observe.metrics import Metrics
 from tests.closed_schema import closed_schema
 from tests.command import PROGRAM, environment, run, start
 from tests.conftest import StartServer
 from tests.database import Database
+from tests.generated import generated
 from tests.legacy import build
 from tests.observers import executable, listening
 
@@ -33,10 +33,7 @@ _RUNBOOK = (Path(__file__).parents[2] / "runbooks" / "monitoring.md").read_text(
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    with database.connect() as connection:
-        generate(connection, executions=500, jobs=100, seed=8)
-        connection.commit()
-    assert run(database.url, "db", "upgrade").returncode == 0
+    generated(database, executions=500, jobs=100, seed=8)
     return database
 
 
@@ -113,6 +110,34 @@ def test_a_hook_that_fails_is_told_and_nothing_more(filled: Database, tmp_path: 
     done = run(filled.url, "jobs-to-runs", "--quiet", "--hooks", str(tmp_path / "hooks"))
     assert done.returncode in (0, 1)
     assert done.stderr == f"The hook after-backfill ({file}) failed: exit code 1: broken; the command goes on.\n"
+
+
+def test_what_is_stopped_mended_and_undone_is_told(filled: Database, tmp_path: Path) -> None:
+    """Each stage asks before it begins and tells when it has ended; on-transition is for changes of the step alone."""
+    hooks = tmp_path / "hooks"
+    for event in EVENTS:
+        executable(hooks, event, f'echo "{event} $SPINE_MAPPING $SPINE_FROM_STEP $SPINE_STEP" >> told')
+    mapping = ("--mapping", "capture-spine/jobs")
+    lines: list[str] = []
+    for words, events in (
+        (("jobs-to-runs",), ["before-backfill", "on-transition", "on-transition", "after-backfill"]),
+        (("sync", "start", *mapping), ["before-sync-start", "after-sync-start"]),
+        (("sync", "stop", "--yes", *mapping), ["before-sync-stop", "after-sync-stop"]),
+        (("repair", "--yes", "capture-spine/jobs"), ["before-repair", "after-repair", "on-verdict"]),
+        (("undo", "--yes", *mapping), ["before-undo", "on-transition", "on-transition", "after-undo"]),
+    ):
+        done = run(filled.url, *words, "--hooks", str(hooks), "--metrics-file", "m.prom", cwd=tmp_path)
+        assert done.returncode in (0, 1), done.stderr
+        lines = (tmp_path / "told").read_text(encoding="utf-8").splitlines()
+        (tmp_path / "told").unlink()
+        told = [line.split()[0] for line in lines if not line.startswith("on-quarantine")]
+        assert told == [*events, "on-end"], lines
+    assert "on-transition capture-spine/jobs undoing undone" in lines
+    assert "spine_migrate_lock_waits{" in (tmp_path / "m.prom").read_text(encoding="utf-8")
+    executable(hooks, "before-backfill", "exit 0")
+    assert run(filled.url, "jobs-to-runs", cwd=tmp_path).returncode in (0, 1)
+    executable(hooks, "before-undo", "exit 1")
+    assert run(filled.url, "undo", "--yes", *mapping, "--hooks", str(hooks), cwd=tmp_path).returncode == 3
 
 
 def test_a_comparison_posts_its_verdict(filled: Database) -> None:
@@ -244,7 +269,9 @@ def test_watch_waits_for_a_server_that_goes_away(start_server: StartServer) -> N
         watching.stdout.readline()
         server.stop("immediate")
         assert "The server failed" in watching.stderr.readline()
-        assert "No server answers" in watching.stderr.readline()
+        # As long as it is shutting down, it says so itself.
+        while "No server answers" not in (said := watching.stderr.readline()):
+            assert "is shutting down" in said, said
         server.start()
         legacy.execute("UPDATE spine_migrate.migration SET tool_version = 'another'")
         while json.loads(watching.stdout.readline())["migrations"][0]["tool_version"] != "another":

@@ -10,16 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from spine_migrate.demo.generate import generate
+from spine_migrate.db import schema
 from tests.command import run, start
 from tests.database import Database
+from tests.generated import generated
 
 
-def fill(database: Database, executions: int, *, awkward: float = 1.0) -> None:
-    with database.connect() as connection:
-        generate(connection, executions=executions, jobs=executions // 5, seed=3, awkward=awkward)
-        connection.commit()
-    assert run(database.url, "db", "upgrade").returncode == 0
+def fill(database: Database, executions: int, *, events: float = 4, awkward: float = 1.0) -> None:
+    generated(database, executions=executions, seed=3, jobs=executions // 5, events=events, awkward=awkward)
 
 
 def scalar(database: Database, statement: str) -> int:
@@ -31,11 +29,11 @@ def scalar(database: Database, statement: str) -> int:
 
 def test_moves_everything_and_says_so(database: Database) -> None:
     """Clean data: exit 0, the counts on stdout, nothing but progress on stderr."""
-    fill(database, 3000, awkward=0)
+    fill(database, 1000, awkward=0)
     done = run(database.url, "executions-to-runs")
     assert done.returncode == 0, done.stderr
     assert "capture-spine/executions: done (migration 1)" in done.stdout
-    assert scalar(database, "SELECT count(*) FROM runs") == 3000
+    assert scalar(database, "SELECT count(*) FROM runs") == 1000
     again = run(database.url, "executions-to-runs")
     assert again.returncode == 0
     assert again.stdout.count("nothing to do") == 2
@@ -43,22 +41,22 @@ def test_moves_everything_and_says_so(database: Database) -> None:
 
 def test_json_is_one_document(database: Database) -> None:
     """--json leaves nothing else on stdout; quarantined rows give exit code 1."""
-    fill(database, 2000)
+    fill(database, 1000)
     done = run(database.url, "executions-to-runs", "--json", "--quiet")
     assert done.returncode == 1
     assert done.stderr == ""
     report = json.loads(done.stdout)
     executions, events = report["migrations"]
     assert report["format"] == 1
-    assert executions["moved"] + sum(executions["quarantined"].values()) == executions["source_rows"] == 2000
+    assert executions["moved"] + sum(executions["quarantined"].values()) == executions["source_rows"] == 1000
     assert events["moved"] + sum(events["quarantined"].values()) == events["source_rows"]
     jobs = json.loads(run(database.url, "jobs-to-runs", "--json").stdout)["migrations"][0]
-    assert jobs["moved"] + sum(jobs["quarantined"].values()) == jobs["source_rows"] == 400
+    assert jobs["moved"] + sum(jobs["quarantined"].values()) == jobs["source_rows"] == 200
 
 
 def test_limit_stops_exactly_there_and_goes_on(database: Database) -> None:
     """--limit N moves N rows, not one more; the events wait until all executions are through."""
-    fill(database, 3000, awkward=0)
+    fill(database, 3000, events=1, awkward=0)
     first = json.loads(run(database.url, "executions-to-runs", "--limit", "1234", "--json").stdout)["migrations"]
     assert [(one["state"], one["rows"]) for one in first] == [("limit", 1234)]
     assert scalar(database, "SELECT count(*) FROM runs") == 1234
@@ -70,9 +68,9 @@ def test_limit_stops_exactly_there_and_goes_on(database: Database) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_batch(database: Database, number: signal.Signals) -> None:
     """Exit code 4, a sentence on how to go on, and the same command goes on."""
-    fill(database, 20_000, awkward=0)
+    fill(database, 6000, events=0, awkward=0)
     moving = start(
-        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "2000", "--no-events"
+        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "600", "--no-events"
     )
     deadline = time.monotonic() + 60
     while scalar(database, "SELECT count(*) FROM runs") == 0 and time.monotonic() < deadline:
@@ -83,17 +81,26 @@ def test_a_signal_stops_after_the_batch(database: Database, number: signal.Signa
     assert "Stopping after the current batch" in err
     assert "run the same command to go on" in out
     moved = scalar(database, "SELECT count(*) FROM runs")
-    assert 0 < moved < 20_000
+    assert 0 < moved < 6000
     assert moved == scalar(database, "SELECT sum(rows_moved) FROM spine_migrate.checkpoint")
     assert run(database.url, "executions-to-runs", "--no-events").returncode == 0
-    assert scalar(database, "SELECT count(*) FROM runs") == 20_000
+    assert scalar(database, "SELECT count(*) FROM runs") == 6000
+
+
+# A session that asks for the lock again and again.
+_WAITS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'spine-migrate' AND query LIKE '%pg_try_advisory_lock(%'"
+    " AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND l.locktype = 'advisory')"
+)
 
 
 def test_two_at_once(database: Database) -> None:
     """The second is refused by name, or waits on request and then finds nothing to do."""
-    fill(database, 4000, awkward=0)
+    fill(database, 4000, events=0, awkward=0)
+    # So slow that it is at work until it is told to go on.
     first = start(
-        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "600", "--no-events"
+        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "20", "--no-events"
     )
     deadline = time.monotonic() + 60
     while scalar(database, "SELECT count(*) FROM runs") == 0 and time.monotonic() < deadline:
@@ -101,16 +108,20 @@ def test_two_at_once(database: Database) -> None:
     refused = run(database.url, "executions-to-runs")
     assert refused.returncode == 3
     assert refused.stderr.startswith("spine-migrate: Another run is at work on capture-spine/executions")
-    waited = run(database.url, "executions-to-runs", "--wait", "--no-events")
-    assert waited.returncode == 0
-    assert "nothing to do" in waited.stdout
+    waiting = start(database.url, "executions-to-runs", "--wait", "--no-events")
+    while not scalar(database, _WAITS) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert run(database.url, "set", "rows-per-second=none").returncode == 0
+    waited, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert "nothing to do" in waited
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
 
 
 def test_offline(database: Database) -> None:
     """The same rows, indexes and constraints; refused on a table that has rows."""
-    fill(database, 3000)
+    fill(database, 1000)
     with database.connect() as connection:
         before = _objects(connection)
     done = run(database.url, "executions-to-runs", "--offline")
@@ -179,7 +190,7 @@ origin = true
 """,
         encoding="utf-8",
     )
-    run(database.url, "db", "upgrade")
+    schema.upgrade(database.url)
     done = run(database.url, "jobs-to-runs", "--mapping", str(folder / "old.toml"))
     assert done.returncode == 0, done.stderr
     with database.connect() as connection:

@@ -52,7 +52,7 @@ def width(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def different(database: Database, tmp_path: Path) -> Path:
     """The page of a real comparison, by the installed command."""
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.many_executions(300)
     legacy.execute(
         "UPDATE executions SET created_at = '2024-01-01'::timestamptz"

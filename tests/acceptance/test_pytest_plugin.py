@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 pytest_plugins = ("pytester",)
 
@@ -18,18 +17,24 @@ def test_history_is_carried_over(spine_parity):
 """
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.executions(1, 2, 3)
     legacy.executions(4, status="limbo")
     legacy.move("executions")
-    return legacy
 
 
-def run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+#: What else is installed here takes a second to load.
+_WITHOUT_OTHERS = tuple(
+    word
+    for name in ("hypothesispytest", "schemathesis", "anyio", "xdist", "timeout", "celery")
+    for word in ("-p", f"no:{name}")
+)
+
+
+def run(suite: pytest.Pytester, *arguments: str, beside: tuple[str, ...] = _WITHOUT_OTHERS) -> pytest.RunResult:
     """A process of its own in which every warning is an error."""
-    return suite.runpytest_subprocess("--strict-markers", "--strict-config", "-W", "error", *arguments)
+    return suite.runpytest_subprocess("--strict-markers", "--strict-config", "-W", "error", *beside, *arguments)
 
 
 def text(result: pytest.RunResult) -> str:
@@ -37,6 +42,7 @@ def text(result: pytest.RunResult) -> str:
 
 
 def test_an_equal_migration_passes(moved: Legacy, pytester: pytest.Pytester) -> None:
+    """Beside whatever plugins there are."""
     pytester.makepyfile(
         """
         def test_the_report(spine_parity):
@@ -52,7 +58,7 @@ def test_an_equal_migration_passes(moved: Legacy, pytester: pytest.Pytester) -> 
             assert (report.comparisons[0].method.name, report.mode) == ("buckets", "exact")
         """
     )
-    run(pytester, "--spine-database-url", moved.url).assert_outcomes(passed=3)
+    run(pytester, "--spine-database-url", moved.url, beside=()).assert_outcomes(passed=3)
 
 
 def test_a_difference_fails_with_key_field_values_and_rule(moved: Legacy, pytester: pytest.Pytester) -> None:
@@ -134,7 +140,7 @@ def test_a_suite_that_does_not_use_it_is_left_alone(pytester: pytest.Pytester) -
             assert not heavy & {name.partition(".")[0] for name in sys.modules}
         """
     )
-    result = run(pytester, "-p", "no:cacheprovider", *_WITHOUT_OTHERS)
+    result = run(pytester, "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
     assert "warning" not in text(result)
 
@@ -146,13 +152,6 @@ def test_it_can_be_left_out(pytester: pytest.Pytester) -> None:
     assert "fixture 'spine_parity' not found" in text(result)
     assert "--spine-database-url" not in text(run(pytester, "-p", "no:spine_migrate", "--help"))
     assert "--spine-database-url=URL" in text(run(pytester, "--help"))
-
-
-_WITHOUT_OTHERS = [
-    word
-    for name in ("hypothesispytest", "schemathesis", "anyio", "xdist", "timeout", "celery")
-    for word in ("-p", f"no:{name}")
-]
 
 
 def test_its_file_names_no_other_module_than_pytest_at_the_top() -> None:

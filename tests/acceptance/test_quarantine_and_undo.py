@@ -12,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from spine_migrate.demo.generate import generate
+from spine_migrate.db import schema
 from tests.command import environment, run, start
 from tests.database import Database
+from tests.generated import Rows, install
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -22,15 +23,13 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def moved(database: Database) -> Database:
     """The demonstration, moved; its keys and statuses are those of its catalogue."""
-    fill(database, 1500)
-    assert run(database.url, "executions-to-runs", "--quiet").returncode == 1
+    database.arrange(move, Rows(1500, seed=3, jobs=100))
     return database
 
 
-def fill(database: Database, executions: int, *, awkward: float = 1.0) -> None:
-    with database.connect() as connection:
-        generate(connection, executions=executions, jobs=100, seed=3, awkward=awkward)
-    assert run(database.url, "db", "upgrade").returncode == 0
+def move(url: str, rows: Rows) -> None:
+    install(url, rows)
+    assert run(url, "executions-to-runs", "--quiet").returncode == 1
 
 
 def value(database: Database, statement: str) -> int:
@@ -141,7 +140,7 @@ def test_mend_retry_discard_until_nothing_is_open(moved: Database) -> None:
     ],
 )
 def test_usage(database: Database, words: tuple[str, ...], sentence: str) -> None:
-    assert run(database.url, "db", "upgrade").returncode == 0
+    database.arrange(schema.upgrade)
     done = run(database.url, *words)
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -192,8 +191,7 @@ def test_rows_that_are_left_are_named_with_what_to_do(moved: Database) -> None:
 
 @pytest.mark.parametrize("words", [("undo", "--all", "--yes"), ("quarantine", "retry", "--all")])
 def test_killed_in_the_middle_the_same_command_goes_on(database: Database, words: tuple[str, ...]) -> None:
-    fill(database, 6000, awkward=20)
-    assert run(database.url, "executions-to-runs", "--quiet").returncode == 1
+    database.arrange(move, Rows(6000, seed=3, awkward=20))
     with database.connect() as connection:
         connection.execute("UPDATE executions SET pipeline_name = 'mended' WHERE length(pipeline_name) > 100")
         connection.execute("UPDATE executions SET status = 'failed' WHERE status IS NULL")

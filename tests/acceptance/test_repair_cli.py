@@ -11,22 +11,19 @@ import pytest
 from psycopg.rows import TupleRow
 
 from tests.command import PROGRAM, environment, run
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 RUNBOOK = Path(__file__).parents[2] / "runbooks" / "repair.md"
 
 
-@pytest.fixture
-def spoiled(database: Database) -> Legacy:
+@arranged
+def spoiled(legacy: Legacy) -> None:
     """Ten executions: three errors changed, one row gone, one whose legacy row is gone."""
-    legacy = build(database.url)
     legacy.executions(*range(1, 11), error="boom")
     legacy.move("executions")
     legacy.execute("UPDATE runs SET error = 'other' WHERE run_id <= %s", uuid(3))
     legacy.execute("DELETE FROM runs WHERE run_id = %s", uuid(5))
     legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(6))
-    return legacy
 
 
 def runs(legacy: Legacy) -> list[TupleRow]:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 
 import pytest
 from psycopg import sql
 
+from tests.command import run
 from tests.database import Database
 from tests.grants import give
-from tests.legacy import Legacy, build
+from tests.legacy import Legacy, arranged
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.executions(1, 2, 3)
     legacy.move("executions")
-    return legacy
+
+
+@pytest.fixture(autouse=True)
+def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
 
 
 def compare(url: str, *arguments: str, ci: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "CI"}
-    return subprocess.run(
-        [sys.executable, "-m", "spine_migrate", "compare", "--target", url, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment if ci is None else {**environment, "CI": ci},
-    )
+    return run(url, "compare", *arguments, env={} if ci is None else {"CI": ci})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.shim_calls import BILL, SEND, add_call, add_worker, days
 
 @pytest.fixture
 def shims(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 

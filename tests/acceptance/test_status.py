@@ -6,16 +6,10 @@ import json
 import signal
 import time
 
-from spine_migrate.demo.generate import generate
+from spine_migrate.db import schema
 from tests.command import run, start
 from tests.database import Database
-
-
-def fill(database: Database, executions: int, *, awkward: float = 1.0) -> None:
-    with database.connect() as connection:
-        generate(connection, executions=executions, jobs=100, seed=8, awkward=awkward)
-        connection.commit()
-    assert run(database.url, "db", "upgrade").returncode == 0
+from tests.generated import generated
 
 
 def test_no_ledger_and_no_migration(database: Database) -> None:
@@ -23,7 +17,7 @@ def test_no_ledger_and_no_migration(database: Database) -> None:
     done = run(database.url, "status")
     assert done.returncode == 3
     assert "spine-migrate db upgrade" in done.stderr
-    run(database.url, "db", "upgrade")
+    schema.upgrade(database.url)
     done = run(database.url, "status")
     assert done.returncode == 0
     assert done.stdout.strip() == "No migration has been started in this database."
@@ -31,7 +25,7 @@ def test_no_ledger_and_no_migration(database: Database) -> None:
 
 def test_half_way_at_work_and_done(database: Database) -> None:
     """Percent, rate and time left while a run is at work; nobody at work and no rate otherwise."""
-    fill(database, 6000)
+    generated(database, executions=6000, seed=8, events=1)
     run(database.url, "executions-to-runs", "--limit", "2000", "--quiet")
     (half,) = json.loads(run(database.url, "status", "--json").stdout)["migrations"]
     assert half["rows_moved"] + sum(half["quarantined"].values()) == 2000
@@ -40,7 +34,7 @@ def test_half_way_at_work_and_done(database: Database) -> None:
     assert half["rows_per_second"] is None
 
     moving = start(
-        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "500", "--no-events"
+        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "100", "--no-events"
     )
     deadline = time.monotonic() + 30
     at = half
@@ -62,14 +56,14 @@ def test_half_way_at_work_and_done(database: Database) -> None:
 
 
 def test_clean_is_zero(database: Database) -> None:
-    fill(database, 200, awkward=0)
+    generated(database, executions=200, seed=8, awkward=0)
     run(database.url, "executions-to-runs", "--quiet")
     assert run(database.url, "status").returncode == 0
 
 
 def test_watch_prints_until_ctrl_c(database: Database) -> None:
     """One report after another where stdout is no terminal; Ctrl-C is no error."""
-    fill(database, 200, awkward=0)
+    generated(database, executions=200, seed=8, awkward=0)
     run(database.url, "executions-to-runs", "--quiet")
     watching = start(database.url, "status", "--watch", "--every", "0.2", "--json")
     assert watching.stdout is not None

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from spine_migrate.demo.generate import generate
+from spine_migrate.backfill.status import look
+from spine_migrate.db.connect import connect
 from tests.acceptance.test_documents import commands
 from tests.command import environment, run, start
 from tests.database import Database
+from tests.generated import generated
 from tests.legacy import prove
 
 _PATIENCE = 60.0
@@ -24,9 +26,7 @@ MOVE = ("executions-to-runs", "--no-events", "--batch-size", "20", "--max-rows-p
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    with database.connect() as connection:
-        generate(connection, executions=3000, jobs=0, seed=5, awkward=0)
-    assert run(database.url, "db", "upgrade").returncode == 0
+    generated(database, executions=3000, seed=5, events=1, awkward=0)
     return database
 
 
@@ -41,6 +41,7 @@ def until_moved(database: Database, rows: int, moving: subprocess.Popen[str]) ->
     while moved(database) < rows:
         assert moving.poll() is None, moving.communicate()
         assert time.monotonic() < end, "it does not move"
+        time.sleep(0.02)
 
 
 def status(database: Database) -> dict[str, Any]:
@@ -48,10 +49,15 @@ def status(database: Database) -> dict[str, Any]:
     return dict(found)
 
 
-def until_held(database: Database, by: str | None) -> dict[str, Any]:
+def until_held(database: Database, by: str) -> dict[str, Any]:
+    """What ``status`` says then."""
     end = time.monotonic() + _PATIENCE
-    while (found := status(database))["held_by"] != by:
-        assert time.monotonic() < end, found
+    with connect(database.url) as connection:
+        while [one.held_by for one in look(connection)] != [by]:
+            assert time.monotonic() < end, "it is not held"
+            time.sleep(0.02)
+    found = status(database)
+    assert found["held_by"] == by
     return found
 
 
@@ -116,6 +122,33 @@ def test_killed_while_it_was_paused(filled: Database) -> None:
         prove(connection, "executions")
 
 
+def test_live_is_paused_and_ended_while_it_is(filled: Database) -> None:
+    """Writes are captured meanwhile; the next one waits as well, until it is let go."""
+    moving = start(filled.url, "executions-to-runs", "--no-events", "--live", "--max-hold", "0")
+    until_moved(filled, 3000, moving)
+    run(filled.url, "pause")
+    until_held(filled, "pause")
+    with filled.connect() as connection:
+        connection.execute("INSERT INTO executions (pipeline_name, status) VALUES ('new', 'failed')")
+    found = until_held(filled, "pause")
+    moving.terminate()
+    _, err = moving.communicate(timeout=_PATIENCE)
+    assert moving.returncode == 0, err
+    assert "held back by pause: paused by " in err
+    assert (found["following"], found["changes_waiting"]) == (True, 1)
+    assert moved(filled) == 3000
+    assert "changes are captured and nobody applies them, 1 not applied yet" in run(filled.url, "status").stdout
+
+    again = start(filled.url, "sync", "run", "--once")
+    until_held(filled, "pause")
+    assert moved(filled) == 3000
+    run(filled.url, "resume")
+    _, err = again.communicate(timeout=_PATIENCE)
+    assert again.returncode == 0, err
+    with filled.connect() as connection:
+        prove(connection, "executions")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
@@ -157,7 +190,7 @@ def test_the_runbook(filled: Database, tmp_path: Path) -> None:
                 assert done.returncode == 0, f"{line}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         finally:
             admin.execute(sql.SQL("REVOKE pg_read_all_stats FROM {}").format(name))
-    assert len(lines) == 7
+    assert len(lines) == 10
     assert moved(filled) == 3000
     with filled.connect() as connection:
         actions = connection.execute(

@@ -72,7 +72,7 @@ class Shop:
 
 @contextmanager
 def opened(folder: Path, database: Database, broker: str) -> Iterator[Shop]:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with (
         Celery(set_as_current=False) as unused,
         ConnectionPool(database.url, min_size=1, max_size=2, check=ConnectionPool.check_connection) as pool,

@@ -68,7 +68,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, database: Database, redis_server: RedisServer) -> Iterator[Desk]:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     (application,) = blocks("workers", "python")
     (tmp_path / "shop.py").write_text(application, encoding="utf-8")
     with ConnectionPool(database.url, min_size=1, max_size=2) as pool:

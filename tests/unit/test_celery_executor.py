@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from kombu.transport.memory import Channel
 
 from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, WorkSpec
 from spine_migrate.execution.executors.celery import TASK, CeleryExecutor
@@ -24,6 +25,8 @@ from spine_migrate.execution.executors.celery_message import TaskMessage
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
+    # The queues are the process's: what other tests have left in them is no message of these.
+    Channel.queues.clear()
     with Celery(broker="memory://", backend="cache+memory://", set_as_current=False) as made:
         yield made
 

@@ -63,5 +63,10 @@ def test_help_loads_no_driver() -> None:
     assert loaded & _HEAVY == set()
 
 
+def test_progress_that_is_no_bar_loads_no_terminal() -> None:
+    """Most commands run by a script or in CI need nothing else of it."""
+    assert "rich" not in _loaded_by("import spine_migrate.report.progress")
+
+
 def test_the_check_sees_what_is_loaded() -> None:
     assert _loaded_by("import spine_migrate.db.embedded, psycopg") & _HEAVY == {"psycopg"}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from spine_migrate.backfill.pace import Pace, Progress
+from spine_migrate.backfill.pace import LONGEST_REST, Pace, Progress
 from spine_migrate.carry.rows import Done
 
 START = Progress(
@@ -49,11 +49,21 @@ class Stop(threading.Event):
         return self.is_set()
 
 
-def make(limit: int | None = None, rows_per_second: float | None = None) -> tuple[Pace, Clock, Stop, list[Progress]]:
+def make(
+    limit: int | None = None, rows_per_second: float | None = None, nice_ratio: float = 0.0
+) -> tuple[Pace, Clock, Stop, list[Progress]]:
     clock = Clock()
     stop = Stop(clock)
     told: list[Progress] = []
-    pace = Pace(START, limit=limit, rows_per_second=rows_per_second, stop=stop, report=told.append, clock=clock)
+    pace = Pace(
+        START,
+        limit=limit,
+        rows_per_second=rows_per_second,
+        nice_ratio=nice_ratio,
+        stop=stop,
+        report=told.append,
+        clock=clock,
+    )
     return pace, clock, stop, told
 
 
@@ -140,6 +150,19 @@ def test_the_rate_limit_waits_as_long_as_the_rows_are_worth() -> None:
     assert all(0 < wait <= 1 for wait in stop.waits)
 
 
+def test_a_rate_limit_spreads_rows_over_the_second() -> None:
+    """Batches of a tenth of it, so that no commit of the application waits for the WAL of a large one."""
+    for rate, most in ((20_000, 2000), (5000, 500), (600, 100), (50, 50)):
+        pace, clock, _, _ = make(rows_per_second=rate)
+        began, moved = clock.now, 0
+        while moved < 3 * rate:
+            granted = pace.take(100_000)
+            assert granted == most
+            pace.count(Done(rows=granted, moved=granted))
+            moved += granted
+        assert clock.now - began == pytest.approx(3, abs=1.1), "the rate is as it was"
+
+
 def test_a_pause_is_not_caught_up_on_by_more_than_a_second() -> None:
     pace, clock, stop, _ = make(rows_per_second=10)
     clock.now += 3600
@@ -155,6 +178,41 @@ def test_a_rate_below_one_row_a_second_grants_single_rows() -> None:
     pace.count(Done(rows=1, moved=1))
     pace.count(Done(rows=1, moved=1))
     assert sum(stop.waits) == pytest.approx(8.0)
+
+
+def test_a_worker_rests_as_many_times_as_long_as_its_batch_took() -> None:
+    pace, clock, stop, _ = make(nice_ratio=20)
+    for seconds in (0.01, 0.1, 0.5):
+        before = clock.now
+        pace.count(Done(rows=10, moved=10), seconds=seconds)
+        assert clock.now - before == pytest.approx(20 * seconds)
+    assert max(stop.waits) <= 1, "orders are read meanwhile"
+
+
+def test_what_counts_no_rows_rests_as_well() -> None:
+    pace, clock, _, _ = make(nice_ratio=20)
+    pace.between(0.5)
+    assert clock.now - 100.0 == pytest.approx(10.0)
+
+
+def test_a_batch_that_waited_long_for_a_lock_does_not_put_the_move_off_for_hours() -> None:
+    pace, clock, _, _ = make(nice_ratio=1000)
+    pace.count(Done(rows=10, moved=10), seconds=30.0)
+    assert clock.now - 100.0 == pytest.approx(LONGEST_REST)
+
+
+def test_who_is_to_stop_does_not_rest() -> None:
+    pace, clock, stop, _ = make(nice_ratio=1000)
+    stop.set()
+    pace.count(Done(rows=10, moved=10), seconds=1.0)
+    assert clock.now == 100.0
+
+
+def test_the_rate_and_the_rest_are_not_added_up() -> None:
+    pace, clock, _, _ = make(rows_per_second=100, nice_ratio=10)
+    clock.now += 0.1
+    pace.count(Done(rows=100, moved=100), seconds=0.1)
+    assert clock.now - 100.1 == pytest.approx(1.0)
 
 
 def test_the_rate_holds_for_all_workers_together() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spine_migrate.carry.settings import SETTINGS, Change, Settings, change, overlaid
+from spine_migrate.carry.settings import NICE_SECONDS, SETTINGS, Change, Settings, change, overlaid
 from spine_migrate.errors import ConfigurationError
 
 _OPTIONS = Settings(batch_size=100, max_lag_bytes=5)
@@ -19,6 +19,12 @@ def test_words() -> None:
     asked = change(["batch-size=500", "rows-per-second=2.5", "max-lag-bytes=64MB", "max-wal-rate=default"])
     assert asked == Change({"batch-size": 500, "rows-per-second": 2.5, "max-lag-bytes": 64 << 20}, ["max-wal-rate"])
     assert change(["batch-size=auto", "max-lag-bytes=none"]).given == {"batch-size": None, "max-lag-bytes": None}
+
+
+def test_who_is_nice_is_not_felt_for_long() -> None:
+    assert Settings().batch_seconds == 1.0
+    assert Settings(nice_ratio=0.5).batch_seconds == NICE_SECONDS
+    assert Settings(nice_ratio=0.5, target_seconds=0.05).batch_seconds == 0.05
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,7 @@ def test_sizes(text: str, size: int) -> None:
         ("batch-size=none", "nor auto"),
         ("batch-size=1.5", "'1.5' is not a number of rows"),
         ("target-seconds=none", "target-seconds: 'none' is not a number of seconds between 0.05 and 600."),
+        ("nice-ratio=none", "nice-ratio: 'none' is not a number between 0 and 1,000."),
         ("rows-per-second=nan", "rows-per-second"),
         ("rows-per-second=inf", "rows-per-second"),
         ("max-lag-bytes=-1", "'-1' is not a number of bytes, as 64MB or 67108864, between 0"),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery import Celery, states
 from celery.backends.cache import CacheBackend
 
-from spine_migrate.execution import RunRecord, RunStatus, SyncDispatcher, task_spec
+from spine_migrate.execution import BackendError, RunRecord, RunStatus, SyncDispatcher, task_spec
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_shims import aftermath, configuration, configure, reroute
 from tests.carrier import Carrier
-from tests.executors import until
+from tests.waiting import until
 
 asked_by: list[int] = []
 
@@ -50,15 +51,51 @@ def test_results_are_asked_for_by_the_thread_that_forks(
     """Another one would hold locks of the backend's, which the child that is forked meanwhile waits for for ever."""
     ledger = MemoryLedger()
     configure(SyncDispatcher(Carrier(), ledger, publish=False))
+    _lost(app, ledger, run_id := str(uuid4()), state)
+    until(lambda: _run(ledger, run_id).status is status, "It is not marked.")
+    assert set(asked_by) == {threading.get_ident()}
+    assert _run(ledger, run_id).result == result
+
+
+class Away(MemoryLedger):
+    """Cannot be reached for as many marks."""
+
+    def __init__(self, marks: int) -> None:
+        super().__init__()
+        self.marks = marks
+
+    def complete(self, run_id: str, result: Any, *, fence: int | None = None, attempt: int | None = None) -> RunRecord:
+        if self.marks:
+            self.marks -= 1
+            raise BackendError("The ledger cannot be reached.")
+        return super().complete(run_id, result, fence=fence, attempt=attempt)
+
+
+def test_a_ledger_that_cannot_be_reached_is_asked_again(app: Celery) -> None:
+    ledger = Away(marks=2)
+    configure(SyncDispatcher(Carrier(), ledger, publish=False))
+    _lost(app, ledger, run_id := str(uuid4()))
+    until(lambda: _run(ledger, run_id).status is RunStatus.COMPLETED, "It is not marked.")
+
+
+def test_it_is_not_asked_for_longer_than_the_lease_lasts(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Away(marks=10**9)
+    configure(SyncDispatcher(Carrier(), ledger, publish=False), lease_seconds=0.5)
+    _lost(app, ledger, run_id := str(uuid4()))
+    until(lambda: f"What became of the run {run_id} was not recorded" in caplog.text, "It is looked for without end.")
+    assert _run(ledger, run_id).status is RunStatus.RUNNING
+
+
+def _lost(app: Celery, ledger: MemoryLedger, run_id: str, state: str = states.SUCCESS) -> None:
     task = reroute("work", app=app, name="aftermath.work")(_nothing)
-    run_id = str(uuid4())
     ledger.create(RunRecord(task_spec("work"), run_id=run_id))
     ledger.claim(run_id, "lost", lease_seconds=60)
     app.backend.store_result(run_id, 7, state)
     asked_by.clear()
     aftermath.dead(task, {"id": run_id, "spine_run": run_id, "spine_attempt": 1}, RuntimeError("lost"))
-    until(lambda: ledger.get(run_id).status is status, "It is not marked.")  # type: ignore[union-attr]  # it is there
-    assert set(asked_by) == {threading.get_ident()}
+
+
+def _run(ledger: MemoryLedger, run_id: str) -> RunRecord:
     run = ledger.get(run_id)
     assert run is not None
-    assert run.result == result
+    return run

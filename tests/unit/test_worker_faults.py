@@ -207,7 +207,7 @@ def test_a_handler_that_took_too_long_timed_out_however_it_ends(ending: type[Exc
 
 
 def test_a_mark_waits_for_a_ledger_that_comes_back() -> None:
-    ledger, worker, run_id = made(lambda _: None, lease=3.0)
+    ledger, worker, run_id = made(lambda _: None, lease=60.0)
 
     def comes_back() -> None:
         assert ledger.asked.wait(60)
