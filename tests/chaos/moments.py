@@ -53,13 +53,16 @@ class Moment:
                 [_MAPPINGS[self.entity]],
             ).fetchall()
             if objects:
-                gate.execute(
+                locked = gate.execute(
                     "SELECT FROM spine_migrate.deferred_ddl WHERE (migration_id, ordinal) = (%s, %s) FOR UPDATE",
                     objects[int(self.share * len(objects))],
                 )
-                patient.held_up(gate, tool)
-                return
+                # None where it was built meanwhile; then another one.
+                if locked.rowcount:
+                    patient.held_up(gate, tool)
+                    return
             gate.rollback()
+            time.sleep(0.002)
 
 
 def moments(chance: random.Random, count: int) -> list[Moment]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,11 @@ from tests.structure import Fact, structure
 MOVE = ("executions-to-runs", "--batch-size", "15", "--workers", "2", "--quiet")
 # Seconds after which a move that does not come to an end has failed.
 LONGEST = 240.0
+# Rows that refer to it may be written all the same.
+_LAST_STEP = (
+    "SELECT FROM spine_migrate.migration WHERE mapping = 'capture-spine/execution_events' AND step = 'backfill'"
+    " FOR SHARE"
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,25 @@ class Patient:
             while tool.poll() is None and time.monotonic() < end:
                 if _accounted(connection) >= rows:
                     return
+                time.sleep(0.002)
+
+    @contextmanager
+    def reached(self, rows: int, tool: subprocess.Popen[str]) -> Iterator[None]:
+        """The same around what strikes the tool, which cannot come to its end before, however late we look: it cannot
+        note that its last migration is done until the block ends.
+        """
+        end = time.monotonic() + LONGEST
+        with closing(psycopg.connect(self.url)) as gate, psycopg.connect(self.url, autocommit=True) as connection:
+            held = False
+            while tool.poll() is None and time.monotonic() < end:
+                if not held:
+                    gate.rollback()
+                    held = gate.execute(_LAST_STEP).rowcount == 1
+                if _accounted(connection) >= rows:
+                    break
+                time.sleep(0.002)
+            connection.close()
+            yield
 
     def held_up(self, gate: psycopg.Connection[Any], tool: subprocess.Popen[str]) -> bool:
         """Wait until the tool waits for what ``gate`` holds; False where it ended first."""
@@ -65,6 +91,7 @@ class Patient:
                 ).fetchone()
                 if row is not None and row[0]:
                     return True
+                time.sleep(0.005)
         return False
 
     def in_transaction(self) -> int:

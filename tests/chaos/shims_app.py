@@ -16,9 +16,9 @@ from celery import Celery
 
 from spine_migrate.execution import RunRecord
 from spine_migrate.execution.executors.celery import CeleryExecutor
-from spine_migrate.execution.executors.celery_message import ATTEMPT_HEADER, RUN_HEADER
 from spine_migrate.execution.ledgers import postgres
 from spine_shims import RerouteTask, configuration, configure, reroute
+from spine_shims.executing import ON_REQUEST
 
 #: So often that no run is given up for having met too many kills.
 RETRIES = 50
@@ -82,7 +82,8 @@ def notes() -> psycopg.Connection[Any]:
 def _body(task: Any, seconds: float, dies: str = "") -> None:
     global _doomed  # noqa: PLW0603 - of a process that is about to die
     request = task.request
-    attempt = getattr(request, ATTEMPT_HEADER, None) if getattr(request, RUN_HEADER, None) else None
+    execution = getattr(request, ON_REQUEST, None)
+    attempt = None if execution is None else execution.attempt.claim.run.attempt
     with notes() as connection:
         found = connection.execute(
             "INSERT INTO body (task, task_id, attempt, retries, pid) VALUES (%s, %s, %s, %s, %s)"

@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from tests.asking import ask
 from tests.celery_worker import REPOSITORY, CeleryWorker, Place, until
 from tests.command import PROGRAM
 from tests.database import Database
@@ -133,7 +134,7 @@ class Parts:
             assert producer.wait(_LONGEST) in {0, -signal.SIGTERM}
         while left := self.waiting():
             told = f"{len(left)} do not end: {left[:5]}."
-            until(lambda: len(self.waiting()) < len(left), told, self.worker, seconds=_LONGEST)
+            until(lambda: len(self.waiting()) < len(left), told, self.worker, seconds=_LONGEST, every=0.1)
 
     def waiting(self) -> list[tuple[Any, ...]]:
         """Runs that have not ended, and accepted calls that nobody has executed and that have no run."""
@@ -149,8 +150,7 @@ class Parts:
         return [*runs, *(call for call in calls if call[0] not in settled)]
 
     def noted(self, query: LiteralString) -> list[tuple[Any, ...]]:
-        with self.notes.connect() as connection:
-            return connection.execute(query).fetchall()
+        return ask(self.notes.url, query)
 
     def end_relay(self) -> None:
         if self.relay is not None:

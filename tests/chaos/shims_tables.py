@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-#: ``attempt`` is the run's, NULL where no run was stored for the message; ``ended`` NULL where the body did not end.
+#: ``attempt`` is the run's, NULL where the body was executed untracked; ``ended`` NULL where it did not end.
 #: ``accepted`` are the calls that raised nothing, each with the id of what comes last.
 TABLES: LiteralString = """
     CREATE TABLE body (

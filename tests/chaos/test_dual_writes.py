@@ -10,28 +10,28 @@ from contextlib import contextmanager
 
 import pytest
 
-from spine_migrate.db import schema
 from spine_migrate.db.connect import connect
-from spine_migrate.demo.generate import generate
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Report, Verdict
 from spine_migrate.parity.options import Finding, Options
 from tests.chaos.conftest import FULL, tell
 from tests.chaos.dual_writer import write
 from tests.database import Database
+from tests.generated import Rows, install
 from tests.legacy import Legacy
 
-SECONDS = 60 if FULL else 5
+SECONDS, EXECUTIONS = (60, 20_000) if FULL else (2.5, 6_000)
 
 
 @pytest.fixture
 def moved(database: Database) -> Legacy:
-    with database.connect() as connection:
-        generate(connection, executions=20_000, jobs=0, events_per_execution=0, seed=3, awkward=0)
-    schema.upgrade(database.url)
-    legacy = Legacy(database.url)
-    legacy.move("executions")
-    return legacy
+    database.arrange(move)
+    return Legacy(database.url)
+
+
+def move(url: str) -> None:
+    install(url, Rows(EXECUTIONS, seed=3, events=0, awkward=0))
+    Legacy(url).move("executions")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def guard_url(request: pytest.FixtureRequest) -> str:
     if request.param == "redis":
         return str(request.getfixturevalue("redis_url"))
     database: Database = request.getfixturevalue("database")
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database.url
 
 
@@ -41,9 +41,11 @@ def test_of_two_processes_one_wins_each_round(guard_url: str) -> None:
 def test_what_a_killed_holder_had_is_free_after_its_time_and_its_fence_is_smaller(
     guard_url: str, chance: random.Random
 ) -> None:
-    held = 0
+    kills = held = 0
     with guard_of(guard_url) as guard:
-        for _ in range(KILLS):
+        # A busy machine may look when its time is over.
+        while kills < KILLS or (not held and kills < 10 * KILLS):
+            kills += 1
             last = _kill_a_holder(guard_url, chance)
             left = guard.held(*ENTITY)
             if left is not None:
@@ -57,7 +59,7 @@ def test_what_a_killed_holder_had_is_free_after_its_time_and_its_fence_is_smalle
             assert not guard.renew(*ENTITY, fence=last, ttl_seconds=LONGEST)
             assert guard.release(*ENTITY, fence=fence)
     assert held
-    tell(f"{KILLS} kills, {held} of them while the lock was held")
+    tell(f"{kills} kills, {held} of them while the lock was held")
 
 
 def _kill_a_holder(url: str, chance: random.Random) -> int:

@@ -34,7 +34,7 @@ def test_two_ledgers_take_turns_on_one_entity(
 ) -> None:
     ledgers = (database, other)
     for ledger in ledgers:
-        schema.upgrade(ledger.url)
+        ledger.arrange(schema.upgrade)
     with database.connect() as connection:
         connection.execute(TABLE)
     guard_url = str(request.getfixturevalue("redis_url")) if kind == "redis" else database.url

@@ -43,7 +43,7 @@ def kill(parts: Handoff, chance: random.Random) -> None:
 def test_nothing_is_lost_and_no_attempt_is_executed_twice(
     database: Database, redis_server: RedisServer, chance: random.Random
 ) -> None:
-    place = prepared(database.url, redis_server.url, lease=1.0, broker=redis_server.url)
+    place = prepared(database, redis_server.url, lease=1.0, broker=redis_server.url)
     with handoff(place, redis_server) as parts:
         parts.submit("dies", INSIDE, {"times": 1})
         parts.submit("dies_before_the_mark", INSIDE, {"times": 1})

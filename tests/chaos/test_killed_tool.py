@@ -22,10 +22,10 @@ def test_killed_again_and_again(database: Database, chance: random.Random) -> No
     in_batch = killed = 0
     for moment in moments:
         tool = patient.start("--wait")
-        patient.reach(moment, tool)
-        inside = patient.in_transaction()
-        tool.kill()
-        tool.communicate()
+        with patient.reached(moment, tool):
+            inside = patient.in_transaction()
+            tool.kill()
+            tool.communicate()
         if tool.returncode == -9:
             killed += 1
             in_batch += inside > 0
