@@ -21,11 +21,12 @@ from spine_migrate.execution.ledgers.protocol import Ledger
 from spine_migrate.parity.options import Finding
 from spine_shims import configure
 from spine_shims.configuration import reset
+from tests import views
 from tests.carrier import Carrier
 from tests.comparing import using
 from tests.database import Database, Role, fresh_database
 from tests.ledgers import AWKWARD_SCHEMA, Timed, emptied, in_memory, in_postgres, pool_of
-from tests.legacy import build
+from tests.legacy import build, filled
 from tests.lives import Moved, compared, fill
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place
 from tests.shims_tasks import MODES
@@ -69,7 +70,7 @@ def timed(request: pytest.FixtureRequest) -> Timed:
 def place(server_url: str, owner: Role) -> Iterator[Database]:
     """One for the module: each test has runs of its own."""
     with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
-        schema.upgrade(database.url)
+        database.arrange(schema.upgrade)
         yield database
 
 
@@ -124,8 +125,26 @@ def method(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def moved_lives(server_url: str, owner: Role) -> Iterator[Moved]:
     with fresh_database(server_url, f"{owner.name}_lives", owner) as database:
-        legacy = build(database.url)
+        legacy = build(database)
         fill(legacy)
         for entity in ("executions", "execution_events"):
             legacy.move(entity)
         yield Moved(legacy, compared(database.url).comparisons)
+
+
+@pytest.fixture(scope="module")
+def strict(server_url: str, owner: Role) -> Iterator[Database]:
+    """``tests.views.strict``; what the tests of a module do there is rolled back."""
+    with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
+        filled(database, views.strict)
+        yield database
+
+
+@pytest.fixture
+def application(strict: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Whatever a test does is rolled back."""
+    with psycopg.connect(strict.url) as connection:
+        # From here on, a further transaction is a savepoint.
+        connection.execute("SELECT")
+        yield connection
+        connection.rollback()

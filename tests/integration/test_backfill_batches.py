@@ -12,7 +12,7 @@ from tests.legacy import Legacy, build, uuid
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def swept(legacy: Legacy) -> int:

@@ -16,7 +16,7 @@ FEED = "f0000000-0000-4000-8000-00000000000f"
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def held(legacy: Legacy) -> dict[str, str]:

@@ -16,12 +16,16 @@ from tests.legacy import Legacy, prove
 ENTITIES = ("executions", "execution_events", "jobs")
 
 
+def _demonstration(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        generate(connection, executions=1500, jobs=400, seed=20261120)
+    schema.upgrade(url)
+
+
 @pytest.fixture
 def history(database: Database) -> Legacy:
-    with database.connect() as connection:
-        generate(connection, executions=1500, jobs=400, seed=20261120)
-    schema.upgrade(database.url)
-    return Legacy(database.url)
+    database.arrange(_demonstration)
+    return Legacy(database.url, database=database)
 
 
 def fates(history: Legacy, entity: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tests.legacy import Legacy, build, differences, lost, uuid, wrong_links
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ CREW = pytest.mark.parametrize(("workers", "batch_rows"), [(1, None), (1, 1), (4
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def parents(legacy: Legacy) -> dict[str, str | None]:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import LiteralString
 
+import psycopg
 import pytest
 
 from spine_migrate.backfill.pace import Progress
+from spine_migrate.backfill.sweep import account, find
+from spine_migrate.carry.control import WORKER_SETTINGS
+from spine_migrate.carry.known import chosen, known
+from spine_migrate.carry.rows import Carrier
+from spine_migrate.carry.statements import Statements
+from spine_migrate.carry.tables import guard_of
+from spine_migrate.db.connect import PINNED, connect
 from spine_migrate.errors import Refused
 from spine_migrate.resources import mappings_dir
+from spine_migrate.sync import capture
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Connection, Legacy, build, uuid
+from tests.syncing import PATIENCE, apply, capture_of, move_live
+from tests.waiting import WAITING, until
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 @pytest.fixture
@@ -32,6 +45,16 @@ def half(legacy: Legacy) -> Legacy:
 # CLUSTER mixes the rows: as many that were moved come to stand ahead of the scan as others behind it, so that no count
 # tells; their versions are as old as before.
 REWRITES = pytest.mark.parametrize("rewrite", ["VACUUM FULL executions", "CLUSTER executions USING shuffle"])
+
+
+def vacuum(legacy: Legacy) -> None:
+    """Until no deleted row takes room any more: what autovacuum or the checkpointer looks at just then is kept."""
+
+    def gone() -> bool:
+        legacy.execute("VACUUM executions")
+        return bool(legacy.value("SELECT relallvisible = relpages FROM pg_class WHERE oid = 'executions'::regclass"))
+
+    until(gone, "deleted rows take room")
 
 
 def shuffle(legacy: Legacy) -> None:
@@ -72,11 +95,34 @@ def test_a_rewrite_during_a_run(legacy: Legacy, workers: int, rewrite: LiteralSt
     legacy.prove()
 
 
+@pytest.mark.parametrize("look", [lambda session, carrier: account(session, carrier.statements.binding, 1), find])
+def test_a_sweep_does_not_take_a_table_that_is_being_rewritten_for_an_empty_one(
+    half: Legacy, look: Callable[[Connection, Carrier], object]
+) -> None:
+    """It waits for ALTER TABLE with a snapshot from before, which sees nothing of the new file."""
+    with connect(half.url, settings=WORKER_SETTINGS) as session, half.connect() as connection:
+        (one,) = [known(session, migration) for migration in chosen(session)]
+        statements = Statements(one.tables.binding, None)
+        carrier = Carrier(one.migration.migration_id, statements, guard_of(session, one.tables), lock=one.lock)
+        with ThreadPoolExecutor(1) as pool:
+            with connection.transaction():
+                connection.execute("ALTER TABLE executions ADD COLUMN rewritten uuid DEFAULT gen_random_uuid()")
+                looking = pool.submit(look, session, carrier)
+                until(lambda: session.info.backend_pid in _waiting(half), "the sweep to wait for the table")
+            with pytest.raises(psycopg.errors.SerializationFailure, match="rewritten"):
+                looking.result(timeout=20)
+        assert len(find(session, carrier)) == 350
+
+
+def _waiting(half: Legacy) -> list[int]:
+    return [pid for (pid,) in half.rows(WAITING + " AND l.locktype = 'relation'")]
+
+
 def test_rows_that_move_to_a_block_the_scan_has_passed(half: Legacy) -> None:
     """Space in front is freed, then rows from the back are updated into it."""
     half.execute("DELETE FROM executions WHERE execution_id IN (SELECT execution_id FROM executions"
                  " ORDER BY ctid LIMIT 40)")  # fmt: skip
-    half.execute("VACUUM executions")
+    vacuum(half)
     half.execute("UPDATE executions SET error = 'later', created_at = now() WHERE execution_id::text > %s", uuid(580))
     assert half.value(
         "SELECT count(*) FROM executions WHERE error = 'later' AND ctid < (SELECT position::tid"
@@ -94,7 +140,7 @@ def test_a_missed_row_is_found_although_the_counts_agree(half: Legacy) -> None:
     """As many moved rows were deleted as rows were missed: counting alone would call it even."""
     half.execute("DELETE FROM executions WHERE execution_id IN (SELECT execution_id FROM executions"
                  " ORDER BY ctid LIMIT 40)")  # fmt: skip
-    half.execute("VACUUM executions")
+    vacuum(half)
     half.execute("INSERT INTO executions (execution_id, pipeline_name, status) SELECT"
                  " ('10000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'late', 'completed'"
                  " FROM generate_series(1, 40) n")  # fmt: skip
@@ -214,3 +260,34 @@ def test_another_number_of_workers_and_batch_size_on_resumption(half: Legacy) ->
     assert half.move(limit=101, workers=4, batch_rows=7).moved == 351
     assert half.move(workers=2, batch_rows=1).moved == 600
     half.prove()
+
+
+@REWRITES
+def test_a_missed_row_is_found_although_the_counts_agree_after_a_rewrite(half: Legacy, rewrite: LiteralString) -> None:
+    """What was moved is deleted, and of the rest as many stay as were moved: none of them was written since."""
+    shuffle(half)
+    half.execute("DELETE FROM executions WHERE execution_id IN (SELECT execution_id FROM executions"
+                 " ORDER BY ctid LIMIT 350)")  # fmt: skip
+    half.execute(rewrite)
+
+    assert half.move(batch_rows=50).state == "done"
+
+    half.execute("DELETE FROM runs WHERE NOT EXISTS (SELECT FROM executions WHERE execution_id = run_id)")
+    half.prove()
+
+
+def test_a_row_that_was_given_up_with_its_capture_is_found(legacy: Legacy) -> None:
+    """It was handed over to an applier, which was ended before it came to it; the counts agree all the same."""
+    legacy.execute("INSERT INTO runs (run_id, kind, name, idempotency_key) VALUES (%s, 'task', 'x', 'k')", uuid(900))
+    legacy.executions(1, idempotency_key="k")
+    legacy.many_executions(19, first=2)
+    move_live(legacy, limit=10, batch_rows=5)
+    assert legacy.value("SELECT array_agg(row_key) FROM spine_migrate.pending") == [uuid(1)]
+    with connect(legacy.url, settings=PINNED) as connection:
+        capture.remove(connection, capture_of(legacy), patience=PATIENCE, stop=threading.Event())
+    legacy.execute("DELETE FROM runs WHERE run_id = %s", uuid(900))
+    legacy.execute("DELETE FROM executions WHERE execution_id = %s", uuid(3))
+    move_live(legacy, batch_rows=5)
+    apply(legacy)
+    legacy.prove()
+    assert legacy.value("SELECT count(*) FROM runs") == 19

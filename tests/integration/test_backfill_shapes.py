@@ -22,7 +22,7 @@ ODD = 'Ödd "sch%ema" \'s {0} $1;--'
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def rebuilt(legacy: Legacy, ddl: LiteralString) -> None:
@@ -111,6 +111,23 @@ def test_a_partition_that_is_attached_or_taken_away_between_two_runs(legacy: Leg
     assert legacy.value("SELECT count(*) FROM runs WHERE created_at < '2024-01-01'") == 2
 
 
+def test_a_partition_with_old_rows_that_is_attached_although_the_counts_agree(legacy: Legacy) -> None:
+    """Its rows are older than the migration, and as many that were moved are deleted."""
+    monthly(legacy)
+    for number in range(1, 11):
+        legacy.executions(number, created_at="2024-05-01")
+    legacy.execute("CREATE TABLE y2023 (LIKE executions INCLUDING ALL)")
+    legacy.execute(
+        "INSERT INTO y2023 (execution_id, pipeline_name, status, created_at)"
+        " SELECT gen_random_uuid(), 'old', 'completed', '2023-05-01' FROM generate_series(1, 3)"
+    )
+    legacy.move(limit=5, batch_rows=5)
+    legacy.execute("ALTER TABLE executions ATTACH PARTITION y2023 FOR VALUES FROM ('2023-01-01') TO ('2024-01-01')")
+    legacy.execute("DELETE FROM executions WHERE execution_id IN (SELECT run_id FROM runs ORDER BY run_id LIMIT 3)")
+    assert legacy.move(batch_rows=5).state == "done"
+    assert legacy.value("SELECT count(*) FROM runs WHERE name = 'old'") == 3
+
+
 def test_inheritance(legacy: Legacy) -> None:
     rebuilt(
         legacy,
@@ -137,7 +154,7 @@ def test_a_child_with_a_column_of_its_own_is_drift(legacy: Legacy) -> None:
 
 
 def test_odd_names_of_schemas(database: Database) -> None:
-    legacy = build(database.url, source_schema=ODD, target_schema=f"{ODD} target")
+    legacy = build(database, source_schema=ODD, target_schema=f"{ODD} target")
     legacy.many_executions(60)
     legacy.executions(100, status="zombie")
     legacy.executions(101, parent_execution_id=uuid(5), retry_of_execution_id=uuid(999))

@@ -21,9 +21,10 @@ from spine_migrate.execution.executors.celery_message import TaskMessage
 from spine_migrate.execution.ledgers.protocol import Delivery
 from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
-from tests.celery_worker import LONGEST, REPOSITORY, CeleryWorker, Place, closed, final, prepared, until
+from tests.celery_worker import REPOSITORY, CeleryWorker, Place, closed, final, prepared, until
 from tests.database import Role, fresh_database
 from tests.redis_server import RedisServer
+from tests.waiting import LONGEST
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def place(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Place
         fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database,
         own_redis.fresh_database(redis_server_url) as redis_url,
     ):
-        made = prepared(database.url, redis_url)
+        made = prepared(database, redis_url)
         yield made
         made.discard()
 
@@ -329,8 +330,13 @@ def test_a_worker_that_lost_its_claim_starts_nothing_that_comes_next(
     run = stored(dispatcher, "slow", {"seconds": LONGEST}, max_retries=0)
     signature(app, place, run).apply_async(link_error=app.signature("tests.errback"))
     until(lambda: place.executions(run.run_id), "It does not start", worker)
-    place.rows("UPDATE run_handoff SET next_at = now() - interval '1 s' WHERE run_id = %s RETURNING 1", run.run_id)
-    assert [reaped.run_id for reaped in dispatcher.ledger.reap(10, backoff_seconds=0)] == [run.run_id]
+
+    def taken_away() -> bool:
+        """Between the two the worker may renew its lease."""
+        place.rows("UPDATE run_handoff SET next_at = now() - interval '1 s' WHERE run_id = %s RETURNING 1", run.run_id)
+        return [reaped.run_id for reaped in dispatcher.ledger.reap(10, backoff_seconds=0)] == [run.run_id]
+
+    until(taken_away, "It is not taken away", worker)
     until(lambda: refused(dispatcher, run.run_id), "The worker does not notice", worker)
     final(dispatcher, dispatcher.submit_task("quick"), worker)
     assert final(dispatcher, run.run_id, worker).status is RunStatus.DEAD_LETTERED
@@ -343,10 +349,10 @@ def refused(dispatcher: SyncDispatcher, run_id: str) -> bool:
 
 
 def test_each_process_of_the_pool_has_its_own_connections(
-    place: Place, worker: CeleryWorker, dispatcher: SyncDispatcher
+    place: Place, worker: CeleryWorker, dispatcher: SyncDispatcher, tmp_path: Path
 ) -> None:
-    """Two runs that need both processes at the same time; a connection that came through the fork would be shared."""
-    runs = [dispatcher.submit_task("slow", {"seconds": 1}) for _ in range(2)]
+    """Two runs of which each waits for the other; a connection that came through the fork would be shared."""
+    runs = [dispatcher.submit_task("meets", {"folder": str(tmp_path), "others": 1}) for _ in range(2)]
     for run_id in runs:
         assert final(dispatcher, run_id, worker).status is RunStatus.COMPLETED
     assert len(place.rows("SELECT DISTINCT pid FROM executed WHERE run_id = ANY (%s::uuid[])", runs)) == 2

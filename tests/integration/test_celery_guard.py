@@ -14,7 +14,7 @@ FEED = ("feed", "7")
 
 
 def test_a_run_waits_for_the_lock_and_has_it_then(database: Database, redis_url: str) -> None:
-    place = prepared(database.url, redis_url)
+    place = prepared(database, redis_url)
     with (
         place.worker(processes=1) as worker,
         place.dispatcher() as dispatcher,

@@ -19,15 +19,14 @@ from spine_migrate.parity.certificate_check import Outcome
 from spine_migrate.parity.compare import compare
 from tests.certificates import issue, one, roots, verify
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 EXECUTIONS, EVENTS = "capture-spine/executions", "capture-spine/execution_events"
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
+@arranged
+def moved(legacy: Legacy) -> None:
     """Rows of many kinds with two events each, one row in quarantine, one link that waits and one that is broken."""
-    legacy = build(database.url)
     legacy.many_executions(40)
     legacy.executions(
         50,
@@ -43,7 +42,6 @@ def moved(database: Database) -> Legacy:
     legacy.two_events_each(20, data='{"k": 1.0}')
     legacy.move("executions")
     legacy.move("execution_events")
-    return legacy
 
 
 def test_both_sides_have_one_root_and_it_can_be_found_again(moved: Legacy) -> None:
@@ -227,7 +225,7 @@ def test_a_session_that_is_not_ours_hashes_the_same(moved: Legacy) -> None:
 
 
 def test_another_place_for_rows_of_a_partitioned_table_is_no_change(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute(
         "CREATE TABLE parts (LIKE executions INCLUDING DEFAULTS, PRIMARY KEY (execution_id))"
         " PARTITION BY RANGE (execution_id)"

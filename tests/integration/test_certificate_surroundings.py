@@ -23,14 +23,13 @@ from spine_migrate.parity.model import Verdict
 from spine_migrate.parity.roots import roots as hashed
 from tests.certificates import issue, one, roots, verify
 from tests.database import Database, Role, fresh_database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 EXECUTIONS = "capture-spine/executions"
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     awkward = 'ß "two" (words), \\ NULL {1.0}\n'
     legacy.executions(
         1,
@@ -44,7 +43,6 @@ def moved(database: Database) -> Legacy:
     legacy.executions(2, created_at="2024-01-01", feed_id=uuid(9), error="", parent_execution_id=uuid(1))
     legacy.executions(3, status="limbo")
     legacy.move()
-    return legacy
 
 
 def test_the_root_is_the_same_on_every_server(moved: Legacy) -> None:
@@ -106,7 +104,7 @@ def legacy_of_a_file(database: Database, tmp_path: Path) -> tuple[Legacy, str]:
     file.parent.mkdir()
     file.write_text(_ORDERS, encoding="utf-8")
     (file.parent / "invoice.toml").write_text(_INVOICE, encoding="utf-8")
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute("CREATE TABLE orders (id uuid PRIMARY KEY, total numeric)")
     legacy.execute("CREATE TABLE invoice (id uuid PRIMARY KEY, total numeric, origin text)")
     legacy.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from spine_migrate.db import schema
@@ -16,14 +17,17 @@ from tests.database import Database
 from tests.legacy import Legacy
 
 
+def _demonstration(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        generate(connection, executions=5000, jobs=0, events_per_execution=0.2, seed=11, awkward=1)
+    schema.upgrade(url)
+    Legacy(url).move("executions")
+
+
 @pytest.fixture
 def moved(database: Database) -> Legacy:
-    with database.connect() as connection:
-        generate(connection, executions=5000, jobs=0, events_per_execution=0.2, seed=11, awkward=1)
-    schema.upgrade(database.url)
-    legacy = Legacy(database.url)
-    legacy.move("executions")
-    return legacy
+    database.arrange(_demonstration)
+    return Legacy(database.url, database=database)
 
 
 @pytest.mark.parametrize("method", [Finding.JOIN, Finding.BUCKETS])

@@ -15,8 +15,7 @@ from spine_migrate.parity.model import Comparison, Difference, Report, Verdict
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.scope import EXACT
 from tests.comparing import both_methods, by_method
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 pytestmark = both_methods
 
@@ -34,10 +33,9 @@ def one(url: str, name: str = EXECUTIONS) -> Comparison:
     return comparison
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
+@arranged
+def moved(legacy: Legacy) -> None:
     """Twenty executions with two events each, moved."""
-    legacy = build(database.url)
     legacy.execute(
         """INSERT INTO executions (execution_id, pipeline_name, status, feed_id, params, error, error_type, created_at,
                                    started_at, completed_at, parent_execution_id, max_retries)
@@ -51,7 +49,6 @@ def moved(database: Database) -> Legacy:
     legacy.two_events_each(20)
     legacy.move("executions")
     legacy.move("execution_events")
-    return legacy
 
 
 def test_a_moved_history_is_equal(moved: Legacy) -> None:

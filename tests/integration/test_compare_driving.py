@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from spine_migrate.execution.events import RunEvent
 from spine_migrate.execution.executors.local import LocalExecutor
 from spine_migrate.execution.runs import RunRecord
 from spine_migrate.parity.model import Verdict
-from spine_migrate.parity.outputs import in_process
+from spine_migrate.parity.outputs import driving, in_process
 from spine_migrate.parity.outputs.compare import Options, compare
 from spine_migrate.parity.outputs.driving import Dispatched
 from spine_migrate.parity.outputs.model import Outputs
@@ -198,8 +201,22 @@ def test_a_run_that_nobody_takes_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize(("heeds", "became"), [(False, "it ended after that"), (True, "it was cancelled")])
-def test_what_a_handler_does_that_is_asked_to_stop(heeds: bool, became: str) -> None:  # noqa: FBT001 - a parameter
+def test_what_a_handler_does_that_is_asked_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+    heeds: bool,  # noqa: FBT001 - a parameter
+    became: str,
+) -> None:
+    began, looks = threading.Event(), [0.0]
+
+    def clock() -> float:
+        """The time is over once the handler has begun, and then stands still: neither is a matter of seconds."""
+        looks[0] = min(looks[0] + began.is_set(), 2.0)
+        return looks[0]
+
+    monkeypatch.setattr(driving, "time", SimpleNamespace(monotonic=clock, sleep=lambda _: time.sleep(0.005)))
+
     def wait(_: dict[str, Any], context: TaskContext) -> None:
+        began.set()
         if context.cancelled.wait(60) and heeds:
             raise RunCancelled("asked to")
 

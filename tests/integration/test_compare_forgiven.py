@@ -12,7 +12,7 @@ from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Verdict
 from tests.comparing import both_methods, by_method
 from tests.database import Database
-from tests.legacy import Legacy, build
+from tests.legacy import Legacy, arranged, build
 
 pytestmark = both_methods
 
@@ -33,7 +33,7 @@ def mapping(tmp_path: Path) -> Path:
 
 
 def test_every_rule_that_loses_is_counted(database: Database, mapping: Path) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     ordinary = {"job_type": "ocr", "status": "done", "created_at": "2024-01-01"}
     legacy.add(
         "jobs",
@@ -63,9 +63,7 @@ def test_a_mapping_that_loses_nothing_forgives_nothing(legacy: Legacy) -> None:
     assert comparison.forgiven == []
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
-    old = build(database.url)
+@arranged
+def legacy(old: Legacy) -> None:
     old.executions(1, 2)
     old.move()
-    return old

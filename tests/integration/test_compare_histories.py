@@ -54,7 +54,7 @@ def test_more_runs_than_are_named_are_counted(moved_lives: Moved) -> None:
 
 
 def test_a_difference_in_histories_alone_makes_the_report_different(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     fill(legacy)
     for entity in ("executions", "execution_events"):
         legacy.move(entity)
@@ -68,7 +68,7 @@ def test_a_difference_in_histories_alone_makes_the_report_different(database: Da
 
 
 def test_runs_without_events_are_held_to_the_laws_between_runs_alone(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     fill(legacy)
     legacy.add("jobs", {"job_id": 1, "job_type": "ocr", "status": "done"})
     for entity in ("executions", "jobs"):
@@ -104,7 +104,7 @@ def test_only_what_is_named_is_looked_at(moved_lives: Moved) -> None:
 def test_what_cannot_be_looked_at_is_not_told(
     database: Database, mapping: str, change: LiteralString, code: str, checks: set[str]
 ) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     fill(legacy)
     for entity in ("executions", "execution_events"):
         legacy.move(entity)
@@ -116,7 +116,7 @@ def test_what_cannot_be_looked_at_is_not_told(
 
 def test_keys_that_are_made_anew_lose_the_order_of_one_moment(database: Database, tmp_path: Path) -> None:
     """The legacy key counted the events; the uuid made of it does not."""
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute("DROP TABLE execution_events")
     legacy.execute(
         """CREATE TABLE execution_events (event_id bigint PRIMARY KEY, execution_id uuid, event_type text,
@@ -152,7 +152,7 @@ def test_the_demonstration_data_keeps_the_laws_but_for_its_awkward_rows(database
     """The legacy histories are read by themselves, and judged in Python."""
     with database.connect() as connection:
         generate(connection, executions=1500, events_per_execution=4, jobs=50, seed=7, awkward=3)
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     legacy = Legacy(database.url)
     for entity in ("executions", "execution_events", "jobs"):
         legacy.move(entity)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from psycopg import sql
 
 from spine_migrate.db import catalog
@@ -17,19 +16,16 @@ from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.options import Options
 from tests.comparing import both_methods, by_method
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 ROWS = 3000
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.many_executions(ROWS)
     legacy.move()
     legacy.execute("UPDATE runs SET error = error || ' '")
-    return legacy
 
 
 @both_methods

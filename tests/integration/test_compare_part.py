@@ -14,17 +14,16 @@ from spine_migrate.parity.model import Comparison, Counts, Verdict
 from spine_migrate.parity.options import Finding, Options
 from tests.comparing import both_methods, by_method
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 EXECUTIONS, JOBS = "capture-spine/executions", "capture-spine/jobs"
 
 pytestmark = both_methods
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(old: Legacy) -> None:
     """Five hundred executions, one for each day from 2024-01-01 on, the last two in quarantine."""
-    old = build(database.url)
     old.many_executions(500)
     old.execute(
         """UPDATE executions SET created_at = '2024-01-01'::timestamptz + interval '1 day'
@@ -32,7 +31,6 @@ def legacy(database: Database) -> Legacy:
     )
     old.execute("UPDATE executions SET status = 'zombie' WHERE execution_id IN (%s, %s)", uuid(499), uuid(500))
     old.move()
-    return old
 
 
 def compared(legacy: Legacy, scope: Scope, name: str = EXECUTIONS) -> tuple[Comparison, Counts]:
@@ -119,7 +117,7 @@ def test_rows_by_key(legacy: Legacy) -> None:
 
 
 def test_keys_that_become_other_keys(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.add(
         "jobs", *({"job_id": n, "job_type": "ocr", "status": "done", "created_at": "2024-01-01"} for n in (1, 2))
     )

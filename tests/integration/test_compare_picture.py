@@ -13,15 +13,14 @@ from spine_migrate.parity.model import Comparison
 from spine_migrate.parity.options import Options
 from spine_migrate.parity.picture import SLICES
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 _ROWS = 400
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(legacy: Legacy) -> None:
     """A row a day: two without a date, one in quarantine, one long before all others and one at the end of time."""
-    legacy = build(database.url)
     legacy.execute(
         """INSERT INTO executions (execution_id, pipeline_name, status, created_at)
            SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'ingest',
@@ -30,7 +29,6 @@ def legacy(database: Database) -> Legacy:
                          ELSE '2024-01-01'::timestamptz + n * interval '1 day' END
              FROM generate_series(1, 400) n"""
     )
-    return legacy
 
 
 def compared(legacy: Legacy, *, max_differences: int = 100) -> tuple[Comparison, Picture]:
@@ -127,7 +125,7 @@ def test_an_unfinished_migration_misses_nothing_yet(legacy: Legacy) -> None:
 
 
 def test_an_empty_table_and_nothing_asked_for_have_no_picture(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.move()
     with connect(legacy.url) as connection:
         assert [one.picture for one in compare(connection, (), Options(picture=True)).comparisons] == [None]

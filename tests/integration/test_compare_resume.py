@@ -18,16 +18,14 @@ from spine_migrate.parity.evidence import Equality, Scope
 from spine_migrate.parity.model import Comparison, Verdict
 from spine_migrate.parity.options import Finding, Options
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
-    old = build(database.url)
+@arranged
+def legacy(old: Legacy) -> None:
     old.many_executions(600)
     old.execute("UPDATE executions SET status = 'zombie' WHERE execution_id = %s", uuid(7))
     old.move()
-    return old
 
 
 def killed(legacy: Legacy, file: Path, by: signal.Signals = signal.SIGKILL) -> None:
@@ -91,7 +89,7 @@ def test_what_was_written_where_had_been_read_leaves_no_equality(
     database: Database, tmp_path: Path, statement: LiteralString, number: int
 ) -> None:
     """The row is changed in its block, which the digests have behind them: they agree, and the tables do not."""
-    legacy, file = build(database.url), tmp_path / "parity.checkpoint"
+    legacy, file = build(database), tmp_path / "parity.checkpoint"
     legacy.execute("ALTER TABLE runs SET (fillfactor = 50)")
     legacy.many_executions(600)
     legacy.execute("UPDATE executions SET parent_execution_id = %s WHERE execution_id = %s", uuid(9999), uuid(1))

@@ -9,24 +9,21 @@ from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Comparison, Counts, Verdict
 from spine_migrate.parity.options import Options
 from tests.comparing import both_methods, by_method
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 pytestmark = both_methods
 
 STALE = "recorded as open, but the row that it names is there by now; run the move again"
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(old: Legacy) -> None:
     """Two links that lead nowhere, one to a row in quarantine, two rows in quarantine."""
-    old = build(database.url)
     old.executions(1, parent_execution_id=uuid(50), retry_of_execution_id=uuid(51))
     old.executions(2, parent_execution_id=uuid(3))
     old.executions(3, 4, status="zombie")
     old.executions(5)
     old.move()
-    return old
 
 
 def compared(legacy: Legacy) -> tuple[Comparison, Counts]:

@@ -15,7 +15,7 @@ from tests.certificates import issue, verify
 from tests.comparing import both_methods, by_method
 from tests.conftest import StartServer
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 
 # The closest argument types win, wherever on the path the operator stands (PostgreSQL manual, 10.2).
 EQUALS_EVERYTHING: tuple[LiteralString, ...] = (
@@ -26,14 +26,12 @@ EQUALS_EVERYTHING: tuple[LiteralString, ...] = (
 )
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.many_executions(30)
     legacy.move()
     for statement in EQUALS_EVERYTHING:
         legacy.execute(statement)
-    return legacy
 
 
 @both_methods
@@ -73,7 +71,7 @@ def test_a_table_that_is_rewritten_after_the_snapshot_cannot_be_told(
     database: Database, statement: LiteralString
 ) -> None:
     """For the snapshot it is empty then, so two of them would be equal, and one beside a whole one different."""
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.many_executions(20)
     legacy.two_events_each(20)
     legacy.move("executions")
@@ -103,7 +101,7 @@ CITEXT: tuple[LiteralString, ...] = (
 
 @both_methods
 def test_a_type_of_an_extension_is_known_by_its_name_in_any_schema(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.many_executions(30)
     with database.connect_admin() as admin:
         for statement in CITEXT:

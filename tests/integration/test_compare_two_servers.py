@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import LiteralString
 
 import psycopg
@@ -81,9 +83,13 @@ def drawn(comparison: Comparison) -> tuple[str, list[Slice], Slice, int]:
     return picture.axis, [replace(one, start=None) for one in picture.slices], picture.timeless, picture.unplaced
 
 
-def history(server: EmbeddedServer, name: str) -> Legacy:
+def _administer(server: EmbeddedServer, statement: LiteralString, *names: str) -> None:
     with psycopg.connect(server.url(), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def history(server: EmbeddedServer, name: str) -> Legacy:
+    _administer(server, "CREATE DATABASE {}", name)
     legacy = build(server.url(name))
     legacy.many_executions(300)
     legacy.execute(
@@ -101,14 +107,28 @@ def history(server: EmbeddedServer, name: str) -> Legacy:
     return legacy
 
 
+@pytest.fixture(scope="module")
+def servers(start_module_server: StartServer) -> dict[str, EmbeddedServer]:
+    """The servers of the three databases that ``place`` copies, by name."""
+    newer, older = start_module_server(18), start_module_server(16)
+    history(newer, "whole")
+    source, target = history(older, "source"), history(newer, "target")
+    source.execute("TRUNCATE runs CASCADE")
+    source.execute("DROP SCHEMA spine_migrate CASCADE")
+    target.execute("TRUNCATE executions CASCADE")
+    return {"whole": newer, "source": older, "target": newer}
+
+
 @pytest.fixture
-def place(start_server: StartServer) -> Place:
-    newer, older = start_server(18), start_server(16)
-    made = Place(history(newer, "whole"), history(older, "source"), history(newer, "target"))
-    made.source.execute("TRUNCATE runs CASCADE")
-    made.source.execute("DROP SCHEMA spine_migrate CASCADE")
-    made.target.execute("TRUNCATE executions CASCADE")
-    return made
+def place(servers: dict[str, EmbeddedServer]) -> Iterator[Place]:
+    copies = {name: f"{name}_copy" for name in servers}
+    for name, server in servers.items():
+        _administer(server, "CREATE DATABASE {} TEMPLATE {}", copies[name], name)
+    try:
+        yield Place(*(Legacy(server.url(copies[name])) for name, server in servers.items()))
+    finally:
+        for name, server in servers.items():
+            _administer(server, "DROP DATABASE {} WITH (FORCE)", copies[name])
 
 
 def test_it_is_the_same_as_on_one_server(place: Place) -> None:
@@ -157,7 +177,9 @@ def test_the_list_is_limited(place: Place) -> None:
     assert (comparison.differences_total, len(comparison.differences)) == (297, 5)
 
 
-def test_rows_that_are_written_on_both_servers_are_no_differences_and_a_real_one_is_found(place: Place) -> None:
+def test_rows_that_are_written_on_both_servers_are_no_differences_and_a_real_one_is_found(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each row is changed, added or removed on the one, and a little later on the other, all the time."""
     chance, stop, wrote = random.Random(20261121), threading.Event(), 0
     place.change("UPDATE runs SET error = 'harm' WHERE run_id = '00000000-0000-4000-8000-000000000250'", legacy=False)
@@ -172,13 +194,20 @@ def test_rows_that_are_written_on_both_servers_are_no_differences_and_a_real_one
                 new.execute("UPDATE runs SET error = %s WHERE run_id = %s", [error, key])
                 wrote += 1
 
+    def settle(_: float) -> None:
+        """As long as it takes on this machine until what was under way is on the other server, too."""
+        come = wrote + 10
+        while wrote < come:
+            assert writer.is_alive()
+            time.sleep(0.01)
+
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        while wrote < 10:
-            time.sleep(0.01)
+        settle(0)
+        monkeypatch.setattr("spine_migrate.parity.settle.time", SimpleNamespace(monotonic=time.monotonic, sleep=settle))
         for _ in range(5):
-            comparison = only(place.compared(seconds=0.3))
+            comparison = only(place.compared())
             assert [(one.key, one.field, one.new) for one in comparison.differences] == [(uuid(250), "error", "harm")]
             assert [one.code for one in comparison.reasons] == ["differing"]
     finally:
@@ -192,21 +221,31 @@ def test_a_row_that_never_comes_to_rest_is_neither_equal_nor_different(
 ) -> None:
     """It is written on one side between any two looks at it."""
     monkeypatch.setattr("spine_migrate.parity.settle.PATIENCE", 0.2)
-    stop = threading.Event()
+    stop, wrote = threading.Event(), 0
 
     def write() -> None:
+        nonlocal wrote
         with place.source.connect() as old:
             while not stop.is_set():
                 old.execute(
                     "UPDATE executions SET max_retries = coalesce(max_retries, 0) + 1 WHERE execution_id = %s",
                     [uuid(5)],
                 )
+                wrote += 1
+
+    def written(_: float) -> None:
+        come = wrote + 2
+        while wrote < come:
+            assert writer.is_alive()
+            time.sleep(0.01)
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        while place.source.value("SELECT max_retries FROM executions WHERE execution_id = %s", uuid(5)) is None:
-            time.sleep(0.01)
+        written(0)
+        monkeypatch.setattr(
+            "spine_migrate.parity.settle.time", SimpleNamespace(monotonic=time.monotonic, sleep=written)
+        )
         comparison = only(place.compared(seconds=0.05))
     finally:
         stop.set()

@@ -26,7 +26,7 @@ EXECUTIONS = "capture-spine/executions"
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def compared(url: str, *names: str) -> Report:
@@ -45,13 +45,17 @@ def codes(report: Report) -> list[str]:
     return [reason.code for part in reasons for reason in part]
 
 
-def test_the_demonstration_data_is_equal_and_its_counts_reconcile(database: Database) -> None:
-    with database.connect() as connection:
+def _demonstration(url: str) -> None:
+    with psycopg.connect(url) as connection:
         generate(connection, executions=1500, events_per_execution=3, jobs=400, seed=5, awkward=3)
-    schema.upgrade(database.url)
-    legacy = Legacy(database.url)
+    schema.upgrade(url)
     for entity in ("executions", "execution_events", "jobs"):
-        legacy.move(entity)
+        Legacy(url).move(entity)
+
+
+def test_the_demonstration_data_is_equal_and_its_counts_reconcile(database: Database) -> None:
+    database.arrange(_demonstration)
+    legacy = Legacy(database.url, database=database)
     report = compared(database.url)
     assert [(each.verdict, each.reasons, each.differences) for each in report.comparisons] == [
         (Verdict.EQUAL, [], [])
@@ -115,7 +119,7 @@ def test_jobs_with_bigint_keys_are_named_by_the_old_key(legacy: Legacy) -> None:
 
 
 def test_a_partitioned_source_without_a_unique_key_of_its_own_is_searched_for_duplicates(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute("DROP TABLE execution_events")
     legacy.execute(
         """CREATE TABLE execution_events (event_id uuid NOT NULL, execution_id uuid, event_type text,
@@ -160,7 +164,7 @@ def test_a_partitioned_source_without_a_unique_key_of_its_own_is_searched_for_du
 
 
 def test_names_that_need_quoting(database: Database) -> None:
-    legacy = build(database.url, source_schema='le"g %s a.cy', target_schema="Ziel; DROP %(x)s")
+    legacy = build(database, source_schema='le"g %s a.cy', target_schema="Ziel; DROP %(x)s")
     legacy.executions(1, 2)
     legacy.move()
     report = compared(legacy.url)
@@ -260,7 +264,7 @@ def test_a_value_that_the_rules_fail_on_cannot_be_told(database: Database, tmp_p
     zone = 'zone = "America/New_York"\nlossy = "one hour of the year is there twice"'
     text = find("capture-spine/jobs").read_text(encoding="utf-8").replace('zone = "UTC"', zone)
     file.write_text(text, encoding="utf-8")
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.add(
         "jobs",
         {"job_id": 1, "job_type": "ocr", "status": "done", "created_at": "294276-12-31 23:59:59"},
@@ -288,7 +292,7 @@ def test_json_that_jsonb_cannot_hold_is_in_quarantine_and_in_nobodys_way(legacy:
 
 
 def test_select_is_enough_and_nothing_can_be_written(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.executions(1, 2)
     legacy.move()
     reader = database.add_role("reader")
@@ -297,14 +301,14 @@ def test_select_is_enough_and_nothing_can_be_written(database: Database) -> None
             sql.SQL("GRANT USAGE ON SCHEMA spine_migrate, public TO {}"),
             sql.SQL("GRANT SELECT ON executions, runs TO {}"),
             sql.SQL("GRANT SELECT ON spine_migrate.migration, spine_migrate.checkpoint TO {}"),
-            sql.SQL("GRANT SELECT ON spine_migrate.quarantine, spine_migrate.link TO {}"),
+            sql.SQL("GRANT SELECT ON spine_migrate.quarantine, spine_migrate.link, spine_migrate.capture TO {}"),
         ):
             admin.execute(grant.format(sql.Identifier(reader.name)))
     assert compared(database.url_as(reader)).verdict is Verdict.EQUAL
 
 
 def test_a_missing_privilege_is_the_servers_own_error(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.executions(1)
     legacy.move()
     stranger = database.add_role("stranger")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, LiteralString
 
 import psycopg
@@ -50,15 +52,23 @@ CANNOT_MOVE = {
 }
 
 
-@pytest.fixture
-def history(database: Database) -> Generated:
-    with database.connect() as connection:
-        return generate(connection, executions=700, jobs=150, seed=20260101)
+@dataclass(frozen=True)
+class History:
+    database: Database
+    made: Generated
+
+    def rows(self, query: LiteralString | sql.Composed, **parameters: object) -> list[tuple[Any, ...]]:
+        with self.database.connect() as connection:
+            return connection.execute(query, parameters).fetchall()
 
 
-def rows(database: Database, query: LiteralString | sql.Composed, **parameters: object) -> list[tuple[Any, ...]]:
-    with database.connect() as connection:
-        return connection.execute(query, parameters).fetchall()
+@pytest.fixture(scope="module")
+def history(server_url: str, owner: Role) -> Iterator[History]:
+    """Nothing here changes it."""
+    with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
+        with database.connect() as connection:
+            made = generate(connection, executions=700, jobs=150, seed=20260101)
+        yield History(database, made)
 
 
 def digests(connection: psycopg.Connection[Any]) -> dict[str, str]:
@@ -75,8 +85,8 @@ def digests(connection: psycopg.Connection[Any]) -> dict[str, str]:
     return found
 
 
-def test_the_rows_are_the_same_on_every_server_and_version(database: Database, history: Generated) -> None:
-    with database.connect() as connection:
+def test_the_rows_are_the_same_on_every_server_and_version(history: History) -> None:
+    with history.database.connect() as connection:
         assert digests(connection) == DIGESTS
 
 
@@ -108,36 +118,33 @@ def test_counts_are_those_asked_for_and_those_returned(database: Database) -> No
     assert 7_000 < made.execution_events < 8_000
 
 
-def test_every_kind_is_there_and_recorded_with_its_rows(database: Database, history: Generated) -> None:
-    assert set(history.awkward) == {kind.name for kind in CATALOGUE} | {name for name, _fate, _story in FOLLOWING}
-    recorded = rows(database, "SELECT kind, source_key FROM spine_demo.awkward_row")
-    assert sorted(recorded) == sorted((kind, key) for kind, keys in history.awkward.items() for key in keys)
+def test_every_kind_is_there_and_recorded_with_its_rows(history: History) -> None:
+    assert set(history.made.awkward) == {kind.name for kind in CATALOGUE} | {name for name, _fate, _story in FOLLOWING}
+    recorded = history.rows("SELECT kind, source_key FROM spine_demo.awkward_row")
+    assert sorted(recorded) == sorted((kind, key) for kind, keys in history.made.awkward.items() for key in keys)
     for table, key in TABLES.items():
         absent = sql.SQL(
             "SELECT a.kind, a.source_key FROM spine_demo.awkward_row AS a LEFT JOIN {table} AS t"
             " ON t.{key}::text = a.source_key WHERE a.entity = {name} AND t.{key} IS NULL"
         ).format(table=sql.Identifier(table), key=sql.Identifier(key), name=sql.Literal(table))
-        assert rows(database, absent) == []
+        assert history.rows(absent) == []
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_what_cannot_move_is_exactly_what_the_catalogue_says(
-    database: Database, history: Generated, table: str
-) -> None:
+def test_what_cannot_move_is_exactly_what_the_catalogue_says(history: History, table: str) -> None:
     vocabulary = {
         "statuses": list(EXECUTION_STATUSES),
         "event_types": list(EVENT_TYPES),
         "job_statuses": list(JOB_STATUSES),
     }
-    expected = rows(
-        database,
+    expected = history.rows(
         "SELECT source_key FROM spine_demo.awkward_row WHERE entity = %(table)s AND fate LIKE 'quarantined:%%'",
         table=table,
     )
-    assert sorted(rows(database, CANNOT_MOVE[table], **vocabulary)) == sorted(expected)
+    assert sorted(history.rows(CANNOT_MOVE[table], **vocabulary)) == sorted(expected)
 
 
-def test_what_contends_for_a_key_is_exactly_what_the_catalogue_says(database: Database, history: Generated) -> None:
+def test_what_contends_for_a_key_is_exactly_what_the_catalogue_says(history: History) -> None:
     contenders = """
         SELECT execution_id::text FROM (
             SELECT execution_id,
@@ -148,10 +155,10 @@ def test_what_contends_for_a_key_is_exactly_what_the_catalogue_says(database: Da
         ) AS counted WHERE same_key > 1 OR same_feed > 1
     """
     expected = "SELECT source_key FROM spine_demo.awkward_row WHERE fate = 'one_moves:unique_conflict'"
-    assert sorted(rows(database, contenders)) == sorted(rows(database, expected))
+    assert sorted(history.rows(contenders)) == sorted(history.rows(expected))
 
 
-def test_links_are_broken_or_wait_exactly_where_the_catalogue_says(database: Database, history: Generated) -> None:
+def test_links_are_broken_or_wait_exactly_where_the_catalogue_says(history: History) -> None:
     query = """
         SELECT e.execution_id::text,
             CASE WHEN t.execution_id IS NULL THEN 'moved:link_broken' ELSE 'moved:link_waiting' END
@@ -162,7 +169,7 @@ def test_links_are_broken_or_wait_exactly_where_the_catalogue_says(database: Dat
         WHERE link.wanted IS NOT NULL AND (t.execution_id IS NULL OR a.kind IS NOT NULL)
     """
     expected = "SELECT source_key, fate FROM spine_demo.awkward_row WHERE fate LIKE 'moved:link%%'"
-    assert sorted(rows(database, query)) == sorted(rows(database, expected))
+    assert sorted(history.rows(query)) == sorted(history.rows(expected))
 
 
 def test_ordinary_links_point_both_ways_in_key_order(database: Database) -> None:

@@ -58,7 +58,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
             yield Bench(MemoryLedger(), MemoryGuard())
             return
         database: Database = request.getfixturevalue("database")
-        schema.upgrade(database.url)
+        database.arrange(schema.upgrade)
         pool = opened.enter_context(ConnectionPool(database.url, min_size=1, max_size=4))
         yield Bench(PostgresLedger(pool), PostgresGuard(pool))
 
@@ -141,7 +141,7 @@ def test_a_retry_of_what_is_locked_is_refused(bench: Bench) -> None:
 
 
 def test_a_refusal_leaves_the_callers_transaction_usable(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with ConnectionPool(database.url, min_size=1, max_size=4) as pool, database.connect() as caller:
         bench = Bench(PostgresLedger(pool), PostgresGuard(pool))
         fence = bench.lock()

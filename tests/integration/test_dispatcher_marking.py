@@ -18,11 +18,11 @@ from spine_migrate.execution.publishing import PUBLISH_GRACE
 from spine_migrate.execution.relay import Relay
 from tests.carrier import Carrier, found, types
 from tests.celery_worker import REPOSITORY
-from tests.executors import until
 from tests.ledgers import Timed
+from tests.waiting import until
 
 _SUBMITTER = """
-import os, sys
+import os, sys, threading
 from psycopg_pool import ConnectionPool
 from spine_migrate.execution import SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
@@ -31,7 +31,11 @@ from tests.carrier import Carrier
 pool = ConnectionPool(sys.argv[1], min_size=1, open=True)
 if sys.argv[2] == "child":
     pool.wait()
-dispatcher = SyncDispatcher(Carrier(), PostgresLedger(pool), mark_later=True)
+ledger = PostgresLedger(pool)
+if sys.argv[2] == "killed":
+    # However long it takes to get killed, nothing is marked before.
+    ledger.mark_many_queued = lambda *_, **__: threading.Event().wait()
+dispatcher = SyncDispatcher(Carrier(), ledger, mark_later=True)
 if sys.argv[2] == "child":
     dispatcher.submit_task("before")
     child = os.fork()
@@ -81,11 +85,13 @@ def test_nobody_waits_and_many_are_marked_together(ledger_pool: ConnectionPool[A
 
 def test_the_relay_leaves_them_alone_meanwhile(ledger_pool: ConnectionPool[Any], postgres: Timed) -> None:
     ledger, carrier = _Gated(ledger_pool), Carrier()
-    run_id = SyncDispatcher(carrier, ledger, mark_later=True).submit_task("work")
+    dispatcher = SyncDispatcher(carrier, ledger, mark_later=True)
+    run_id = dispatcher.submit_task("work")
     Relay(ledger, carrier).run_once()
     assert carrier.taken == [run_id]
     ledger.gate.set()
-    until(lambda: ledger.marked, "Nothing is marked.")
+    # To the end: the next test empties the tables.
+    _queued(dispatcher, run_id)
 
 
 def test_what_cannot_be_published_is_told_at_once(dispatcher: SyncDispatcher, carrier: Carrier) -> None:

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import spine_migrate
 from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.errors import ConfigurationError, Refused, ServerFault
 from tests.conftest import StartServer
+from tests.ports import free_port
 
 _START_AND_ANSWER = """
 import sys
@@ -58,13 +58,6 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="spine-embedded-") as created:
         Path(created).chmod(0o755)
         yield Path(created)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _environment(*before: Path) -> dict[str, str]:
@@ -157,11 +150,12 @@ def test_no_tcp_port_unless_asked_for(start_server: StartServer) -> None:
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
 
 
-def test_over_tcp_a_password_is_asked_for(start_server: StartServer, unused_port: int) -> None:
-    server = start_server(port=unused_port)
+def test_over_tcp_a_password_is_asked_for(start_server: StartServer) -> None:
+    port = free_port()
+    server = start_server(port=port)
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("CREATE ROLE app LOGIN PASSWORD 'right'")
-    address = f"127.0.0.1:{unused_port}/postgres"
+    address = f"127.0.0.1:{port}/postgres"
     psycopg.connect(f"postgresql://app:right@{address}").close()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(f"postgresql://app:wrong@{address}")

@@ -16,7 +16,7 @@ from spine_migrate.execution import EventType, RunRecord, RunStatus, WorkSpec
 from tests import redis_server as own_redis
 from tests.celery_worker import Place, prepared
 from tests.database import Role, fresh_database
-from tests.executors import Bench, local_bench, memory_bench
+from tests.executors import LEASE, Bench, local_bench, memory_bench
 
 
 class Open(Protocol):
@@ -38,7 +38,7 @@ def celery_place(server_url: str, owner: Role, redis_server_url: str) -> Iterato
         fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database,
         own_redis.fresh_database(redis_server_url) as redis_url,
     ):
-        place = prepared(database.url, redis_url, lease=0.6, contract=True)
+        place = prepared(database, redis_url, lease=LEASE, contract=True)
         with place.worker(1):
             yield place
         place.discard()

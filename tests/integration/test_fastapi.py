@@ -24,17 +24,22 @@ from tests.http_api import PREFIX, Api, serving
 @pytest.fixture(scope="module")
 def pool(server_url: str, owner: Role) -> Iterator[ConnectionPool[Any]]:
     with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
-        schema.upgrade(database.url)
+        database.arrange(schema.upgrade)
         with ConnectionPool(database.url, min_size=1, max_size=4) as opened:
             yield opened
 
 
-@pytest.fixture(params=["awaited in PostgreSQL", "synchronous in memory"])
-def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+@pytest.fixture(scope="module", params=["awaited in PostgreSQL", "synchronous in memory"])
+def served(request: pytest.FixtureRequest) -> Iterator[Api]:
     awaited = request.param == "awaited in PostgreSQL"
     ledger: Ledger = PostgresLedger(request.getfixturevalue("pool")) if awaited else MemoryLedger()
-    with serving(ledger, awaitable=awaited) as served:
-        yield served
+    with serving(ledger, awaitable=awaited) as opened:
+        yield opened
+
+
+@pytest.fixture
+def api(served: Api) -> Api:
+    return served.for_another_test()
 
 
 def _boom(params: dict[str, Any]) -> None:

@@ -20,10 +20,15 @@ from tests.http_api import PREFIX, Api, Postbox, serving
 _BODY = {"category", "retryable", "detail", "run_id", "problems"}
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Api]:
+    with serving() as opened:
+        yield opened
+
+
 @pytest.fixture
-def api() -> Iterator[Api]:
-    with serving() as served:
-        yield served
+def api(served: Api) -> Api:
+    return served.for_another_test()
 
 
 @pytest.mark.parametrize(

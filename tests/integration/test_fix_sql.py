@@ -13,15 +13,13 @@ from spine_migrate.db.embedded import bundled_binaries
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.fix_sql import write
 from spine_migrate.parity.model import Verdict
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 ODD = 'it\'s\n-- \\ $$ "quoted" %s {} é; DROP TABLE runs;'
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.executions(*range(1, 11), error="boom")
     legacy.executions(11, 12, error=ODD, parent_execution_id=uuid(1))
     legacy.add(
@@ -30,7 +28,6 @@ def moved(database: Database) -> Legacy:
     )
     legacy.move("executions")
     legacy.move("execution_events")
-    return legacy
 
 
 def spoil(legacy: Legacy) -> None:

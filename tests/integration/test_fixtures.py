@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from spine_migrate.db import schema
 from spine_migrate.db.embedded import EmbeddedServer
 from tests.database import Database, Role, fresh_database, url_for
+from tests.structure import structure
 
 
 def test_the_owner_is_an_ordinary_role_that_may_create_schemas(database: Database) -> None:
@@ -50,6 +53,46 @@ def test_each_test_has_a_database_of_its_own(database: Database, server_url: str
         psycopg.connect(second.url)
 
 
+def test_what_is_copied_is_what_was_made(server_url: str, owner: Role) -> None:
+    """Each copy is its own; the copied one is nobody's. Where something was done already, it is made in place."""
+    with ExitStack() as opened:
+        made, first, second, used = (
+            opened.enter_context(fresh_database(server_url, f"{owner.name}_{name}", owner))
+            for name in ("made", "first", "second", "used")
+        )
+        schema.upgrade(made.url)
+        used.url  # noqa: B018 - asking for it creates it
+        for database in (first, second, used):
+            database.arrange(schema.upgrade)
+            with database.connect() as connection:
+                connection.execute("INSERT INTO runs (kind, name) VALUES ('task', 'work')")
+                assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+            assert structure(database.url) == structure(made.url)
+    with psycopg.connect(server_url) as admin:
+        open_to = admin.execute(
+            "SELECT datallowconn FROM pg_database WHERE datname LIKE %s", [f"{owner.name}\\_template\\_%"]
+        ).fetchall()
+    assert set(open_to) == {(False,)}
+
+
+def test_a_state_that_cannot_be_made_leaves_nothing(server_url: str, owner: Role) -> None:
+    # Others' tests make and drop databases on the same server.
+    ours = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY 1"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        before = admin.execute(ours, [owner.name]).fetchall()
+        with (
+            fresh_database(server_url, f"{owner.name}_failed", owner) as database,
+            pytest.raises(psycopg.errors.DivisionByZero),
+        ):
+            database.arrange(_divided)
+        assert admin.execute(ours, [owner.name]).fetchall() == before
+
+
+def _divided(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT 1 / 0")
+
+
 def test_a_new_session_removes_what_a_killed_one_left_and_nothing_else() -> None:
     with tempfile.TemporaryDirectory(prefix="spine-sessions-") as folder:
         Path(folder).chmod(0o755)
@@ -61,11 +104,21 @@ def test_a_new_session_removes_what_a_killed_one_left_and_nothing_else() -> None
         with EmbeddedServer(live) as server:
             outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
             subprocess.run(
-                [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", __file__],
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "--collect-only",
+                    "-p",
+                    "no:cacheprovider",
+                    "-p",
+                    "pytest_timeout",
+                    __file__,
+                ],
                 check=True,
                 cwd=Path(__file__).parents[2],
                 stdout=subprocess.DEVNULL,
-                env={**outside, "TMPDIR": folder},
+                env={**outside, "TMPDIR": folder, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             )
             psycopg.connect(server.url()).close()
         assert not killed.exists()

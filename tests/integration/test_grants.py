@@ -39,16 +39,32 @@ class Denied(Exception):
     """The operation under test could not be done, in whichever way it says so."""
 
 
+def _apart(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute("CREATE SCHEMA spine")
+        generate(owner, executions=60, events_per_execution=2, jobs=0, seed=7, schema=_OLD)
+        _link(owner)
+        # A default that draws from a sequence is the target's owner's to have.
+        schema.upgrade(url, target_schema="spine")
+        owner.execute("ALTER TABLE spine.runs ADD COLUMN ticket bigserial")
+
+
 @pytest.fixture
 def filled(database: Database) -> Database:
     """Legacy tables and target in schemas that PUBLIC may not use, with every kind of awkward row."""
-    with database.connect(autocommit=True) as owner:
-        owner.execute("CREATE SCHEMA spine")
-        generate(owner, executions=60, events_per_execution=2, jobs=0, seed=7, schema=_OLD)
-        # A default that draws from a sequence is the target's owner's to have.
-        schema.upgrade(database.url, target_schema="spine")
-        owner.execute("ALTER TABLE spine.runs ADD COLUMN ticket bigserial")
+    database.arrange(_apart)
     return database
+
+
+def _link(owner: psycopg.Connection) -> None:
+    """Rows of which the first refer to the last, which come in a later batch, wherever their partitions are."""
+    owner.execute(
+        sql.SQL(
+            "INSERT INTO {}.executions (execution_id, pipeline_name, status, parent_execution_id)"
+            " SELECT md5(n::text)::uuid, 'linked', 'pending', CASE WHEN n <= 20 THEN md5((n + 80)::text)::uuid END"
+            " FROM generate_series(1, 100) AS n ORDER BY n"
+        ).format(sql.Identifier(_OLD))
+    )
 
 
 def _forget(database: Database) -> None:
@@ -61,7 +77,7 @@ def _move(database: Database, role: Role, *, offline: bool = False) -> None:
         outcome = run(
             database.url_as(role),
             load(name),
-            options=Options(retry_seconds=0, offline=offline),
+            options=Options(batch_rows=None if offline else 20, retry_seconds=0, offline=offline),
             stop=threading.Event(),
             report=lambda _: None,
             source_schema=_OLD,
@@ -245,6 +261,7 @@ def test_partitions_are_named_since_they_are_read_directly(database: Database) -
         owner.execute("ALTER TABLE executions ADD PRIMARY KEY (execution_id)")
         owner.execute("INSERT INTO executions SELECT * FROM flat")
         owner.execute("DROP TABLE flat")
+        _link(owner)
     schema.upgrade(database.url, target_schema="spine")
     _each_is_needed(database, ("executions-to-runs", *_SCHEMAS), _move_with_a_collision, again=True)
     planner = database.add_role("planner")
@@ -316,7 +333,7 @@ def test_usage(database: Database, arguments: list[str], sentence: str) -> None:
 
 def test_the_commands_of_the_runbook_run(database: Database, tmp_path: Path) -> None:
     """Every block marked ``sh``, in order. ``psql`` stands for any client that runs a file of statements."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect(autocommit=True) as owner:
         create_legacy(owner)
     runbook = (Path(__file__).parents[2] / "runbooks" / "grants.md").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ SHORT = 0.05
 @pytest.fixture(scope="module")
 def migrated(server_url: str, owner: Role) -> Iterator[Database]:
     with fresh_database(server_url, f"{owner.name}_guards", owner) as database:
-        schema.upgrade(database.url)
+        database.arrange(schema.upgrade)
         yield database
 
 

@@ -132,7 +132,7 @@ def test_a_postgresql_that_is_not_there_is_a_backend_error() -> None:
 
 
 def test_a_connection_that_ends_in_the_middle_is_a_backend_error(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with guard_of(database.url) as guard, database.connect() as other, ThreadPoolExecutor(1) as thread:
         guard.acquire(*FEED, holder="a", ttl_seconds=600)
         other.execute("SELECT FROM run_guard FOR UPDATE")
@@ -145,7 +145,7 @@ def test_a_connection_that_ends_in_the_middle_is_a_backend_error(database: Datab
 
 def test_who_waited_for_a_lock_has_the_larger_fence(database: Database) -> None:
     """The fence is drawn after the wait, not when the statement begins."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with guard_of(database.url) as guard, database.connect() as other, ThreadPoolExecutor(1) as thread:
         other.execute(
             "INSERT INTO run_guard VALUES ('feed', '7', nextval('run_fence'), 'other', clock_timestamp() + '1 hour')"

@@ -39,7 +39,7 @@ DEEDS = ("queue", "claim", "complete", "fail", "bury", "try again", "postpone", 
 def place(server_url: str, owner: Role) -> Iterator[tuple[Connection, Lives]]:
     """Empty tables on both sides; examples write into them and take it back."""
     with fresh_database(server_url, f"{owner.name}_laws", owner) as database:
-        build(database.url)
+        build(database)
         with connect(database.url) as connection:
             sides = []
             for name in ("capture-spine/executions", "capture-spine/execution_events"):
@@ -68,7 +68,7 @@ def judged(place: tuple[Connection, Lives], lives: dict[str, Life]) -> dict[str,
             ],
         )
         found: dict[str, set[str]] = {run: set() for run in lives}
-        for row in rows(connection, statement.judged(), 10_000):
+        for row in rows(connection, statement.judged(), 10_000, []):
             if row["run"] is not None and row["code"] in JUDGED:
                 found[row["run"]].add(row["code"])
         return found

@@ -14,8 +14,8 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import configure
 from spine_shims.configuration import configuration, reset
 from tests.conftest import StartServer
-from tests.executors import LONGEST, until
 from tests.ledgers import Timed, pool_of
+from tests.waiting import LONGEST, until
 
 _WAITING = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 

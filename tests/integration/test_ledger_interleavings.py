@@ -24,6 +24,7 @@ from spine_migrate.execution import (
     TransitionError,
     WorkSpec,
 )
+from spine_migrate.execution.ledgers import carrying
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.sessions import execute, queries
 from tests.ledgers import Timed, kinds, status
@@ -145,6 +146,22 @@ def test_publishing_that_waited_for_a_claim(postgres: Timed, first: Connection) 
     run = ledger.get(run_id)
     assert run is not None
     assert (run.status, run.external_ref) == ("running", "late")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_publishing_while_a_worker_marks_its_run(
+    postgres: Timed, first: Connection, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    """Who carried it is noted once that is over; where it does not end, it is not waited for."""
+    ledger, run_id, other = postgres.ledger, postgres.made(), postgres.made()
+    runs = [run for run in map(ledger.get, (run_id, other)) if run is not None]
+    for one in (run_id, other):
+        ledger.claim(one, "w", lease_seconds=60)
+    first.execute("UPDATE runs SET tags = '{}' WHERE run_id = %s", [run_id])
+    monkeypatch.setattr(carrying, "sleep", lambda _: first.commit() if ends else None)
+    assert ledger.mark_many_queued([(run, f"ref-{run.run_id}") for run in runs], "e", claim_within_seconds=60) == 0
+    found = [run.external_ref for run in map(ledger.get, (run_id, other)) if run is not None]
+    assert found == [f"ref-{run_id}" if ends else None, f"ref-{other}"]
 
 
 def test_a_claim_that_its_snapshot_did_not_allow(postgres: Timed, first: Connection) -> None:

@@ -22,7 +22,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield MemoryLedger()
         return
     database: Database = request.getfixturevalue("database")
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with ConnectionPool(database.url, min_size=1) as pool:
         yield PostgresLedger(pool)
 

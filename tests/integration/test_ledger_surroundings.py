@@ -46,7 +46,7 @@ def test_a_column_that_is_added_to_runs_disturbs_nobody(
     database: Database, act: Callable[[Ledger, str], object]
 ) -> None:
     """A prepared statement whose result has another shape is refused, on that connection for as long as it lives."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with ConnectionPool(database.url, min_size=1, max_size=1) as pool:
         ledger = PostgresLedger(pool)
         run_ids = [run.run_id for run in ledger.create_many([new() for _ in range(21)])]

@@ -18,10 +18,8 @@ from tests.database import Database
 EXECUTIONS = load("capture-spine/executions")
 
 
-@pytest.fixture
-def connection(database: Database) -> Iterator[Connection]:
-    """The tables exactly as the mapping declares them."""
-    with connect(database.url) as opened:
+def _as_declared(url: str) -> None:
+    with connect(url) as opened:
         for table, columns in (
             ("executions", {c.name: (str(c.type), c.not_null) for c in EXECUTIONS.columns.values()}),
             ("runs", {c.name: (str(c.type), c.not_null) for c in EXECUTIONS.target.columns.values()}),
@@ -31,6 +29,13 @@ def connection(database: Database) -> Iterator[Connection]:
                 for n, (kind, not_null) in columns.items()
             ]
             opened.execute(sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(table), sql.SQL(", ").join(parts)))
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    """The tables exactly as the mapping declares them."""
+    database.arrange(_as_declared)
+    with connect(database.url) as opened:
         yield opened
 
 

@@ -70,7 +70,7 @@ def test_check_names_every_problem(tmp_path: Path) -> None:
 
 def test_check_against_a_database(database: Database) -> None:
     """Exit 3 for drift, with each difference; a missing optional column is only said."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect() as connection:
         create_legacy(connection)
         connection.execute("ALTER TABLE executions DROP lane")
@@ -102,7 +102,7 @@ def test_show() -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_the_printed_sql_runs(name: str, database: Database) -> None:
     """Forward, judge, inverse and parity are whole statements over the tables as declared."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect() as connection:
         create_legacy(connection)
         connection.execute("ALTER TABLE jobs ALTER user_id TYPE text, ALTER feed_id TYPE text")

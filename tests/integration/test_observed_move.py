@@ -17,7 +17,7 @@ from tests.observers import Remembering
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def _sums(seen: Remembering) -> tuple[int, int, Counter[str]]:

@@ -35,7 +35,7 @@ _WITHOUT_FOREIGN_KEYS: LiteralString = """
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def begun(legacy: Legacy) -> None:
@@ -93,7 +93,7 @@ def test_every_kind_of_foreign_key_comes_back_as_it_was(legacy: Legacy) -> None:
 
 def test_a_partitioned_source_with_a_key_that_comes_twice(database: Database) -> None:
     """Indexes of partitions do not see each other; the source's key proves nothing across them."""
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute("DROP TABLE execution_events, executions CASCADE")
     legacy.execute(
         """CREATE TABLE executions (execution_id uuid NOT NULL, pipeline_name text, params jsonb, status text,
@@ -113,13 +113,16 @@ def test_a_partitioned_source_with_a_key_that_comes_twice(database: Database) ->
     assert (outcome.links.waiting, outcome.links.broken) == (1, 0)
 
 
-def test_a_table_without_any_index(legacy: Legacy) -> None:
+def test_a_table_without_any_index_but_that_of_its_key(legacy: Legacy) -> None:
     legacy.execute(_WITHOUT_FOREIGN_KEYS)
     legacy.execute("ALTER TABLE run_events DROP CONSTRAINT run_events_pkey")
     legacy.execute("DROP INDEX ix_run_events_run_id")
     legacy.executions(1)
     legacy.move()
     legacy.add("execution_events", {"event_id": uuid(5), "execution_id": uuid(1), "event_type": "started"})
+    with pytest.raises(Refused, match="No valid unique index covers"):
+        legacy.move("execution_events", offline=True)
+    legacy.execute("CREATE UNIQUE INDEX one_event ON run_events (event_id)")
 
     outcome = legacy.move("execution_events", offline=True)
 
@@ -140,7 +143,7 @@ def test_a_table_without_any_index(legacy: Legacy) -> None:
     ids=["comment", "storage", "view", "publication"],
 )
 def test_what_cannot_come_back_is_refused(database: Database, statement: LiteralString, words: str) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.executions(1)
     before = legacy.rows(_OBJECTS)
     with database.connect_admin(autocommit=True) as admin:

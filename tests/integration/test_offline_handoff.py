@@ -22,7 +22,7 @@ _HANDED: LiteralString = "SELECT run_id::text FROM run_handoff ORDER BY 1"
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def adopt(legacy: Legacy, number: int) -> None:

@@ -8,17 +8,15 @@ from typing import LiteralString
 import pytest
 
 from spine_migrate.backfill.pace import Progress
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 _FEED = "f0000000-0000-4000-8000-000000000001"
 _LINKS: tuple[LiteralString, ...] = ("parent_run_id", "retry_of_run_id")
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
+@arranged
+def legacy(old: Legacy) -> None:
     """Links forward, backward, to a row in quarantine, to one that will lose its place in an index, to none at all."""
-    old = build(database.url)
     old.executions(1, parent_execution_id=uuid(2))
     old.executions(2, status="zombie")
     old.executions(3, retry_of_execution_id=uuid(999))
@@ -29,7 +27,6 @@ def legacy(database: Database) -> Legacy:
     old.executions(7, status="running", feed_id=_FEED)
     old.executions(8, parent_execution_id=uuid(7), retry_of_execution_id=uuid(6))
     old.many_executions(30, first=11)
-    return old
 
 
 def _definitions(legacy: Legacy) -> list[tuple[object, ...]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import LiteralString
 
 import pytest
+from psycopg import sql
 
 from spine_migrate.errors import Refused
 from tests import legacy
-from tests.database import Database
+from tests.conftest import StartServer
+from tests.database import Database, Role, fresh_database
 
 _FEED = "f0000000-0000-4000-8000-000000000001"
 
@@ -19,7 +22,7 @@ def _rivals(old: legacy.Legacy) -> list[tuple[object, ...]]:
 
 
 def test_rows_of_others_keep_their_place_when_the_indexes_are_built(database: Database) -> None:
-    old = legacy.build(database.url)
+    old = legacy.build(database)
     old.executions(1, idempotency_key="once")
     old.executions(2, status="running", feed_id=_FEED)
     old.executions(3)
@@ -39,7 +42,7 @@ def test_rows_of_others_keep_their_place_when_the_indexes_are_built(database: Da
 
 def test_a_key_that_stands_twice_is_moved_again_with_care(database: Database) -> None:
     """A row changed after its move is scanned twice, and somebody else takes a key, while no index watches."""
-    old = legacy.build(database.url)
+    old = legacy.build(database)
     old.executions(1, 2, 3, 4)
     assert old.move(offline=True, limit=2, batch_rows=2).state == "limit"
     old.execute("UPDATE executions SET error = 'changed' WHERE execution_id = %s", legacy.uuid(1))
@@ -51,7 +54,7 @@ def test_a_key_that_stands_twice_is_moved_again_with_care(database: Database) ->
 
 
 def test_an_online_move_waits_for_the_indexes(database: Database) -> None:
-    old = legacy.build(database.url)
+    old = legacy.build(database)
     old.executions(1, 2, 3)
     assert old.move(offline=True, limit=2, batch_rows=2).state == "limit"
     old.add("jobs", {"job_type": "job", "status": "done"})
@@ -71,7 +74,7 @@ def test_an_online_move_waits_for_the_indexes(database: Database) -> None:
     ],
 )
 def test_what_a_rebuilt_index_would_lose_is_refused(database: Database, set_something: str) -> None:
-    old = legacy.build(database.url)
+    old = legacy.build(database)
     old.executions(1)
     old.execute(set_something)
     with pytest.raises(Refused, match="would lose what is set on"):
@@ -81,7 +84,7 @@ def test_what_a_rebuilt_index_would_lose_is_refused(database: Database, set_some
 
 def test_one_mapping_serves_one_source_for_one_target(database: Database) -> None:
     """The origin mark names the mapping; with two sources neither compare nor undo could tell their rows apart."""
-    old = legacy.build(database.url)
+    old = legacy.build(database)
     old.executions(1)
     assert old.move().state == "done"
     old.execute("CREATE SCHEMA other")
@@ -89,3 +92,46 @@ def test_one_mapping_serves_one_source_for_one_target(database: Database) -> Non
     elsewhere = replace(old, source_schema="other")
     with pytest.raises(Refused, match="give this source a copy of the mapping"):
         elsewhere.move()
+
+
+@pytest.mark.parametrize("table", ["executions", "runs"])
+def test_a_writer_of_either_table_is_in_its_way(database: Database, table: str) -> None:
+    """A reader of the source is not."""
+    old = legacy.build(database)
+    old.executions(1)
+    with old.connect() as other:
+        other.execute("BEGIN")
+        other.execute(sql.SQL("DELETE FROM {} WHERE false").format(sql.Identifier(table)))
+        with pytest.raises(Refused, match="1 other sessions hold locks on"):
+            old.move(offline=True)
+        other.execute("ROLLBACK")
+        other.execute("BEGIN")
+        other.execute("SELECT FROM executions")
+        assert old.move(offline=True).state == "done"
+
+
+def test_a_prepared_transaction_is_a_writer(start_server: StartServer) -> None:
+    old = legacy.build(start_server(settings={"max_prepared_transactions": "1"}).url())
+    old.executions(1)
+    with old.connect() as other:
+        other.execute("BEGIN")
+        other.execute("UPDATE executions SET error = 'prepared'")
+        other.execute("PREPARE TRANSACTION 'half way'")
+    with pytest.raises(Refused, match="1 other sessions hold locks on"):
+        old.move(offline=True)
+    old.execute("ROLLBACK PREPARED 'half way'")
+    assert old.move(offline=True).state == "done"
+
+
+def test_a_writer_in_a_copy_of_the_database_is_none(database: Database, server_url: str, owner: Role) -> None:
+    """Its tables have the same numbers."""
+    old = legacy.build(database)
+    old.executions(1)
+    numbers: LiteralString = "SELECT 'executions'::regclass::oid, 'runs'::regclass::oid"
+    with fresh_database(server_url, f"{database.name}_copy", owner) as copied:
+        copy = legacy.build(copied)
+        assert copy.rows(numbers) == old.rows(numbers)
+        with copy.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE executions, runs IN ROW EXCLUSIVE MODE")
+            assert old.move(offline=True).state == "done"

@@ -22,7 +22,7 @@ _RUNS, _EVENTS, _JOBS = "capture-spine/executions", "capture-spine/execution_eve
 
 @pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with connect(database.url) as opened:
         yield opened
 

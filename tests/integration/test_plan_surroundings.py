@@ -21,12 +21,17 @@ from tests.grants import give
 _RUNS = "capture-spine/executions"
 
 
+def _few_rows(url: str) -> None:
+    schema.upgrade(url)
+    with connect(url) as opened:
+        generate(opened, executions=60, events_per_execution=1, jobs=0, seed=5)
+
+
 @pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
     """The legacy tables with a few rows, and the target."""
-    schema.upgrade(database.url)
+    database.arrange(_few_rows)
     with connect(database.url) as opened:
-        generate(opened, executions=60, events_per_execution=1, jobs=0, seed=5)
         yield opened
 
 
@@ -54,7 +59,7 @@ def test_ordinary_tables_are_ready(connection: Connection) -> None:
 
 
 def test_a_missing_source(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with connect(database.url) as connection:
         block = _only_block(_plan(connection))
     assert block.code == "table-missing"

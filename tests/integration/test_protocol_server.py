@@ -12,7 +12,7 @@ import pytest
 from psycopg import IsolationLevel, errors
 
 from tests.database import Database
-from tests.executors import until
+from tests.waiting import until
 
 UPSERT = "INSERT INTO target VALUES ('a', 2) ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v"
 

@@ -14,7 +14,7 @@ from spine_migrate.carry.known import chosen
 from spine_migrate.db.connect import connect
 from spine_migrate.errors import SpineMigrateError
 from tests.database import Database, Role
-from tests.grants import SCHEMAS, apart, give
+from tests.grants import SCHEMAS, Fresh, apart, give
 from tests.legacy import Legacy, uuid
 
 
@@ -23,8 +23,10 @@ def legacy(database: Database) -> Legacy:
     return apart(database)
 
 
-def fill(legacy: Legacy) -> None:
-    """From nothing: rows in quarantine that can be mended, a link that waits, an event that follows."""
+def fill(legacy: Legacy, *, digest: str | None) -> None:
+    """From nothing: rows in quarantine that can be mended, a link that waits, an event that follows. Moved by a mapping
+    of that digest.
+    """
     legacy.execute("TRUNCATE spine.runs, spine.run_events, spine_migrate.migration, spine_migrate.audit CASCADE")
     legacy.execute("TRUNCATE executions, execution_events")
     legacy.executions(1, status="zombie", parent_execution_id=uuid(2))
@@ -38,6 +40,7 @@ def fill(legacy: Legacy) -> None:
     legacy.move("executions")
     legacy.move("execution_events")
     legacy.execute("UPDATE executions SET status = 'failed' WHERE execution_id = %s", uuid(1))
+    legacy.execute("UPDATE spine_migrate.migration SET mapping_digest = coalesce(%s, mapping_digest)", digest)
 
 
 def _retry(database: Database, role: Role) -> None:
@@ -70,17 +73,17 @@ def test_each_grant_is_needed_and_all_are_enough(
     database: Database, legacy: Legacy, command: str, operation: Callable[[Database, Role], None]
 ) -> None:
     role = database.add_role("role")
+    fresh = Fresh(database, lambda: fill(legacy, digest="x" if command == "quarantine" else None))
     for held in give(database, role, command, *SCHEMAS):
         if "jobs" in held.name:
             continue  # the mapping of jobs is not at work here
-        fill(legacy)
-        legacy.execute("UPDATE spine_migrate.migration SET mapping_digest = 'x' WHERE %s", command == "quarantine")
+        fresh.again()
         with database.connect(autocommit=True) as owner:
             owner.execute(held.revoke)
         assert _fails(operation, database, role), f"not needed: {held.name}"
         with database.connect(autocommit=True) as owner:
             owner.execute(held.grant)
-    fill(legacy)
+    fresh.again()
     operation(database, role)
 
 

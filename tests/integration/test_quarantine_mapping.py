@@ -23,7 +23,7 @@ ZOMBIE = {
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def mended(folder: Path, changes: dict[str, str]) -> Path:

@@ -20,7 +20,7 @@ EVENTS = "INSERT INTO execution_events (event_id, execution_id, event_type) VALU
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def test_a_mended_row_moves_and_leaves_quarantine(legacy: Legacy) -> None:
@@ -220,7 +220,7 @@ def test_a_retry_of_the_demonstration_changes_nothing_that_was_moved(database: D
 
     with database.connect() as connection:
         generate(connection, executions=1200, jobs=200, seed=7)
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     history = Legacy(database.url)
     for entity in ("executions", "execution_events", "jobs"):
         history.move(entity)

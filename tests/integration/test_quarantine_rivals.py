@@ -25,7 +25,7 @@ KILL: LiteralString = (
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 @pytest.mark.parametrize("entity", ["executions", "execution_events"])

@@ -16,9 +16,10 @@ import redis
 from tests.redis_server import RedisServer, fresh_database
 
 
-def test_a_database_is_empty_but_for_its_claim_and_emptied_afterwards(redis_url: str) -> None:
-    with fresh_database(redis_url) as url:
-        assert url != redis_url
+def test_a_database_is_empty_but_for_its_claim_and_emptied_afterwards(redis_server: RedisServer) -> None:
+    """On a server of its own: of one that is shared, somebody else may claim the database as soon as it is empty."""
+    with fresh_database(redis_server.url) as other, fresh_database(redis_server.url) as url:
+        assert url != other
         with redis.Redis.from_url(url) as client:
             assert client.keys() == [b"spine-test"]
             client.set("left", "over")

@@ -3,57 +3,27 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from spine_migrate.carry.control import Control
+from spine_migrate.carry.known import held
 from spine_migrate.db.connect import connect
 from spine_migrate.db.refusal import sqlstate
-from spine_migrate.errors import ConfigurationError, ServerFault
-from tests.conftest import StartServer
+from spine_migrate.errors import ConfigurationError, Interrupted, ServerFault
+from spine_migrate.sync.loop import follow
+from spine_migrate.sync.members import Options
+from tests.conftest import SERVER_SETTINGS, StartServer
 from tests.database import Database
-
-_SSL, _GSS = 80877103, 80877104
-
-
-@contextmanager
-def speaking(code: str, words: str) -> Iterator[str]:
-    """A listener that refuses everybody as a PostgreSQL of another language does (PostgreSQL manual, 54.2.1). No server
-    at hand has translations, and the locale for them would have to be installed.
-    """
-    fields = "".join(
-        f"{letter}{text}\0" for letter, text in (("S", "FATAL"), ("V", "FATAL"), ("C", code), ("M", words))
-    )
-    body = fields.encode() + b"\0"
-
-    def refuse() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with client:
-                while True:
-                    size, version = struct.unpack("!ii", client.recv(8, socket.MSG_WAITALL))
-                    client.recv(size - 8, socket.MSG_WAITALL)
-                    if version not in (_SSL, _GSS):
-                        break
-                    client.sendall(b"N")
-                client.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=refuse)
-        thread.start()
-        try:
-            yield f"postgresql://guarded:hunter2@127.0.0.1:{listener.getsockname()[1]}/app"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+from tests.ports import free_port
+from tests.refusing import speaking
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -86,9 +56,7 @@ def test_what_passes_is_a_fault_of_the_server(code: str, words: str) -> None:
 
 
 def test_codes_of_a_real_server(start_server: StartServer) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = start_server(port=port)
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
@@ -109,3 +77,110 @@ def test_a_role_that_may_not_connect(database: Database) -> None:
         admin.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
     with pytest.raises(ConfigurationError, match="GRANT it CONNECT"):
         connect(database.url_as(role))
+
+
+STARTS = ("57P03", "the database system is starting up")
+FULL = ("53300", "sorry, too many clients already")
+
+
+def control(url: str, seconds: float, stop: threading.Event) -> None:
+    Control(url, stop=stop, retry_seconds=seconds).connection.close()
+
+
+def locks(url: str, seconds: float, stop: threading.Event) -> None:
+    with held(url, lambda _: [], stop=stop, cancel=None, retry_seconds=seconds, wait=False):
+        pass
+
+
+def applier(url: str, seconds: float, stop: threading.Event) -> None:
+    follow(url, options=Options(retry_seconds=seconds), stop=stop, report=lambda _: None)
+
+
+FIRST = pytest.mark.parametrize("first", [control, locks, applier])
+First = Callable[[str, float, threading.Event], None]
+
+
+@FIRST
+@pytest.mark.parametrize(("code", "words"), [STARTS, FULL, ("57P03", "das Datenbanksystem startet")])
+def test_a_first_connection_is_tried_again_while_the_server_lets_nobody_in(first: First, code: str, words: str) -> None:
+    """Until the time is over."""
+    refused: list[int] = []
+    with speaking(code, words, refused) as url:
+        with pytest.raises(ServerFault):
+            connect(url)
+        # Where words do not say it, it takes a second connection to know why.
+        once, began = len(refused), time.monotonic()
+        with pytest.raises(ServerFault, match="lets nobody in") as fault:
+            first(url, 1.0, threading.Event())
+    assert time.monotonic() - began >= 1.0
+    assert len(refused) > 2 * once
+    assert "hunter2" not in str(fault.value)
+
+
+@FIRST
+def test_where_nothing_listens_that_is_told_at_once(first: First) -> None:
+    """An hour would not be over when the test is."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"postgresql://guarded@127.0.0.1:{probe.getsockname()[1]}/app"
+        with pytest.raises(ServerFault, match="No server answers"):
+            first(url, 3600.0, threading.Event())
+
+
+@FIRST
+@pytest.mark.parametrize("code", ["28P01", "3D000"])
+def test_a_wrong_password_or_database_is_told_at_once(first: First, code: str) -> None:
+    with speaking(code, "nein") as url, pytest.raises(ConfigurationError):
+        first(url, 3600.0, threading.Event())
+
+
+def test_a_stop_ends_the_waiting() -> None:
+    stop = threading.Event()
+    refused: list[int] = []
+    with speaking(*STARTS, refused) as url:
+
+        def end() -> None:
+            until(lambda: refused, "nobody asked")
+            stop.set()
+
+        stopper = threading.Thread(target=end)
+        stopper.start()
+        with pytest.raises(Interrupted):
+            control(url, 3600.0, stop)
+        stopper.join()
+
+
+def test_a_run_begins_once_a_slot_is_free(start_server: StartServer) -> None:
+    server = start_server(settings={**SERVER_SETTINGS, "max_connections": "8"})
+    url = server.url(user="guarded")
+    admin = psycopg.connect(server.url(), autocommit=True)
+    admin.execute("CREATE ROLE guarded LOGIN")
+    # All that there are: sessions that have just ended, such as the one that saw the server start, may still have one.
+    (free,) = (
+        admin.execute(
+            "SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END)::int - 1 FROM pg_settings"
+            " WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+        ).fetchone()
+        or ()
+    )
+    taken = [admin]
+
+    def full() -> bool:
+        with suppress(psycopg.OperationalError):
+            taken.append(psycopg.connect(url))
+        return len(taken) > int(free)
+
+    until(full, "not all slots can be had")
+    opened = threading.Event()
+
+    def first() -> None:
+        control(url, 60.0, threading.Event())
+        opened.set()
+
+    waiting = threading.Thread(target=first)
+    waiting.start()
+    assert not opened.wait(0.3)
+    for connection in taken:
+        connection.close()
+    waiting.join()
+    assert opened.is_set()

@@ -70,7 +70,7 @@ def _works(database: Database, role: Role) -> bool:
 
 
 def test_each_grant_is_needed_and_all_are_enough(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with database.connect(autocommit=True) as owner:
         owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     role = database.add_role("role")

@@ -105,7 +105,7 @@ def test_who_was_faster_than_the_mark_keeps_the_run(bench: Bench) -> None:
 
 def test_a_mark_is_made_whole_or_not_at_all(database: Database) -> None:
     """A run that was claimed for it, and nothing more, would be reaped, and executed once more."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     with ConnectionPool(database.url, min_size=1, max_size=2) as pool:
         ledger, postbox = PostgresLedger(pool), Knowing()
         run_id = SyncDispatcher(postbox, ledger, publish=False).submit_task("work")

@@ -14,16 +14,14 @@ from spine_migrate.errors import Refused
 from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Report, Verdict
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 
 EXECUTIONS, EVENTS = "capture-spine/executions", "capture-spine/execution_events"
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
+@arranged
+def moved(legacy: Legacy) -> None:
     """Twenty executions with two events each, the second ten children of the first, moved."""
-    legacy = build(database.url)
     legacy.execute(
         """INSERT INTO executions (execution_id, pipeline_name, status, feed_id, params, error, parent_execution_id)
            SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'ingest', 'completed',
@@ -34,7 +32,6 @@ def moved(database: Database) -> Legacy:
     legacy.two_events_each(20)
     legacy.move("executions")
     legacy.move("execution_events")
-    return legacy
 
 
 def compared(url: str) -> Report:

@@ -17,18 +17,16 @@ from spine_migrate.db.connect import connect
 from spine_migrate.mapping.load import load
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Verdict
-from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
+from tests.waiting import until
 
 EXECUTIONS = "capture-spine/executions"
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.many_executions(60)
     legacy.move("executions")
-    return legacy
 
 
 def repair(
@@ -110,6 +108,7 @@ def test_with_writers_at_work_nothing_of_theirs_is_lost(moved: Legacy) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        until(lambda: writes[0], "nobody writes")
         results = [repair(moved) for _ in range(3)]
     finally:
         over.set()

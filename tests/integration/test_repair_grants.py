@@ -14,7 +14,7 @@ from spine_migrate.errors import SpineMigrateError
 from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Verdict
 from tests.database import Database, Role
-from tests.grants import SCHEMAS, apart, give
+from tests.grants import SCHEMAS, Fresh, apart, give
 from tests.legacy import Legacy, uuid
 
 
@@ -61,16 +61,17 @@ def _repair(database: Database, role: Role) -> None:
 
 def test_each_grant_is_needed_and_all_are_enough(database: Database, legacy: Legacy) -> None:
     role = database.add_role("role")
+    fresh = Fresh(database, lambda: fill(legacy))
     for held in give(database, role, "repair", *SCHEMAS):
         if "jobs" in held.name:
             continue  # the mapping of jobs is not at work here
-        fill(legacy)
+        fresh.again()
         with database.connect(autocommit=True) as owner:
             owner.execute(held.revoke)
         assert _fails(database, role), f"not needed: {held.name}"
         with database.connect(autocommit=True) as owner:
             owner.execute(held.grant)
-    fill(legacy)
+    fresh.again()
     _repair(database, role)
 
 

@@ -24,7 +24,7 @@ INDEXES: LiteralString = "SELECT indexname::text FROM pg_indexes WHERE indexname
 def moved(database: Database, monkeypatch: pytest.MonkeyPatch) -> Legacy:
     """Forty executions of which the legacy rows are gone, in a table that counts as large."""
     monkeypatch.setattr(references, "SMALL_BYTES", 0)
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.many_executions(50)
     legacy.move()
     legacy.execute("DELETE FROM executions WHERE right(execution_id::text, 2)::int > 10")
@@ -51,7 +51,6 @@ def test_indexes_are_built_for_many_rows_and_go_with_them(
 def test_building_them_leaves_the_session_its_patience(moved: Legacy) -> None:
     """Without a lock_timeout the batches after it would wait for a lock as long as it takes."""
     with connect(moved.url, settings={"lock_timeout": "1234ms"}) as connection:
-        found = references.references(connection, catalog.find(connection, "runs", "public").oid)
-        references.build(connection, references.needed(found))
+        references.serve(connection, catalog.find(connection, "runs", "public").oid)
         assert connection.execute("SHOW lock_timeout").fetchall() == [("1234ms",)]
     assert len(moved.rows(INDEXES)) == 2

@@ -27,7 +27,7 @@ _UNKNOWN = str(key(999))
 
 @pytest.fixture
 def runs(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 

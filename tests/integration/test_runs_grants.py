@@ -11,7 +11,7 @@ from psycopg import sql
 from spine_migrate.cli import main
 from spine_migrate.db import schema
 from tests.database import Database, Role
-from tests.grants import give, printed
+from tests.grants import Fresh, give, printed
 from tests.runs import add_run, key, numbers
 
 _LISTING = (("list",), ("show", str(key(1))))
@@ -63,14 +63,15 @@ def test_each_grant_is_needed_and_all_are_enough(
     runs: Database, command: str, calls: Sequence[tuple[str, ...]]
 ) -> None:
     role = runs.add_role("role")
+    fresh = Fresh(runs, lambda: _fill(runs))
     for held in give(runs, role, *command.split()):
-        _fill(runs)
+        fresh.again()
         with runs.connect(autocommit=True) as owner:
             owner.execute(held.revoke)
         assert not _works(runs, role, calls), f"not needed: {held.name}"
         with runs.connect(autocommit=True) as owner:
             owner.execute(held.grant)
-    _fill(runs)
+    fresh.again()
     assert _works(runs, role, calls)
 
 

@@ -64,17 +64,21 @@ SELECT lpad(to_hex(n), 32, '0')::uuid,
 
 @pytest.fixture
 def runs(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 
-@pytest.fixture
-def filled(runs: Database) -> Database:
-    with runs.connect() as connection:
+def _twelve_thousand(url: str) -> None:
+    schema.upgrade(url)
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_FILL, {"parent": _PARENT, "now": NOW})
-    with runs.connect(autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE runs")
-    return runs
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    database.arrange(_twelve_thousand)
+    return database
 
 
 def create(database: Database, *keys: str, lock_timeout: str = "5s", retry_seconds: float = 0) -> list[str]:
@@ -224,11 +228,12 @@ def test_a_transaction_that_does_not_end_is_not_waited_for_for_ever(runs: Databa
 def test_writers_go_on_while_a_build_waits(runs: Database) -> None:
     with runs.connect() as other, runs.connect(autocommit=True) as writer:
         other.execute("INSERT INTO runs (kind, name) VALUES ('task', 'x')")
-        building = threading.Thread(target=create, args=(runs, "status"))
+        # It must not give up before the writer has had its turn.
+        building = threading.Thread(target=create, args=(runs, "status"), kwargs={"lock_timeout": "1min"})
         building.start()
         waiting = "SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%%' AND wait_event_type = 'Lock'"
         while not writer.execute(waiting + " AND datname = current_database()").rowcount:
-            pass
+            assert building.is_alive()
         writer.execute("SET lock_timeout = '1s'")
         writer.execute("INSERT INTO runs (kind, name) VALUES ('task', 'y')")
         other.commit()

@@ -28,7 +28,7 @@ _BOUND = Bound(_BEFORE)
 
 @pytest.fixture
 def runs(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 
@@ -235,11 +235,22 @@ def test_a_killed_purge_leaves_whole_runs_and_the_same_command_goes_on(runs: Dat
             "INSERT INTO run_handoff (run_id, lane, waiting, due_at, retry_delay_seconds, retries_left)"
             " SELECT run_id, 'default', false, now(), 60, 0 FROM runs"
         )
+    # So that it is not over before a busy machine comes to kill it.
+    with runs.connect() as connection:
+        connection.execute(
+            "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$BEGIN PERFORM pg_sleep(0.03); RETURN NULL; END$$"
+        )
+        connection.execute(
+            "CREATE TRIGGER pause AFTER DELETE ON runs FOR EACH STATEMENT EXECUTE FUNCTION public.pause()"
+        )
     command = start(runs.url, "runs", "purge", "--older-than", "90d", "--batch-size", "1", "--yes")
     while len(numbers(runs)) == 1500:
         assert command.poll() is None
     command.kill()
     command.communicate()
+    with runs.connect() as connection:
+        connection.execute("DROP TRIGGER pause ON runs")
     left = len(numbers(runs))
     assert 0 < left < 1500
     with runs.connect() as connection:
@@ -252,7 +263,7 @@ def test_a_killed_purge_leaves_whole_runs_and_the_same_command_goes_on(runs: Dat
 
 
 def test_runs_that_a_migration_moved_go_only_on_request_and_undo_still_ends(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     old = NOW - timedelta(days=200)
     legacy.executions(1, status="completed", created_at=old, completed_at=old)
     legacy.executions(2, status="completed", created_at=old, completed_at=old, parent_execution_id=uuid(1))

@@ -16,6 +16,9 @@ from tests.database import Database
 from tests.integration.test_schema_structure import create_schema, run_script
 from tests.structure import everything, structure
 
+# An application's own, whichever it has; asyncpg in an environment that is asynchronous.
+DRIVERS = ("psycopg", "psycopg2", "asyncpg")
+
 # As `alembic init` writes it, with the naming convention that many applications have.
 ENV = """\
 import os
@@ -39,6 +42,31 @@ else:
             context.run_migrations()
 """
 
+# As `alembic init -t async` writes it.
+ASYNC_ENV = """\
+import asyncio
+import os
+import sqlalchemy as sa
+from alembic import context
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+def do_run_migrations(connection):
+    context.configure(connection=connection, target_metadata=sa.MetaData())
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def run_async_migrations():
+    connectable = create_async_engine(os.environ["APP_URL"], poolclass=sa.pool.NullPool)
+    async with connectable.connect() as connection:
+        await connection.run_sync(do_run_migrations)
+    await connectable.dispose()
+
+
+asyncio.run(run_async_migrations())
+"""
+
 OWN_REVISION = """\
 import sqlalchemy as sa
 from alembic import op
@@ -60,34 +88,46 @@ def downgrade():
 
 
 class Application:
-    def __init__(self, folder: Path, database: Database, *, target_schema: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, database: Database, *, target_schema: str | None = None, driver: str = "psycopg"
+    ) -> None:
         self.folder = folder
         self.database = database
+        self.driver = driver
         (folder / "migrations" / "versions").mkdir(parents=True)
-        (folder / "migrations" / "env.py").write_text(ENV, encoding="utf-8")
+        written = ASYNC_ENV if driver == "asyncpg" else ENV
+        (folder / "migrations" / "env.py").write_text(written, encoding="utf-8")
         (folder / "migrations" / "versions" / "0001_users.py").write_text(OWN_REVISION, encoding="utf-8")
         chosen = "" if target_schema is None else f"spine_target_schema = {target_schema.replace('%', '%%')}\n"
-        (folder / "alembic.ini").write_text(
+        self.locate("versions", more=chosen)
+
+    def locate(self, *ours: str, more: str = "") -> None:
+        """The application's own revisions, and those in these folders of ours."""
+        places = os.pathsep.join(["%(here)s/migrations/versions", *(str(alembic_dir() / one) for one in ours)])
+        (self.folder / "alembic.ini").write_text(
             "[alembic]\n"
             "script_location = %(here)s/migrations\n"
             "path_separator = os\n"
             "version_path_separator = os\n"
-            f"version_locations = %(here)s/migrations/versions{os.pathsep}{alembic_dir() / 'versions'}\n"
-            f"{chosen}",
+            f"version_locations = {places}\n"
+            f"{more}",
             encoding="utf-8",
         )
 
     def alembic(self, *arguments: str) -> str:
-        done = subprocess.run(
+        done = self.attempt(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "alembic", *arguments],
             cwd=self.folder,
-            env={**os.environ, "APP_URL": self.database.url.replace("postgresql://", "postgresql+psycopg://")},
+            env={**os.environ, "APP_URL": self.database.url.replace("postgresql://", f"postgresql+{self.driver}://")},
             check=False,
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def heads(self) -> set[str]:
         with psycopg.connect(self.database.url) as connection:
@@ -102,13 +142,16 @@ def reference(database: Database) -> set[tuple[str, ...]]:
     return facts
 
 
-def test_both_heads_go_up_and_down(tmp_path: Path, database: Database, reference: set[tuple[str, ...]]) -> None:
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_both_heads_go_up_and_down(
+    tmp_path: Path, database: Database, reference: set[tuple[str, ...]], driver: str
+) -> None:
     """Our chain is a second head beside the application's; its naming convention renames nothing of ours."""
     before = everything(database.url)
-    application = Application(tmp_path, database)
+    application = Application(tmp_path, database, driver=driver)
 
     application.alembic("upgrade", "heads")
-    assert application.heads() == {"0001", "spine_0008"}
+    assert application.heads() == {"0001", "spine_0009"}
     assert structure(database.url) == reference
 
     application.alembic("downgrade", "spine_expand@base")
@@ -149,4 +192,4 @@ def test_the_application_prints_the_sql(tmp_path: Path, database: Database, refe
     application = Application(tmp_path, database)
     run_script(database, application.alembic("upgrade", "spine_expand@head", "--sql"))
     assert structure(database.url) == reference
-    assert application.heads() == {"spine_0008"}
+    assert application.heads() == {"spine_0009"}

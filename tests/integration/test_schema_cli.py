@@ -35,11 +35,11 @@ def test_upgrade_current_downgrade(database: Database) -> None:
     first = run(database, "upgrade")
     assert (first.exit_code, first.stderr) == (0, "")
     assert first.stdout == (
-        "From base to spine_0008.\n"
-        'The database is at spine_0008 (the newest); the target tables are in schema "public".\n'
+        "From base to spine_0009.\n"
+        'The database is at spine_0009 (the newest); the target tables are in schema "public".\n'
     )
-    assert run(database, "upgrade").stdout.startswith("Nothing to do. The database is at spine_0008")
-    assert "(the newest is spine_0008)" in run(database, "downgrade", "spine_0002").stdout
+    assert run(database, "upgrade").stdout.startswith("Nothing to do. The database is at spine_0009")
+    assert "(the newest is spine_0009)" in run(database, "downgrade", "spine_0002").stdout
     assert "From spine_0002 to base." in run(database, "downgrade", "base").stdout
 
 
@@ -48,13 +48,13 @@ def test_json(database: Database) -> None:
     changed = json.loads(run(database, "upgrade", "spine_0001", "--target-schema", "spine", "--json").stdout)
     assert changed == {
         "changed": True,
-        "before": {"revision": None, "head": "spine_0008", "target_schema": None},
+        "before": {"revision": None, "head": "spine_0009", "target_schema": None},
         "revision": "spine_0001",
-        "head": "spine_0008",
+        "head": "spine_0009",
         "target_schema": "spine",
     }
     state = json.loads(run(database, "current", "--json").stdout)
-    assert state == {"revision": "spine_0001", "head": "spine_0008", "target_schema": "spine"}
+    assert state == {"revision": "spine_0001", "head": "spine_0009", "target_schema": "spine"}
 
 
 def test_sql_asks_no_server(database: Database) -> None:

@@ -64,7 +64,7 @@ def test_two_upgrades_at_once(isolation: str, database: Database) -> None:
 def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     first = schema.upgrade(database.url)
     assert first.changed
-    assert (first.before.revision, first.after.revision) == (None, "spine_0008")
+    assert (first.before.revision, first.after.revision) == (None, "spine_0009")
     before = everything(database.url)
 
     second = schema.upgrade(database.url)
@@ -122,11 +122,11 @@ def test_every_way_to_name_a_server(database: Database, monkeypatch: pytest.Monk
         {"SPINE_TARGET_URL": "", "SPINE_DATABASE_URL": "", **libpq},
     ):
         done = alembic(database, "current", **environment)
-        assert (done.returncode, done.stdout.split()) == (0, ["spine_0008", "(head)"]), done.stderr
+        assert (done.returncode, done.stdout.split()) == (0, ["spine_0009", "(head)"]), done.stderr
 
     for name, value in libpq.items():
         monkeypatch.setenv(name, value)
-    assert schema.current("").revision == "spine_0008"
+    assert schema.current("").revision == "spine_0009"
 
 
 def test_asking_plain_alembic_changes_nothing(database: Database) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from psycopg import sql
 
@@ -12,16 +10,10 @@ from spine_migrate.errors import ConfigurationError, Refused, ServerFault
 from tests.conftest import StartServer
 from tests.database import Database, create_role, url_for
 from tests.integration.test_schema_structure import alembic, create_schema, run_script
+from tests.ports import free_port
 from tests.structure import everything
 
 RUN = "INSERT INTO runs (kind, name) VALUES ('task', 'a')"
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def refused(database: Database, precondition: str, act: str = "upgrade", /, **options: str) -> str:
@@ -167,7 +159,7 @@ def test_an_unknown_revision(act: object, database: Database) -> None:
     assert callable(act)
     with pytest.raises(
         ConfigurationError,
-        match=f"known are base, {', '.join(f'spine_000{number}' for number in range(1, 9))} and head",
+        match=f"known are base, {', '.join(f'spine_000{number}' for number in range(1, 10))} and head",
     ):
         act(database.url, revision="spine_9999")
     with pytest.raises(ConfigurationError, match="no revision"):
@@ -175,7 +167,7 @@ def test_an_unknown_revision(act: object, database: Database) -> None:
 
 
 def test_a_database_that_a_newer_version_made(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     run_script(database, "UPDATE spine_migrate.alembic_version SET version_num = 'spine_0099'")
     assert "spine_0099" in refused(database, "revision-known")
     assert "spine_0099" in refused(database, "revision-known", "downgrade", revision="base")
@@ -205,14 +197,14 @@ def test_a_downgrade_upwards(database: Database) -> None:
 )
 def test_rows_that_a_downgrade_would_drop(ddl: str, revision: str, table: str, database: Database) -> None:
     """Refused by name unless forced; tables below the revision may keep their rows."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     run_script(database, ddl)
     assert table in refused(database, "downgrade-drops-no-rows", "downgrade", revision=revision)
     assert schema.downgrade(database.url, revision=revision, force=True).changed
 
 
 def test_rows_below_the_revision_are_no_obstacle(database: Database) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     run_script(database, RUN)
     schema.downgrade(database.url, revision="spine_0001")
     with database.connect() as connection:
@@ -221,16 +213,17 @@ def test_rows_below_the_revision_are_no_obstacle(database: Database) -> None:
 
 def test_a_table_that_refers_to_runs(database: Database) -> None:
     """A downgrade never cascades."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     run_script(database, "CREATE TABLE report (run_id uuid REFERENCES runs)")
     assert "report" in refused(database, "nothing-depends-on-it", "downgrade", revision="base")
 
 
-def test_a_wrong_password_and_no_server(start_server: StartServer, free_port: int) -> None:
+def test_a_wrong_password_and_no_server(start_server: StartServer) -> None:
     """The password is in no sentence."""
-    server = start_server(port=free_port)
+    port = free_port()
+    server = start_server(port=port)
     role = create_role(server.url(), "someone")
-    right = f"postgresql://someone:{role.password}@127.0.0.1:{free_port}/postgres"
+    right = f"postgresql://someone:{role.password}@127.0.0.1:{port}/postgres"
     wrong = right.replace(role.password, "wr0ng-secret")
     assert schema.current(right).revision is None
     for act in (schema.upgrade, schema.current):

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from spine_migrate.db import schema
-from tests.database import Database
+from tests.database import Database, Role, fresh_database
 from tests.structure import everything, structure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,18 +33,14 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.fixture
-def reference(database: Database, server_url: str) -> set[tuple[str, ...]]:
-    """The structure of the reference DDL, run in a schema of its own and taken away again."""
-    with database.connect() as connection:
-        for name in ("target", "runtime", "shims", "ledger"):
-            connection.execute((REFERENCE / f"{name}.sql").read_text(encoding="utf-8").encode())
-    facts = structure(database.url)
-    with database.connect() as connection:
-        connection.execute("DROP TABLE shim_mode, shim_call, shim_worker, run_guard, run_handoff, run_events, runs")
-        connection.execute("DROP SEQUENCE run_fence")
-        connection.execute("DROP SCHEMA spine_migrate CASCADE")
-    return facts
+@pytest.fixture(scope="module")
+def reference(server_url: str, owner: Role) -> set[tuple[str, ...]]:
+    """The structure of the reference DDL, run in a database of its own."""
+    with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
+        with database.connect() as connection:
+            for name in ("target", "runtime", "shims", "ledger"):
+                connection.execute((REFERENCE / f"{name}.sql").read_text(encoding="utf-8").encode())
+        return structure(database.url)
 
 
 def create_schema(database: Database, name: str) -> None:
@@ -142,7 +139,7 @@ def test_the_reference_has_every_table(reference: set[tuple[str, ...]]) -> None:
             for name in ("migration", "checkpoint", "quarantine", "link", "deferred_ddl", "audit", "repair")
         ),
         *(("spine_migrate", name) for name in ("capture", "change_log", "pending", "control")),
-        *(("spine_migrate", name) for name in ("cutover", "view_write", "set_aside")),
+        *(("spine_migrate", name) for name in ("cutover", "view_write", "set_aside", "retirement")),
     }
     named = {fact[2] for fact in reference if fact[0] in {"constraint", "index"}}
     assert {"runs.uq_idempotency", "ix_runs_one_active_per_entity", "ix_run_events_run_id"} <= named
@@ -188,7 +185,7 @@ def test_the_comparison_sees_one_difference(
     mutilation: str, database: Database, reference: set[tuple[str, ...]]
 ) -> None:
     """A test of the test: each single deviation from the reference shows."""
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     run_script(database, mutilation)
     assert structure(database.url) != reference
 
@@ -231,7 +228,11 @@ def test_every_revision_goes_down_and_up_again(database: Database, reference: se
     schema.upgrade(database.url, revision="spine_0007")
     seventh = everything(database.url)
     schema.upgrade(database.url, revision="spine_0008")
+    eighth = everything(database.url)
+    schema.upgrade(database.url, revision="spine_0009")
 
+    schema.downgrade(database.url, revision="spine_0008")
+    assert everything(database.url) == eighth
     schema.downgrade(database.url, revision="spine_0007")
     assert everything(database.url) == seventh
     schema.downgrade(database.url, revision="spine_0006")

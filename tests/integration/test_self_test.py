@@ -16,19 +16,17 @@ from spine_migrate.parity.compare import compare
 from spine_migrate.parity.model import Comparison, Verdict
 from tests.database import Database
 from tests.grants import give
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, build, uuid
 from tests.mutants import seen
 
 EXECUTIONS = "capture-spine/executions"
 
 
-@pytest.fixture
-def moved(database: Database) -> Legacy:
-    legacy = build(database.url)
+@arranged
+def moved(legacy: Legacy) -> None:
     legacy.many_executions(50)
     legacy.executions(51, status="limbo")
     legacy.move("executions")
-    return legacy
 
 
 def proven(url: str) -> Comparison:
@@ -109,7 +107,7 @@ def test_a_session_that_may_not_write_cannot_tell(database: Database, moved: Leg
 
 
 def test_tables_without_rows_are_compared_by_counting(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.move("executions")
     comparison = proven(legacy.url)
     assert (comparison.verdict, comparison.reasons) == (Verdict.EQUAL, [])
@@ -151,7 +149,7 @@ def _content(name: str) -> sql.Composed:
     ],
 )
 def test_tables_of_other_shapes_are_taken_as_they_are(database: Database, awkward: LiteralString) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute(awkward)
     legacy.executions(*range(1, 6))
     legacy.move("executions")

@@ -29,7 +29,7 @@ def history(server_url: str, owner: Role) -> Iterator[Database]:
     with fresh_database(server_url, f"{owner.name}_{token_hex(4)}", owner) as database:
         with database.connect() as connection:
             generate(connection, executions=300, jobs=150, seed=20261121)
-        schema.upgrade(database.url)
+        database.arrange(schema.upgrade)
         legacy = Legacy(database.url)
         for entity in ENTITIES:
             legacy.move(entity)

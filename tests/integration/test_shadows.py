@@ -18,7 +18,7 @@ BILL, SEND = "shop.tasks.bill", "shop.tasks.send"
 
 @pytest.fixture
 def shadows(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 

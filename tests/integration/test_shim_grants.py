@@ -84,7 +84,7 @@ def _run(database: Database, statement: str) -> None:
 def test_each_grant_is_needed_and_all_are_enough(
     command: str, works: Callable[[Database, Role], bool], database: Database
 ) -> None:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     _run(database, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
     now = datetime.now(UTC)
     add_worker(database, now - days(9), now)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,13 +25,13 @@ from tests.database import Database
 
 @pytest.fixture
 def shims(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 
 @contextmanager
 def _tables(url: str) -> Iterator[Tables]:
-    tables = Tables.at(url)
+    tables = Tables.at(f"{url}{'&' if '?' in url else '?'}connect_timeout=60")
     yield tables
     for thread in threading.enumerate():
         if thread.name == "spine-shim-modes":
@@ -55,14 +56,23 @@ def _set(url: str, task: str, mode: str) -> None:
 def test_the_first_call_of_a_process_knows_the_table(shims: Database, tables: Tables) -> None:
     _set(shims.url, "shop.bill", "canary=10%")
     _set(shims.url, "*", "shadow")
-    modes = Modes(tables, environment={})
+    modes = Modes(tables, environment={}, first_wait_seconds=60)
     assert modes.mode("shop.bill") == Mode.parse("canary=10%")
     assert modes.mode("shop.send") == SHADOW
 
 
+def test_who_has_read_the_table_waits_for_nothing(shims: Database, tables: Tables) -> None:
+    _set(shims.url, "shop.bill", "shadow")
+    modes = Modes(tables, environment={}, first_wait_seconds=60)
+    modes.refresh()
+    asked = time.monotonic()
+    assert modes.mode("shop.bill") == SHADOW
+    assert time.monotonic() - asked < 30
+
+
 def test_a_change_is_heeded_within_seconds_and_no_caller_waits_for_it(shims: Database, tables: Tables) -> None:
     clock = Clock()
-    modes = Modes(tables, environment={}, clock=clock, default=LEGACY)
+    modes = Modes(tables, environment={}, clock=clock, default=LEGACY, first_wait_seconds=60)
     assert modes.mode("shop.bill") == LEGACY
     _set(shims.url, "shop.bill", "dispatch")
     clock.now += 4.9
@@ -77,7 +87,7 @@ def test_a_change_is_heeded_within_seconds_and_no_caller_waits_for_it(shims: Dat
 
 def test_the_environment_and_the_default_frame_the_table(shims: Database, tables: Tables) -> None:
     _set(shims.url, "*", "shadow")
-    modes = Modes(tables, environment={"SPINE_SHIM_MODE": "shop.bill=legacy"})
+    modes = Modes(tables, environment={"SPINE_SHIM_MODE": "shop.bill=legacy"}, first_wait_seconds=60)
     assert modes.mode("shop.bill", DISPATCH) == LEGACY
     assert modes.mode("shop.send", DISPATCH) == SHADOW
     with psycopg.connect(shims.url) as connection:
@@ -93,7 +103,7 @@ def test_a_database_that_goes_away_leaves_the_modes_as_they_were(
     schema.upgrade(server.url())
     _set(server.url(), "shop.bill", "shadow")
     with _tables(server.url()) as tables:
-        modes = Modes(tables, environment=environment, clock=clock)
+        modes = Modes(tables, environment=environment, clock=clock, first_wait_seconds=60)
         assert modes.mode("shop.bill") == SHADOW
         server.stop("immediate")
         for _ in range(3):
@@ -115,7 +125,7 @@ def test_a_row_that_is_not_understood_leaves_the_modes_as_they_were(
     shims: Database, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one that a newer version has set."""
-    modes = Modes(tables, environment={})
+    modes = Modes(tables, environment={}, first_wait_seconds=60)
     _set(shims.url, "shop.bill", "shadow")
     modes.refresh()
     with psycopg.connect(shims.url) as connection:
@@ -155,7 +165,8 @@ import os, sys
 from spine_shims.modes import Modes
 from spine_shims.tables import Tables
 
-modes = Modes(Tables.at(os.environ["SPINE_DATABASE_URL"]), environment={}, ttl_seconds=0.01)
+tables = Tables.at(os.environ["SPINE_DATABASE_URL"])
+modes = Modes(tables, environment={}, ttl_seconds=0.01, first_wait_seconds=60)
 assert str(modes.mode("shop.bill")) == "shadow"
 # Held for good in the child, as by a thread that it does not have.
 modes._own().reading.acquire()

@@ -22,7 +22,7 @@ BOUND = NOW - days(7)
 
 @pytest.fixture
 def shims(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 

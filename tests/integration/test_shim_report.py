@@ -24,7 +24,7 @@ SINCE = NOW - days(14)
 
 @pytest.fixture
 def shims(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 

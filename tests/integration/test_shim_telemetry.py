@@ -32,7 +32,7 @@ LINE = CallSite("shop/views.py", 7, "pay", "/srv/shop/views.py", "shop.views")
 
 @pytest.fixture
 def shims(database: Database) -> Database:
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     return database
 
 
@@ -308,7 +308,8 @@ def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database) -> None:
 
     def spans() -> list[int]:
         rows = _rows(shims, "SELECT round(extract(epoch FROM seen_at - since))::int FROM shim_worker ORDER BY since")
-        return [length for (length,) in rows]
+        # The test itself takes its time between two announcements, on a busy machine seconds.
+        return [length // 20 * 20 for (length,) in rows]
 
     announce()
     _age(shims, 600)

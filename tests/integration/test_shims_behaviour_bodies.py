@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.celery_worker import LONGEST, until
+from tests.celery_worker import until
 from tests.shims_place import Site
 from tests.shims_tasks import QUIET, Flaky
+from tests.waiting import LONGEST
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
 

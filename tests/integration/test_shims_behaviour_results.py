@@ -5,14 +5,37 @@ The first two lines of each test's docstring are its row in shims/BEHAVIOUR.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tests.celery_worker import LONGEST, until
+from tests.celery_worker import until
 from tests.shims_place import Site
 from tests.shims_tasks import QUIET
+from tests.waiting import LONGEST
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
+
+
+@dataclass
+class Held:
+    """A queue from which the worker takes nothing before it is let go."""
+
+    queue: str
+    let_go: Callable[[], None]
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[Held]:
+    queue, control = f"{site.place.prefix}held", site.app.control
+    with site.app.connection_for_write() as connection, connection.channel() as channel:
+        # RabbitMQ drops what is sent to a queue that nobody has declared yet.
+        site.app.amqp.queues[queue](channel).declare()
+        yield Held(queue, lambda: site.told(control.add_consumer, queue))
+        site.told(control.cancel_consumer, queue)
+        channel.queue_delete(queue)
 
 
 def test_get(site: Site) -> None:
@@ -60,12 +83,13 @@ def test_collect(site: Site) -> None:
     assert site.get(result.parent) == 2
 
 
-def test_revoke_before_it_starts(site: Site) -> None:
+def test_revoke_before_it_starts(site: Site, held: Held) -> None:
     """Behaviour: a task that is revoked before it starts is not executed, and its result says so.
     Kept by: workers remember the id and refuse the message; the run is cancelled.
     """
-    result = site.tasks.add.apply_async((1,), countdown=1)
-    result.revoke()
+    result = site.tasks.add.apply_async((1,), queue=held.queue)
+    site.told(site.app.control.revoke, result.id)
+    held.let_go()
     with pytest.raises(TaskRevokedError):
         site.get(result)
     run = site.run(result, "cancelled")
@@ -83,21 +107,26 @@ def test_revoke_and_terminate(site: Site) -> None:
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         site.get(result)
+    if site.dispatches:
+        asked = "SELECT FROM run_handoff WHERE run_id = %s AND cancel_requested"
+        until(lambda: site.place.rows(asked, result.id), "The run is not to be cancelled", site.worker)
+        site.lease_is_over(result)
     site.run(result, "cancelled")
     assert len(site.noted("sleep")) == 1
 
 
-def test_a_run_that_is_cancelled(site: Site) -> None:
+def test_a_run_that_is_cancelled(site: Site, held: Held) -> None:
     """Behaviour: whoever waits for a task learns that it was revoked.
     Kept by: so they do where its run was cancelled in the dispatcher, as soon as its message comes to a worker.
     """
-    result = site.tasks.add.apply_async((1,), countdown=1)
+    result = site.tasks.add.apply_async((1,), queue=held.queue)
     if site.dispatches:
         (run,) = site.runs(result.id)
         assert site.dispatcher.ledger.cancel(run.run_id, "not wanted").status == "cancelled"
         site.dispatcher.executor.submit(run)
     else:
-        result.revoke()
+        site.told(site.app.control.revoke, result.id)
+    held.let_go()
     with pytest.raises(TaskRevokedError):
         site.get(result)
     assert site.noted("add") == []
@@ -137,7 +166,7 @@ def test_a_run_that_is_published_twice(site: Site) -> None:
     if run is not None:
         for _ in range(3):
             site.dispatcher.executor.submit(run)
-        site.get(site.tasks.echo.delay())
+        site.deliveries(result, 3)
     until(lambda: site.noted("plain"), "The link is not called", site.worker)
     assert len(site.noted("plain")) == 1
     assert len(site.noted("add")) == 1

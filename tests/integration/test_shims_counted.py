@@ -15,7 +15,7 @@ from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
 from tests.celery_worker import until
 from tests.database import Role
-from tests.shims_place import Site, producing, relay_of, shims_place
+from tests.shims_place import Producer, Site, producing, relay_of, shims_place
 from tests.shims_tasks import MODES, QUIET
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
@@ -23,23 +23,26 @@ pytestmark = pytest.mark.filterwarnings(QUIET)
 HOST = socket.gethostname()
 
 
-@pytest.fixture(params=MODES)
-def counting(
-    request: pytest.FixtureRequest, server_url: str, owner: Role, redis_server_url: str
-) -> Iterator[tuple[Site, Telemetry]]:
+@pytest.fixture(scope="module")
+def producer(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Producer]:
     """One process executes, so that what it has counted is stored in the order in which it was executed."""
     with (
         shims_place(server_url, owner, redis_server_url) as place,
         place.worker(1) as worker,
         relay_of(place),
-        producing(place, worker) as producer,
+        producing(place, worker) as made,
     ):
-        telemetry = Telemetry(Tables.at(place.url), host="producer")
-        configure(producer.dispatcher, telemetry=telemetry)
-        producer.app.set_current()
-        yield producer.site(request.param), telemetry
-        reset()
-        telemetry.close()
+        yield made
+
+
+@pytest.fixture(params=MODES)
+def counting(request: pytest.FixtureRequest, producer: Producer) -> Iterator[tuple[Site, Telemetry]]:
+    telemetry = Telemetry(Tables.at(producer.place.url), host="producer")
+    configure(producer.dispatcher, telemetry=telemetry)
+    producer.app.set_current()
+    yield producer.site(request.param), telemetry
+    reset()
+    telemetry.close()
 
 
 def test_each_call_is_one_of_its_line(counting: tuple[Site, Telemetry]) -> None:
@@ -76,8 +79,9 @@ def test_headers_of_the_caller_stay_as_they_are(counting: tuple[Site, Telemetry]
 
 
 def _counted(site: Site) -> Counter[tuple[str, str]]:
-    """By task and caller; of a line only its function."""
+    """Of the two tasks in this mode, by task and caller; of a line only its function."""
     counts: Counter[tuple[str, str]] = Counter()
-    for task, where, count in site.place.rows("SELECT task, caller, count::int FROM shim_call"):
+    told = "SELECT task, caller, count::int FROM shim_call WHERE task IN (%s, %s)"
+    for task, where, count in site.place.rows(told, f"{site.mode}.add", f"{site.mode}.again"):
         counts[task, where.rpartition(" ")[2] if ".py:" in where else where] += count
     return counts

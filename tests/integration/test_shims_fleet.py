@@ -23,11 +23,12 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import Modes, configure
 from spine_shims.configuration import reset
 from spine_shims.tables import Tables
-from tests.celery_worker import LONGEST, CeleryWorker, Place, closed, until
+from tests.celery_worker import CeleryWorker, Place, closed, until
 from tests.database import Role
 from tests.fleet_tasks import define
 from tests.shims_place import relay_of, shims_place
 from tests.shims_tasks import QUIET
+from tests.waiting import LONGEST
 
 pytestmark = pytest.mark.filterwarnings(QUIET)
 
@@ -97,7 +98,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Fleet]:
-    with shims_place(server_url, owner, redis_server_url) as place, relay_of(place, claim_within=600):
+    with shims_place(server_url, owner, redis_server_url) as place, relay_of(place):
         yield Fleet(place)
 
 
@@ -158,6 +159,9 @@ def test_new_workers_beside_old_ones(fleet: Fleet) -> None:
         _each_once(fleet, tasks, executed, dispatched=False)
         assert fleet.runs() == {}
         old.stop()
+        # A look that it has answered may be written down after its end.
+        unseen = "SELECT max(seen_at) < now() - interval '3 seconds' FROM shim_worker WHERE version = ''"
+        until(lambda: fleet.place.rows(unseen) == [(True,)], "It is still seen", new)
         # It may only have been too busy to answer.
         fleet.later(60, "")
         tasks.refresh()
@@ -217,11 +221,13 @@ def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
                 got(wrong)
             assert got(in_flight) == 6
             worker.stop()
-        # Ten minutes later.
+        # The relay knows that it has published them, and all is ten minutes later.
+        queued = {("add", "queued"): 20, ("slow", "queued"): 5}
+        until(lambda: fleet.runs() == queued, lambda: f"Not these runs: {fleet.runs()}, but {queued}")
         fleet.place.rows("UPDATE run_handoff SET next_at = now() WHERE next_at IS NOT NULL RETURNING 1")
         with fleet.worker("new") as worker:
             completed = {("add", "completed"): 20, ("slow", "completed"): 4, ("slow", "failed"): 1}
-            until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
+            until(lambda: fleet.runs() == completed, lambda: f"Not these runs: {fleet.runs()}, but {completed}", worker)
     stored = fleet.place.rows("SELECT result FROM runs WHERE run_id = ANY (%s)", [UUID(one.id) for one in results])
     assert sorted(result for (result,) in stored) == [*range(1, 21)]
     # The chord's body was sent by the old worker, as an old message.
@@ -277,10 +283,13 @@ assert not [name for name in sys.modules if name.startswith("spine_")]
 
 
 def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> None:
-    """500 messages in the queue, and a chord of which the old worker has executed a part."""
+    """200 messages in the queue, and a chord of which the old worker has executed a part. What each of its two children
+    had begun when it was stopped and it had not acknowledged yet, Celery gives back and finishes all the same: that is
+    executed by both, without shims as with them.
+    """
     with fleet.old_producer() as tasks:
         in_flight = chord(group([tasks.slow.s(n) for n in range(40)]), tasks.total.s())()
-        queued = [tasks.add.delay(n, 1) for n in range(500)]
+        queued = [tasks.add.delay(n, 1) for n in range(200)]
         with fleet.worker("old") as worker:
             until(lambda: fleet.executed()["slow", "old"] >= 5, "The old worker does nothing", worker)
             worker.stop()
@@ -289,10 +298,12 @@ def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> 
         assert before["add", "old"] == 0
 
         with fleet.worker("new") as worker:
-            assert [got(result) for result in queued] == [*range(1, 501)]
+            assert [got(result) for result in queued] == [*range(1, 201)]
             assert got(in_flight) == sum(range(40))
-            left = 40 - before["slow", "old"]
-            completed = {("add", "completed"): 500, ("slow", "completed"): left, ("total", "completed"): 1}
-            until(lambda: fleet.runs() == completed, f"Not these runs: {fleet.runs()}", worker)
-    assert fleet.executed() - before == {("add", "handler"): 500, ("slow", "new"): left, ("total", "new"): 1}
-    assert fleet.twice() == []
+            given_back = [task for task, _ in fleet.twice()]
+            assert given_back in ([], ["slow"], ["slow"] * 2)
+            left = 40 - before["slow", "old"] + len(given_back)
+            completed = {("add", "completed"): 200, ("slow", "completed"): left, ("total", "completed"): 1}
+            until(lambda: fleet.runs() == completed, lambda: f"Not these runs: {fleet.runs()}, but {completed}", worker)
+    assert fleet.executed() - before == {("add", "handler"): 200, ("slow", "new"): left, ("total", "new"): 1}
+    assert len(fleet.twice()) == len(given_back)

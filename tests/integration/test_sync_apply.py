@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from typing import Any
-
-import psycopg
 import pytest
-from psycopg import sql
 
 from spine_migrate.carry.known import chosen, known
-from spine_migrate.carry.statements import Statements
-from spine_migrate.carry.tables import guard_of
 from spine_migrate.db.connect import connect
-from spine_migrate.db.queries import query
-from spine_migrate.db.raw import execute
-from spine_migrate.errors import Refused
 from spine_migrate.sync import applier, loop
 from spine_migrate.sync.appliers import applier_of
-from spine_migrate.sync.changes import Changes
-from spine_migrate.sync.loop import follow
 from tests.database import Database
-from tests.legacy import Connection, Legacy, build, uuid
-from tests.moving import until
-from tests.syncing import apply, capture_of, in_another_session, lag_of, logged, move_live
+from tests.legacy import Legacy, arranged, build, uuid
+from tests.syncing import apply, capture_of, logged, move_live
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
-@pytest.fixture
-def live(legacy: Legacy) -> Legacy:
+@arranged
+def live(legacy: Legacy) -> None:
     """Ten executions, moved, their changes captured."""
     legacy.many_executions(10)
     move_live(legacy)
-    return legacy
 
 
 def test_insert_update_delete(live: Legacy) -> None:
@@ -106,6 +91,23 @@ def test_truncate(live: Legacy) -> None:
     apply(live)
     live.prove()
     assert live.value("SELECT count(*) FROM runs") == 2
+
+
+def test_truncate_where_a_row_must_stay(live: Legacy) -> None:
+    """Something of the application's points to it; those behind it go all the same, and so does it in the end."""
+    live.execute("CREATE TABLE kept (run_id uuid REFERENCES runs)")
+    live.execute("INSERT INTO kept SELECT run_id FROM runs ORDER BY run_id LIMIT 4")
+    live.execute("TRUNCATE executions CASCADE")
+    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session:
+        (one,) = [known(session, migration) for migration in chosen(session)]
+        made = applier_of(session, one, capture_of(live), [])
+        made.next(session, limit=100)
+        assert made.remove_all_extra(session, limit=2).deleted == 6
+        assert live.value("SELECT count(*) FROM runs") == 4
+        assert not made.awaits_everything(session)
+        live.execute("DROP TABLE kept")
+        assert made.deferred(session, limit=100, patient=True).deleted == 4
+    assert not live.rows("TABLE spine_migrate.pending")
 
 
 def test_one_ends_and_another_begins_on_the_same_feed(live: Legacy) -> None:
@@ -267,111 +269,3 @@ def test_events_follow(legacy: Legacy) -> None:
     apply(legacy)
     legacy.prove("executions", "execution_events")
     assert legacy.value("SELECT count(*) FROM run_events") == 10
-
-
-def test_a_second_applier_is_refused(live: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LAST_STATEMENT", 0.5)
-    with connect(live.url) as other:
-        name = 'capture-spine/executions|"public"."executions"|"public"."runs"'
-        assert other.execute(query("capture", "try_apply"), {"name": name}).fetchall() == [(True,)]
-        with pytest.raises(Refused, match="Another process applies"):
-            apply(live)
-
-
-def _write(connection: Connection) -> None:
-    connection.execute("UPDATE executions SET error = 'x'")
-
-
-def test_a_writer_never_waits_for_the_applier(live: Legacy) -> None:
-    """While the applier's transaction is open."""
-    with live.connect() as connection, connection.transaction():
-        connection.execute("UPDATE spine_migrate.capture SET applied_at = now()")
-        connection.execute("DELETE FROM spine_migrate.change_log")
-        writer = in_another_session(live, _write)
-        writer.join(timeout=20)
-        assert not writer.is_alive()
-    apply(live)
-    live.prove()
-
-
-def test_lag(live: Legacy) -> None:
-    assert lag_of(live).nothing
-    live.execute("UPDATE executions SET error = 'x'")
-    assert lag_of(live).entries == 10
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        live.executions(1)
-    assert lag_of(live).entries == 10
-
-
-def test_a_row_that_waits_in_vain_tires_while_the_application_writes(
-    live: Legacy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each cycle finds something in the log, and empties it."""
-    monkeypatch.setattr(applier, "MOST_ATTEMPTS", 2)
-    monkeypatch.setattr(applier, "LONGEST_SECONDS", 0.0)
-    monkeypatch.setattr(loop, "SOON", 0.0)
-    live.execute("INSERT INTO runs (run_id, kind, name, idempotency_key) VALUES (%s, 'task', 'x', 'k')", uuid(900))
-    live.executions(41, idempotency_key="k")
-    stop, numbers = threading.Event(), iter(range(100, 200))
-
-    def write(_: object) -> None:
-        live.executions(next(numbers))
-        if live.quarantine():
-            stop.set()
-
-    monkeypatch.setattr(
-        "spine_migrate.sync.loop._Loop._is_due", lambda _self, what, _: what in ("members", "soon", "report")
-    )
-    follow(live.url, options=loop.Options(), stop=stop, report=write)
-    assert [row[1] for row in live.quarantine()] == ["unique_conflict"]
-
-
-def test_rows_of_the_target_are_looked_up(live: Legacy) -> None:
-    """Never read whole, though the planner takes the mark of origin for a rare one."""
-    live.many_executions(3000, first=1000)
-    apply(live)
-    live.execute("ANALYZE runs")
-    live.execute("ANALYZE executions")
-    keys = [uuid(number) for number in range(1000, 3000)]
-    with connect(live.url, settings=loop.APPLIER_SETTINGS) as connection:
-        (one,) = [known(connection, migration) for migration in chosen(connection)]
-        changes = Changes(Statements(one.tables.binding, None), guard_of(connection, one.tables))
-        composed, values = changes.update(keys, {})
-        explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(composed)
-        ((plans,),) = execute(connection, explain, *values).fetchall()
-    scans = [node for node in _nodes(plans[0]["Plan"]) if "Scan" in node["Node Type"]]
-    reads = [node for node in scans if node.get("Relation Name") == "runs"]
-    assert [node["Index Cond"] for node in reads] == ["(run_id = x.target_key)"]
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", []):
-        yield from _nodes(below)
-
-
-def test_a_table_that_is_rewritten_is_not_taken_for_an_empty_one(live: Legacy) -> None:
-    """ALTER TABLE leaves nothing in it that a snapshot from before could see (PostgreSQL manual, 13.6)."""
-    live.execute("UPDATE executions SET error = 'x'")
-    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session, live.connect() as connection:
-        (one,) = [known(session, migration) for migration in chosen(session)]
-        made = applier_of(session, one, capture_of(live), [])
-        with connection.transaction():
-            connection.execute("ALTER TABLE executions ADD COLUMN rewritten uuid DEFAULT gen_random_uuid()")
-            connection.execute("ALTER TABLE executions DROP COLUMN rewritten")
-            applying = in_another_session(live, lambda _: _apply_one_batch(made, session))
-            until(lambda: session.info.backend_pid in _waiting(live), "the applier to wait for the table")
-        applying.join(timeout=20)
-    assert live.value("SELECT count(*) FROM runs") == 10
-    assert not logged(live)
-    live.prove()
-
-
-def _apply_one_batch(made: applier.Applier, session: Connection) -> None:
-    with pytest.raises(psycopg.errors.SerializationFailure, match="rewritten"):
-        made.next(session, limit=100)
-    made.next(session, limit=100)
-
-
-def _waiting(live: Legacy) -> list[int]:
-    return [pid for (pid,) in live.rows("SELECT pid FROM pg_locks WHERE locktype = 'relation' AND NOT granted")]

@@ -12,15 +12,17 @@ from spine_migrate.db import captures, catalog, schema
 from spine_migrate.db.connect import PINNED, connect
 from spine_migrate.db.patience import Patience
 from spine_migrate.errors import Interrupted, Refused
+from spine_migrate.mapping.emit.capture import Key
 from spine_migrate.sync import capture
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
+from tests.partitions import partition_executions
 from tests.syncing import PATIENCE, apply, capture_of, in_another_session, logged, move_live
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def keys(legacy: Legacy) -> set[str | None]:
@@ -71,6 +73,37 @@ def test_a_statement_logs_once_and_a_rollback_nothing(legacy: Legacy) -> None:
     assert not logged(legacy)
 
 
+def test_what_a_kill_has_left_in_the_log_goes_with_the_next_start(legacy: Legacy) -> None:
+    """Entries of a capture that is over, of which nobody else knows."""
+    legacy.many_executions(1)
+    legacy.execute("INSERT INTO spine_migrate.change_log (capture_id, row_key) VALUES (999, 'left')")
+    move_live(legacy)
+    assert not logged(legacy)
+
+
+def test_a_key_is_spelled_alike_whatever_the_session_has_set(legacy: Legacy) -> None:
+    """As the applier spells it, which would otherwise take a row that it does not find for one that is gone."""
+    legacy.many_executions(1)
+    move_live(legacy)
+    write(legacy, "CREATE TABLE odd (at timestamptz PRIMARY KEY)")
+    with connect(legacy.url) as connection, connection.transaction():
+        odd = catalog.find(connection, "odd", None)
+        capture.put(
+            connection,
+            migration_id=capture_of(legacy).migration_id,
+            direction=captures.REVERSE,
+            relation=odd.name,
+            oid=odd.oid,
+            key=Key.column("at"),
+        )
+    with legacy.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        connection.execute("SET DateStyle = 'German'")
+        connection.execute("INSERT INTO odd VALUES ('02.01.2026 12:04:05+09')")
+        assert connection.execute("SELECT at::text FROM odd").fetchall() == [("02.01.2026 12:04:05 JST",)]
+    assert keys(legacy) == {"2026-01-02 03:04:05+00"}
+
+
 def test_a_replica_s_session_is_captured_too(legacy: Legacy, database: Database) -> None:
     """Triggers of an ordinary kind do not fire where session_replication_role is replica."""
     legacy.many_executions(2)
@@ -101,25 +134,9 @@ def test_an_application_needs_no_right_on_the_log(legacy: Legacy, database: Data
     assert keys(legacy) == {uuid(1), uuid(2)}
 
 
-def _partitioned(legacy: Legacy) -> None:
-    """Executions as a table partitioned by its key."""
-    write(
-        legacy,
-        "ALTER TABLE execution_events DROP CONSTRAINT IF EXISTS execution_events_execution_id_fkey",
-        "CREATE TABLE parts (LIKE executions INCLUDING DEFAULTS, PRIMARY KEY (execution_id))"
-        " PARTITION BY RANGE (execution_id)",
-        "CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (MINVALUE)"
-        " TO ('00000000-0000-4000-8000-000000000100')",
-        "CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM ('00000000-0000-4000-8000-000000000100')"
-        " TO ('10000000-0000-4000-8000-000000000000')",
-        "DROP TABLE executions CASCADE",
-        "ALTER TABLE parts RENAME TO executions",
-    )
-
-
 def test_a_partitioned_table(legacy: Legacy) -> None:
     """Row by row: through the parent, in a partition directly, across partitions, in one that is added later."""
-    _partitioned(legacy)
+    partition_executions(legacy)
     legacy.many_executions(3)
     move_live(legacy)
     found = capture_of(legacy)
@@ -142,7 +159,7 @@ def test_a_partitioned_table(legacy: Legacy) -> None:
 
 def test_a_partition_that_is_added_later_is_not_whole(legacy: Legacy) -> None:
     """It lacks the trigger for TRUNCATE, which is told."""
-    _partitioned(legacy)
+    partition_executions(legacy)
     legacy.many_executions(3)
     move_live(legacy)
     write(
@@ -221,7 +238,7 @@ def _install(connection: psycopg.Connection[tuple[object, ...]], legacy: Legacy,
         direction=captures.FORWARD,
         relation=source.name,
         oid=source.oid,
-        key="execution_id",
+        key=Key.column("execution_id"),
         patience=patience,
         stop=threading.Event(),
     )
@@ -246,7 +263,7 @@ def test_removed_without_a_trace(legacy: Legacy) -> None:
     legacy.executions(3)
     found = capture_of(legacy)
     with connect(legacy.url, settings=PINNED) as connection:
-        capture.remove(connection, found, key="execution_id", patience=PATIENCE, stop=threading.Event())
+        capture.remove(connection, found, patience=PATIENCE, stop=threading.Event())
     assert legacy.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'spine%%'") == 0
     assert legacy.value("SELECT count(*) FROM pg_proc WHERE proname LIKE 'capture%%'") == 0
     assert legacy.value("SELECT count(*) FROM spine_migrate.change_log") == 0

@@ -5,23 +5,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-import pytest
-
 from spine_migrate.notices import Lag, Notice, Quarantined, Retry, Subject
-from spine_migrate.sync.loop import Options, follow
+from spine_migrate.sync.loop import follow
+from spine_migrate.sync.members import Options
 from tests.database import Database
-from tests.legacy import Legacy, build, uuid
+from tests.legacy import Legacy, arranged, uuid
 from tests.observers import Remembering
 from tests.syncing import move_live
 
 
-@pytest.fixture
-def live(database: Database) -> Legacy:
+@arranged
+def live(legacy: Legacy) -> None:
     """Ten executions, moved, their changes captured."""
-    legacy = build(database.url)
     legacy.many_executions(10)
     move_live(legacy)
-    return legacy
 
 
 def test_lag_and_quarantine_add_up(live: Legacy) -> None:

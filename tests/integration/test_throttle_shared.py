@@ -16,16 +16,14 @@ from spine_migrate.db.connect import Connection
 from spine_migrate.errors import ServerFault
 from tests.conftest import StartServer
 from tests.database import Database
-from tests.legacy import Legacy, build
-from tests.moving import until
+from tests.legacy import Legacy, arranged, build
+from tests.waiting import until
 
 
-@pytest.fixture
-def legacy(database: Database) -> Legacy:
-    built = build(database.url)
+@arranged
+def legacy(built: Legacy) -> None:
     built.executions(1)
     built.move()
-    return built
 
 
 class Clock:
@@ -131,7 +129,7 @@ def test_an_applier_keeps_no_limit_and_is_paused_all_the_same(legacy: Legacy) ->
     legacy.execute("UPDATE spine_migrate.control SET settings = '{\"max-lag-bytes\": 0}'")
     heard: list[Hold | None] = []
     applier = Throttle(
-        legacy.url, 1, Settings(), {}, stop=threading.Event(), retry_seconds=0, records=False, clock=clock
+        legacy.url, 1, Settings(), {}, stop=threading.Event(), retry_seconds=0, records=lambda: False, clock=clock
     )
     with applier, ThreadPoolExecutor(1) as workers:
         assert not applier.wait(heard.append)

@@ -28,7 +28,7 @@ TARGET: LiteralString = (
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def history(database: Database) -> Legacy:
     """The demonstration, moved."""
     with database.connect() as connection:
         generate(connection, executions=1200, jobs=300, seed=5)
-    schema.upgrade(database.url)
+    database.arrange(schema.upgrade)
     moved = Legacy(database.url)
     for entity in ENTITIES:
         moved.move(entity)
@@ -74,8 +74,14 @@ def test_all_is_undone_and_moves_again_identically(history: Legacy, monkeypatch:
 
 def test_a_plan_says_what_the_undo_does_and_changes_nothing(history: Legacy) -> None:
     """Runs whose events will be gone by then are among those that go."""
-    history.execute("UPDATE runs SET lane = 'touched' WHERE run_id IN (SELECT DISTINCT run_id FROM run_events LIMIT 3)")
-    history.execute("UPDATE run_events SET data = '7' WHERE event_id IN (SELECT event_id FROM run_events LIMIT 2)")
+    history.execute(
+        "UPDATE runs SET lane = 'touched'"
+        " WHERE run_id IN (SELECT DISTINCT run_id FROM run_events ORDER BY run_id LIMIT 3)"
+    )
+    history.execute(
+        "UPDATE run_events SET data = '7' WHERE event_id IN (SELECT event_id FROM run_events JOIN runs USING (run_id)"
+        " WHERE lane <> 'touched' ORDER BY event_id LIMIT 2)"
+    )
     before = history.rows(TARGET)
 
     planned = undo_plan.plan(history.url)

@@ -17,6 +17,7 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 from tests.undoing import back, left, runs
+from tests.waiting import WAITING, until
 
 HANDED: LiteralString = "SELECT run_id::text FROM run_handoff ORDER BY 1"
 ADOPT: LiteralString = (
@@ -27,7 +28,7 @@ ADOPT: LiteralString = (
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def test_an_adopted_run_stays_with_its_handoff_and_with_what_it_points_to(legacy: Legacy) -> None:
@@ -96,13 +97,12 @@ def test_an_adoption_under_way_is_waited_for(legacy: Legacy) -> None:
     """It commits while the batch waits for the row: after the batch's snapshot, before its deletion."""
     legacy.executions(1, 2)
     legacy.move()
-    waits: LiteralString = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM%'"
+    waits: LiteralString = WAITING + " AND a.query LIKE 'DELETE FROM%'"
     with psycopg.connect(legacy.url) as other:
         other.execute(ADOPT, (uuid(1),))
 
         def commit_when_it_waits() -> None:
-            while not legacy.rows(waits):
-                pass
+            until(lambda: legacy.rows(waits), "the batch does not wait")
             other.commit()
 
         watcher = threading.Thread(target=commit_when_it_waits)

@@ -43,7 +43,7 @@ def shown(legacy: Legacy) -> str:
 def left(database: Database, monkeypatch: pytest.MonkeyPatch) -> Legacy:
     """Executions, whose undo has ended without cleaning up; a job that is not moved."""
     monkeypatch.setattr(references, "SMALL_BYTES", 0)
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.many_executions(50)
     legacy.add("jobs", {"job_type": "job", "status": "done"})
     legacy.move()

@@ -16,13 +16,14 @@ from spine_migrate.errors import Interrupted, Refused
 from tests.database import Database
 from tests.legacy import Legacy, build, uuid
 from tests.undoing import back, runs
+from tests.waiting import WAITING, until
 
 EVENT = "INSERT INTO execution_events (event_id, execution_id, event_type) VALUES (%s, %s, 'created')"
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def test_a_changed_mapping_is_refused(legacy: Legacy) -> None:
@@ -129,11 +130,10 @@ def test_cancelling_ends_the_batch_in_flight(legacy: Legacy) -> None:
     legacy.executions(1, 2)
     legacy.move()
     cancel = threading.Event()
-    waits: LiteralString = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM%'"
+    waits: LiteralString = WAITING + " AND a.query LIKE 'DELETE FROM%'"
 
     def cancel_when_it_waits() -> None:
-        while not legacy.rows(waits):
-            pass
+        until(lambda: legacy.rows(waits), "the batch does not wait")
         cancel.set()
 
     watcher = threading.Thread(target=cancel_when_it_waits)
@@ -151,7 +151,7 @@ def test_cancelling_ends_the_batch_in_flight(legacy: Legacy) -> None:
 
 def test_odd_names_and_partitions(database: Database) -> None:
     """Schemas that need quoting; a partitioned source."""
-    odd = build(database.url, source_schema='old "%s" {x}', target_schema="new%% 'y'")
+    odd = build(database, source_schema='old "%s" {x}', target_schema="new%% 'y'")
     odd.execute("ALTER TABLE executions RENAME TO whole")
     odd.execute("CREATE TABLE executions (LIKE whole INCLUDING DEFAULTS) PARTITION BY HASH (execution_id)")
     odd.execute("ALTER TABLE executions ADD PRIMARY KEY (execution_id)")

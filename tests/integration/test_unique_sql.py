@@ -26,11 +26,9 @@ _ALL = sql.SQL("true")
 _FEED = "f0000000-0000-0000-0000-00000000000"
 
 
-@pytest.fixture
-def connection(database: Database) -> Iterator[Connection]:
-    """The legacy tables and ``runs``, empty, with no unique index on ``runs`` but its primary key."""
-    schema.upgrade(database.url)
-    with connect(database.url) as opened:
+def _tables(url: str) -> None:
+    schema.upgrade(url)
+    with connect(url) as opened:
         create_legacy(opened)
         opened.execute("DROP INDEX ix_executions_one_active_per_feed")
         opened.execute("ALTER TABLE runs DROP CONSTRAINT uq_idempotency")
@@ -42,6 +40,13 @@ def connection(database: Database) -> Iterator[Connection]:
                              ADD COLUMN code text DEFAULT gen_random_uuid()::text,
                              ADD COLUMN short text GENERATED ALWAYS AS (left(name, 3)) STORED
         """)
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    """The legacy tables and ``runs``, empty, with no unique index on ``runs`` but its primary key."""
+    database.arrange(_tables)
+    with connect(database.url) as opened:
         yield opened
 
 

@@ -22,7 +22,7 @@ from tests.views import start, switch
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def _found(database: Database, table: str = "executions") -> dict[tuple[str, str], Dependent]:
@@ -56,6 +56,8 @@ _EVERYTHING: LiteralString = """
     ALTER TABLE executions DISABLE TRIGGER off;
     CREATE TABLE feeds (feed_id uuid PRIMARY KEY);
     ALTER TABLE executions ADD CONSTRAINT of_feed FOREIGN KEY (feed_id) REFERENCES feeds ON DELETE CASCADE;
+    ALTER TABLE executions ADD CONSTRAINT of_lane FOREIGN KEY (feed_id) REFERENCES feeds,
+        ADD CONSTRAINT of_parent FOREIGN KEY (parent_execution_id) REFERENCES executions;
     CREATE TABLE child () INHERITS (executions);
 """
 
@@ -82,6 +84,8 @@ def test_everything_that_hangs_on_the_table(database: Database, legacy: Legacy) 
         ('"execution_events_execution_id_fkey" ON "public"."execution_events"', "foreign key"): True,
         ('"notes_execution_id_fkey" ON "public"."notes"', "foreign key"): True,
         ('"of_feed" ON "public"."executions"', "foreign key"): True,
+        ('"of_lane" ON "public"."executions"', "foreign key"): True,
+        ('"of_parent" ON "public"."executions"', "foreign key"): True,
         ("public.child", "child"): False,
         ("pub", "publication"): True,
     }
@@ -125,6 +129,72 @@ def test_what_was_resolved_is_pointed_anew_by_its_statement(database: Database, 
     assert ("public.active", "view") not in _found_after(database)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "definition"),
+    [
+        ("view", "TABLESAMPLE", "CREATE VIEW v AS SELECT status FROM executions TABLESAMPLE system (10)"),
+        ("view", "system column", "CREATE VIEW v AS SELECT status, xmin AS version FROM executions"),
+        (
+            "function",
+            "ON CONFLICT",
+            """CREATE FUNCTION v() RETURNS void LANGUAGE sql BEGIN ATOMIC INSERT INTO executions
+                (pipeline_name) VALUES ('p') ON CONFLICT (execution_id) DO NOTHING; END""",
+        ),
+    ],
+)
+def test_what_no_view_takes_is_found_in_what_is_made_again(
+    database: Database, legacy: Legacy, kind: str, shape: str, definition: LiteralString
+) -> None:
+    """Beside its statement, which would fail in the switch, or make what fails when it is called."""
+    legacy.execute(definition)
+    with connect(database.url, settings=PINNED) as tool:
+        found = dependents.find(tool, catalog.find(tool, "executions", "public"))
+    (named,) = [one for one in found if one.kind == kind and one.statement is None]
+    assert (named.blocks, f"({shape} in its definition)" in named.breaks) == (True, True)
+
+
+def test_a_temporary_view_of_another_session_is_not_made_again(database: Database, legacy: Legacy) -> None:
+    with legacy.connect() as other:
+        other.execute("CREATE TEMPORARY VIEW mine AS SELECT status FROM executions")
+        (found,) = [one for one in _found(database).values() if one.kind == "view"]
+    assert (found.blocks, found.statement, "another session" in found.remedy) == (True, None, True)
+
+
+def test_triggers_of_partitions_and_children(database: Database, legacy: Legacy) -> None:
+    """No write through the view fires them either."""
+    legacy.execute(
+        """
+        CREATE TABLE child () INHERITS (executions);
+        CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER noted AFTER UPDATE ON child FOR EACH ROW EXECUTE FUNCTION noted();
+        """
+    )
+    found = _found(database)["noted ON public.child", "trigger"]
+    assert (found.blocks, found.statement) == (True, 'ALTER TABLE public.child DISABLE TRIGGER "noted";')
+
+
+def test_a_subscription_that_writes_to_the_table(database: Database, legacy: Legacy) -> None:
+    """As the catalog has one once its tables have been copied."""
+    name = sql.Identifier(f"sub_{database.name}")
+    with database.connect_admin(autocommit=True) as admin:
+        admin.execute(
+            sql.SQL(
+                "CREATE SUBSCRIPTION {} CONNECTION 'dbname=nowhere' PUBLICATION p"
+                " WITH (connect = false, slot_name = NONE, enabled = false)"
+            ).format(name)
+        )
+        try:
+            admin.execute("SET allow_system_table_mods = on")
+            admin.execute(
+                "INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)"
+                " SELECT oid, 'executions'::regclass, 'r' FROM pg_subscription WHERE subname = %s",
+                (name.as_string(None).strip('"'),),
+            )
+            assert _found(database)[name.as_string(None).strip('"'), "subscription"].blocks
+        finally:
+            admin.execute(sql.SQL("DROP SUBSCRIPTION {}").format(name))
+
+
 def _found_after(database: Database) -> set[tuple[str, str]]:
     with connect(database.url, settings=PINNED) as tool:
         relation = catalog.find(tool, "executions_legacy", "public")
@@ -159,9 +229,13 @@ def _limits(tool: Connection, name: str = "capture-spine/executions") -> dict[tu
 
 
 def test_the_demo_lacks_indexes_alone(database: Database, legacy: Legacy) -> None:
-    """The old guard, one active execution per feed, is kept by the runs' own, which guards more."""
+    """The old guard, one active execution per feed, is kept by the runs' own, which guards more, and is told."""
     with connect(database.url) as tool:
-        assert {name: one.blocks for name, one in _limits(tool).items()} == {
+        found = _limits(tool)
+        assert "'queued'" in found['"public"."ix_runs_one_active_per_entity"', "unique index"].breaks
+        assert {name: one.blocks for name, one in found.items()} == {
+            ('"public"."ix_runs_one_active_per_entity"', "unique index"): False,
+            ('"public"."uq_idempotency"', "unique index"): False,
             ('"public"."ix_executions_created_at"', "index"): False,
             ('"public"."ix_executions_status"', "index"): False,
             ('"public"."ix_executions_one_active_per_feed"', "index"): False,
@@ -170,7 +244,8 @@ def test_the_demo_lacks_indexes_alone(database: Database, legacy: Legacy) -> Non
         }
         # The key of jobs is inside a JSON column: without an index each look-up would read all runs.
         found = _limits(tool, "capture-spine/jobs")
-        assert found['"public"."jobs_pkey"', "index"].blocks
+        (index,) = [one for name, one in found.items() if "spine_key_" in name[0]]
+        assert (index.blocks, "The cutover builds it first" in index.remedy) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -223,14 +298,17 @@ def test_what_else_the_view_cannot_keep(database: Database, legacy: Legacy) -> N
         admin.execute("ALTER TABLE executions ADD FOREIGN KEY (feed_id) REFERENCES feeds")
         admin.execute(sql.SQL("ALTER TABLE jobs OWNER TO {}").format(sql.Identifier(reader.name)))
         admin.execute(sql.SQL("GRANT {} TO {}").format(*map(sql.Identifier, (reader.name, database.owner.name))))
+        admin.execute("ALTER TABLE runs ENABLE ROW LEVEL SECURITY")
     with connect(database.url) as tool:
         found = _limits(tool)
         assert found['"public"."executions"', "row security"].blocks
+        assert ('"public"."runs"', "row security") not in found
         assert not found['"public"."executions"."result"', "column"].blocks
         assert found['"public"."feeds"', "privilege"].blocks
         assert found['"once" ON "public"."executions"', "exclusion constraint"].blocks
         assert not found['"later" ON "public"."executions"', "deferrable constraint"].blocks
         found = _limits(tool, "capture-spine/jobs")
+        assert found['"public"."runs"', "row security"].blocks
         assert not found['"public"."jobs"."job_id"', "column"].blocks
         statement = found['"public"."runs"', "privilege"].statement
         assert statement == f'GRANT UPDATE ON "public"."runs" TO "{reader.name}";'
@@ -245,7 +323,7 @@ _PLAN: LiteralString = "EXPLAIN (COSTS off) SELECT * FROM {} WHERE {} = {}"
         ("executions", "execution_id", "00000000-0000-4000-8000-000000000001", "runs_pkey"),
         ("executions", "status", "running", "spine_view_ix_executions_status"),
         ("executions", "created_at", "2020-01-01", "spine_view_ix_executions_created_at"),
-        ("jobs", "job_id", "7", "spine_view_jobs_pkey"),
+        ("jobs", "job_id", "7", "spine_key_"),
         ("execution_events", "execution_id", "00000000-0000-4000-8000-000000000001", "ix_run_events_run_id"),
     ],
 )

@@ -37,7 +37,7 @@ def reader(database: Database) -> Role:
 @pytest.fixture
 def switched(database: Database, writer: Role, reader: Role) -> Iterator[Connection]:
     """The owner's connection; new tables are open to the reader by default, which the old ones were not."""
-    legacy = build(database.url)
+    legacy = build(database)
     names = {"writer": sql.Identifier(writer.name), "reader": sql.Identifier(reader.name)}
     for statement in (
         "GRANT SELECT, INSERT, UPDATE (status, error), DELETE ON executions TO {writer} WITH GRANT OPTION",

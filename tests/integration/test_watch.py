@@ -15,14 +15,19 @@ from psycopg import sql
 from spine_migrate.carry import activity
 from spine_migrate.cli import main
 from spine_migrate.db.connect import connect
+from spine_migrate.notices import Waits
+from spine_migrate.observe.waits import watched
 from tests.database import Database
 from tests.grants import SCHEMAS, apart, give
 from tests.legacy import Legacy, build
+from tests.observers import Heard, Remembering
+from tests.syncing import move_live
+from tests.waiting import WAITING
 
 
 @pytest.fixture
 def legacy(database: Database) -> Legacy:
-    return build(database.url)
+    return build(database)
 
 
 def look(legacy: Legacy) -> activity.Activity:
@@ -33,10 +38,12 @@ def look(legacy: Legacy) -> activity.Activity:
 
 
 def written(legacy: Legacy, at_least: int) -> int:
-    """Statistics come a moment after the commit."""
+    """Statistics come a moment after the commit; those of an idle session in ten seconds, unless it is told."""
+    legacy.value("SELECT pg_stat_force_next_flush()")
     end = time.monotonic() + 60
     while (writes := look(legacy).source_writes) < at_least:
         assert time.monotonic() < end, f"{writes} of {at_least} writes"
+        time.sleep(0.02)
     return writes
 
 
@@ -44,7 +51,7 @@ def test_nothing_to_watch(database: Database) -> None:
     done = CliRunner().invoke(main, ["watch", "--once", "--target", database.url])
     assert done.exit_code == 3
     assert "spine-migrate db upgrade" in done.stderr
-    build(database.url)
+    build(database)
     done = CliRunner().invoke(main, ["watch", "--once", "--target", database.url])
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.endswith("No migration has been started in this database.\n")
@@ -62,7 +69,7 @@ def test_every_kind_of_write_of_the_application_counts(legacy: Legacy) -> None:
 
 
 def test_writes_of_partitions_count(database: Database) -> None:
-    legacy = build(database.url)
+    legacy = build(database)
     legacy.execute("DROP TABLE execution_events")
     legacy.execute("ALTER TABLE executions RENAME TO flat")
     legacy.execute("CREATE TABLE executions (LIKE flat INCLUDING DEFAULTS) PARTITION BY HASH (execution_id)")
@@ -95,9 +102,9 @@ def test_who_waits_for_a_lock_on_either_table_is_counted(legacy: Legacy, table: 
         end = time.monotonic() + 60
         while look(legacy).lock_waits < 2 or look(legacy).longest_wait <= 0:
             assert time.monotonic() < end
+            time.sleep(0.02)
         with legacy.connect() as connection:
-            asked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while connection.execute(asked).fetchone() != (3,):
+            while len(connection.execute(WAITING).fetchall()) != 3:
                 assert time.monotonic() < end
         assert look(legacy).lock_waits == 2
         holding.execute("ROLLBACK")
@@ -125,6 +132,49 @@ def _captured(legacy: Legacy) -> None:
     )
 
 
+def _followed(legacy: Legacy) -> None:
+    """Moved and captured, with three changes that nobody has applied."""
+    move_live(legacy)
+    legacy.execute(
+        "INSERT INTO spine_migrate.change_log (capture_id, row_key)"
+        " SELECT capture_id, n::text FROM spine_migrate.capture, generate_series(1, 3) n"
+    )
+
+
+def test_waits_are_looked_at_for_the_metrics(legacy: Legacy, database: Database) -> None:
+    """A role that may not look is told so, once."""
+    legacy.move("executions")
+    seen, heard = Remembering(), Heard()
+    with legacy.connect() as first, legacy.connect() as second:
+        first.autocommit = second.autocommit = False
+        first.execute("LOCK TABLE runs")
+        waiting = threading.Thread(target=second.execute, args=("LOCK TABLE runs",))
+        waiting.start()
+        with watched(legacy.url, seen, heard):
+            end = time.monotonic() + 60
+            while not any(notice.sessions == 1 for notice in seen.of(Waits)):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        first.rollback()
+        waiting.join()
+    assert heard.said == []
+    with watched(database.url_as(database.add_role("nobody")), seen, heard):
+        while not heard.said:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert [event for _, event, _ in heard.said] == ["metrics"]
+
+
+def test_a_command_that_is_over_at_once_was_looked_at_too(legacy: Legacy) -> None:
+    """Else the metrics of a short one would lack what those of a long one have."""
+    legacy.move()
+    seen, heard = Remembering(), Heard()
+    with watched(legacy.url, seen, heard):
+        pass
+    assert [(notice.sessions, notice.seconds) for notice in seen.of(Waits)] == [(0, 0)]
+    assert heard.said == []
+
+
 def test_lag_is_what_is_captured_and_not_applied(legacy: Legacy) -> None:
     legacy.executions(1)
     legacy.move()
@@ -146,8 +196,7 @@ def _watched(legacy: Legacy) -> dict[str, Any]:
 def test_once_as_json_and_as_a_line(legacy: Legacy) -> None:
     """What status says, and what goes on around it."""
     legacy.executions(*range(10))
-    legacy.move()
-    _captured(legacy)
+    _followed(legacy)
     legacy.execute(
         "INSERT INTO spine_migrate.control (migration_id, held_by, held_detail, held_since)"
         " SELECT migration_id, 'replica_lag', '40 MB behind', now() FROM spine_migrate.migration"
@@ -158,7 +207,7 @@ def test_once_as_json_and_as_a_line(legacy: Legacy) -> None:
     assert (one["step"], one["percent"], one["rows_moved"], one["at_work"]) == ("done", 100.0, 10, False)
     assert one["application_writes_per_second"] >= 0
     assert (one["lock_waits"], one["longest_wait_seconds"]) == (0, 0)
-    assert {direction: lag["entries"] for direction, lag in one["lag"].items()} == {"forward": 3, "reverse": 0}
+    assert {direction: lag["entries"] for direction, lag in one["lag"].items()} == {"forward": 3}
     assert (one["held_by"], one["held_detail"], one["paused_at"]) == ("replica_lag", "40 MB behind", None)
     line = CliRunner().invoke(main, ["watch", "--once", "--target", legacy.url]).stdout
     assert line.count("\n") == 1
@@ -189,8 +238,7 @@ def test_the_grants_are_enough_and_needed(database: Database, command: str) -> N
     """The schemas of the tables themselves are closed to the role."""
     legacy = apart(database)
     legacy.executions(1)
-    legacy.move()
-    _captured(legacy)
+    _followed(legacy)
     role = database.add_role("watcher")
     words = [command, *(["--once"] if command == "watch" else []), "--target", database.url_as(role)]
     for held in give(database, role, command, *SCHEMAS):
