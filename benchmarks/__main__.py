@@ -14,6 +14,7 @@ from benchmarks import (
     events,
     histories,
     listing,
+    live,
     move,
     order,
     pgloader,
@@ -23,7 +24,9 @@ from benchmarks import (
     spent,
     startup,
     submit,
+    switch,
     throughput,
+    view,
 )
 from benchmarks.server import PROFILES
 from benchmarks.setup import Setup
@@ -38,6 +41,9 @@ _BENCHMARKS = {
     "histories": histories.histories,
     "certificate": certificate.certificate,
     "capture": capture.capture,
+    "live": live.live,
+    "view": view.view,
+    "switch": switch.switch,
     "corpus": corpus.corpus,
     "rivals": rivals.rivals,
     "pgloader": pgloader.pgloader,

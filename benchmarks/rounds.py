@@ -80,7 +80,9 @@ def alternate(
 def compare(seconds: Mapping[str, Sequence[float]], base: str, *, rows: int | None = None) -> dict[str, Spread]:
     """Print every side beside ``base``. A ratio above 1 means faster than ``base``; ratios are taken within a round."""
     ratios = _ratios(seconds, base)
-    cpu = seconds.cpu if isinstance(seconds, Taken) and all(seconds.cpu.values()) else None
+    # The server's clock ticks in hundredths of a second; what takes less has no ratio.
+    metered = isinstance(seconds, Taken) and all(values and all(values) for values in seconds.cpu.values())
+    cpu = seconds.cpu if isinstance(seconds, Taken) and metered else None
     cpu_ratios = _ratios(cpu, base) if cpu else {}
     width = max(map(len, seconds))
     print(
@@ -89,8 +91,8 @@ def compare(seconds: Mapping[str, Sequence[float]], base: str, *, rows: int | No
     for name, took in seconds.items():
         median = statistics.median(took)
         rate = f"{rows / median:10,.0f}" if rows else f"{'':10}"
-        metered = f"  {statistics.median(cpu[name]):7.2f}  {cpu_ratios[name]}" if cpu else ""
-        print(f"  {name:{width}} {median:8.3f} {rate}  {ratios[name]!s:21}{metered}", flush=True)
+        its_cpu = f"  {statistics.median(cpu[name]):7.2f}  {cpu_ratios[name]}" if cpu else ""
+        print(f"  {name:{width}} {median:8.3f} {rate}  {ratios[name]!s:21}{its_cpu}", flush=True)
     return ratios
 
 
