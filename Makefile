@@ -17,8 +17,16 @@ SEED ?= 1
 AWKWARD ?= 1.0
 DEMO_ARGS ?= --rows $(ROWS) --seed $(SEED) --awkward $(AWKWARD)
 PYTEST_ARGS ?=
+MINUTES ?= 5
+# Twice a small machine's processors: many tests wait, for a lock, for a lease, for a worker.
+WORKERS ?= 4
+# A seed is drawn where none is given on the command line; that of the demo is another's.
+STORM_ARGS ?= --minutes $(MINUTES) $(if $(filter command line,$(origin SEED)),--seed $(SEED)) $(if $(PG_BIN),--pg-bin $(PG_BIN))
 
-.PHONY: demo test check chaos bench clean
+# The tests start hundreds of processes, and pytest rewrites every module: without the cache each would compile it all.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check chaos storm bench clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -27,10 +35,14 @@ demo: $(READY)
 # A short slice of the chaos tests is part of it; `make chaos` runs them alone, in full, and tells its figures. Tests that
 # need a browser are left to .ci/run.
 test: $(READY)
-	$(BIN)/pytest -n 2 -m "not browser" $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not browser" $(PYTEST_ARGS)
 
 chaos: $(READY)
 	SPINE_CHAOS_FULL=1 $(BIN)/pytest -m chaos -s $(PYTEST_ARGS)
+
+# One long run through every step of a live migration; it prints its seed. PG_BIN: the programs of another PostgreSQL.
+storm: $(READY)
+	$(BIN)/python -m tests.chaos.storm $(STORM_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check
