@@ -57,12 +57,12 @@ def filled(database: Database) -> Database:
 
 
 def _link(owner: psycopg.Connection) -> None:
-    """Rows of which the first refer to the last, which come in a later batch, wherever their partitions are."""
+    """Rows in a ring: in whatever order they come, one of the first batch refers to one of a later batch."""
     owner.execute(
         sql.SQL(
             "INSERT INTO {}.executions (execution_id, pipeline_name, status, parent_execution_id)"
-            " SELECT md5(n::text)::uuid, 'linked', 'pending', CASE WHEN n <= 20 THEN md5((n + 80)::text)::uuid END"
-            " FROM generate_series(1, 100) AS n ORDER BY n"
+            " SELECT md5(n::text)::uuid, 'linked', 'pending', md5((n % 100 + 1)::text)::uuid"
+            " FROM generate_series(1, 100) AS n"
         ).format(sql.Identifier(_OLD))
     )
 
