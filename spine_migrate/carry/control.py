@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
+from spine_migrate.db.advisory import ENDED, try_lock
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import is_lost, let_in, retrying
 from spine_migrate.db.queries import query
@@ -23,8 +24,7 @@ Result = TypeVar("Result")
 SETTINGS = {"synchronous_commit": "on", "work_mem": "128MB", "jit": "off", "statement_timeout": "0"}
 # A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
 WORKER_SETTINGS = {**SETTINGS, **PINNED, "synchronous_commit": "off"}
-# Seconds between two looks at a lock that another session holds, and at the wish to cancel.
-_GLANCE = 0.5
+# Seconds between two looks at the wish to cancel.
 _CANCEL_GLANCE = 0.2
 
 
@@ -56,6 +56,10 @@ class Control:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A session gives up its locks long after it was told to end, where it has temporary tables to take away first.
+        if self.connection.info.transaction_status is TransactionStatus.IDLE:
+            with suppress(psycopg.OperationalError):
+                self.connection.execute(query("backfill", "unlock_all"))
         self.connection.close()
 
     def hold(self, name: str, *, wait: bool) -> None:
@@ -63,7 +67,7 @@ class Control:
 
         Raises Refused where another session has it, Interrupted where the run is to stop while it waits.
         """
-        self._take(name, patience=None if wait else 0.0)
+        self._take(name, patience=None if wait else ENDED)
         self._lock = name
 
     def open_worker(self) -> Connection:
@@ -80,18 +84,11 @@ class Control:
 
     def _take(self, name: str, *, patience: float | None) -> None:
         """``patience`` in seconds; None waits as long as it takes."""
-        end = None if patience is None else time.monotonic() + patience
-        while True:
-            row = self.connection.execute(query("backfill", "try_lock"), {"name": name}).fetchone()
-            if row is not None and row[0]:
-                return
-            if end is not None and time.monotonic() >= end:
-                raise Refused(
-                    "already-running",
-                    f"Another run is at work on {name.partition('|')[0]}; wait for it, or give --wait.",
-                )
-            if self._stop.wait(_GLANCE):
-                raise Interrupted(f"Stopped while another run is at work on {name.partition('|')[0]}.")
+        if not try_lock(self.connection, ("backfill", "try_lock"), name, seconds=patience, stop=self._stop):
+            what = name.partition("|")[0]
+            if self._stop.is_set():
+                raise Interrupted(f"Stopped while another run is at work on {what}.")
+            raise Refused("already-running", f"Another run is at work on {what}; wait for it, or give --wait.")
 
     def retried(self, work: Callable[[Connection], Result], *, but: Collection[str] = ()) -> Result:
         """Run ``work``, again on a new connection where the old one is lost; it must bear being run twice. ``but`` is

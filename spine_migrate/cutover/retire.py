@@ -35,6 +35,7 @@ from spine_migrate.cutover.archive.model import Manifest, Table
 from spine_migrate.cutover.archive.restore import sound
 from spine_migrate.cutover.hanging import places
 from spine_migrate.db import ledger
+from spine_migrate.db.advisory import LAST_STATEMENT, try_lock
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.cutovers import cutovers
 from spine_migrate.db.lock_modes import LockMode
@@ -44,8 +45,6 @@ from spine_migrate.db.retirements import Retirement
 from spine_migrate.errors import ConfigurationError, Refused
 
 _LOCK = "share row exclusive"
-# Seconds for which the lock of an applier that was killed is waited for, and between two looks.
-_LAST_APPLIER, _PAUSE = 10.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,13 @@ def alone(connection: Connection, members: Sequence[Known], *, wait: bool, stop:
     """No applier is at work on the members, and none begins before this connection ends. Raises Refused
     (``already-running``).
     """
+    seconds = None if wait else LAST_STATEMENT
     for one in members:
-        end = time.monotonic() + _LAST_APPLIER
-        while True:
-            ((had,),) = connection.execute(query("capture", "try_apply"), {"name": one.lock}).fetchall()
-            if had:
-                break
-            if stop.wait(_PAUSE) or (not wait and time.monotonic() >= end):
-                raise Refused(
-                    "already-running",
-                    f"A process applies the changes of {one.mapping.name}; stop it first (Ctrl-C to sync run).",
-                )
+        if not try_lock(connection, ("capture", "try_apply"), one.lock, seconds=seconds, stop=stop):
+            raise Refused(
+                "already-running",
+                f"A process applies the changes of {one.mapping.name}; stop it first (Ctrl-C to sync run).",
+            )
 
 
 def ready(connection: Connection, members: Sequence[Known], directory: Path, say: Callable[[str], object]) -> bool:

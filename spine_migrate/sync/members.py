@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +14,11 @@ from spine_migrate.carry.signals.every import signals
 from spine_migrate.carry.tables import lock_name
 from spine_migrate.carry.throttle import Throttle
 from spine_migrate.db import captures
+from spine_migrate.db.advisory import LAST_STATEMENT, try_lock
 from spine_migrate.db.captures import Captured, Lag
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.cutovers import unsettled
 from spine_migrate.db.ledger import Migration
-from spine_migrate.db.queries import query
 from spine_migrate.db.retirements import allowed
 from spine_migrate.errors import Refused, SpineMigrateError
 from spine_migrate.mapping.model import Mapping
@@ -30,8 +29,6 @@ from spine_migrate.sync.brake import Brake
 from spine_migrate.sync.narrowing import Narrowing
 from spine_migrate.sync.work import Applied
 
-# Seconds for which another session's lock is waited for, and between two looks at it.
-LAST_STATEMENT, GLANCE = 10.0, 0.2
 # Entries of one transaction, whatever is set: more would keep locks for long.
 MOST_ROWS = 100_000
 
@@ -169,7 +166,8 @@ class Members:
         number = captured.migration_id
         if one.mapping.digest != migration.mapping_digest:
             raise Refused("mapping-changed", _changed(one.mapping.name, captured.direction))
-        if not self._locked(connection, lock_name(one.tables)):
+        name = lock_name(one.tables)
+        if not try_lock(connection, ("capture", "try_apply"), name, seconds=LAST_STATEMENT, stop=self._stop):
             raise Refused(
                 "already-running", f"Another process applies the changes of {one.mapping.name}; one is enough."
             )
@@ -206,14 +204,6 @@ class Members:
             parent=parent,
             records=lambda: self.speaks(number),
         )
-
-    def _locked(self, connection: Connection, name: str) -> bool:
-        """A process that was killed keeps its lock until the server has done with its last statement."""
-        end = time.monotonic() + LAST_STATEMENT
-        while True:
-            ((had,),) = connection.execute(query("capture", "try_apply"), {"name": name}).fetchall()
-            if had or time.monotonic() >= end or self._stop.wait(GLANCE):
-                return bool(had)
 
 
 def _changed(mapping: str, direction: str) -> str:

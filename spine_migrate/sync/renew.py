@@ -14,6 +14,7 @@ from psycopg import sql
 
 from spine_migrate.carry.known import Known
 from spine_migrate.db import captures
+from spine_migrate.db.advisory import ENDED, try_lock
 from spine_migrate.db.captures import REVERSE
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Patience
@@ -40,8 +41,7 @@ def renew(connection: Connection, one: Known, *, patience: Patience, stop: threa
             raise
     else:
         return False
-    ((alone,),) = connection.execute(query("capture", "try_apply"), {"name": one.lock}).fetchall()
-    if not alone:
+    if not try_lock(connection, ("capture", "try_apply"), one.lock, seconds=ENDED, stop=stop):
         raise Refused(
             "already-running", f"A process applies the changes of {one.mapping.name}; stop it first (Ctrl-C)."
         )

@@ -12,6 +12,7 @@ from spine_migrate.carry.control import broken_off_by
 from spine_migrate.carry.rows import FOLLOWED
 from spine_migrate.carry.tables import Tables, lock_name
 from spine_migrate.db import captures, catalog, cutovers, ledger
+from spine_migrate.db.advisory import ENDED, try_lock
 from spine_migrate.db.captures import Captured
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.patience import Patience
@@ -85,8 +86,7 @@ def stop_capture(
 
     Raises Refused (``already-running``) where an applier is at work, Interrupted where a lock cannot be had.
     """
-    ((alone,),) = connection.execute(query("capture", "try_apply"), {"name": lock_name(tables)}).fetchall()
-    if not alone:
+    if not try_lock(connection, ("capture", "try_apply"), lock_name(tables), seconds=ENDED, stop=stop):
         raise Refused(
             "already-running",
             f"A process applies the changes of {tables.binding.mapping.name}; stop it first (Ctrl-C to sync run).",

@@ -87,6 +87,10 @@ SELECT EXISTS (SELECT FROM spine_migrate.quarantine WHERE migration_id = %(migra
 -- The lock that one run of the tool holds on a migration.
 SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 7741));
 
+-- name: unlock_all
+-- All that the session holds.
+SELECT pg_advisory_unlock_all();
+
 -- name: oldest_xid
 -- The oldest transaction that is still running: everything before it is seen by every batch.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;

@@ -84,9 +84,10 @@ SELECT NULL, p.owner::text, extract(epoch FROM clock_timestamp() - p.prepared)::
  ORDER BY 3 DESC;
 
 -- name: hidden_sessions
--- Sessions whose transactions this role is not shown.
+-- Sessions of other roles, whose transactions this one is not shown. Nobody's are the server's own, autovacuum's.
 SELECT count(*) FROM pg_stat_activity a
- WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.query = '<insufficient privilege>';
+ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+   AND a.usesysid IS NOT NULL AND a.query = '<insufficient privilege>';
 
 -- name: not_null_columns
 -- The columns of a session's own temporary copy that it must not be strict about.

@@ -1,0 +1,28 @@
+"""Advisory locks of a session: who is at work on what."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from spine_migrate.db.connect import Connection
+from spine_migrate.db.queries import query
+
+#: Seconds for which the session of a process that has ended may be there still: the server notices at the end of the
+#: statement that it is at, then takes the session's temporary tables away, and only then gives up its locks.
+ENDED, LAST_STATEMENT = 2.0, 10.0
+_GLANCE = 0.2
+
+
+def try_lock(
+    connection: Connection, statement: tuple[str, str], name: str, *, seconds: float | None, stop: threading.Event
+) -> bool:
+    """Whether it could be had within so many seconds; None waits as long as it takes, or until ``stop`` is set.
+
+    ``statement`` is a named query that tries once.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        ((had,),) = connection.execute(query(*statement), {"name": name}).fetchall()
+        if had or (end is not None and time.monotonic() >= end) or stop.wait(_GLANCE):
+            return bool(had)
