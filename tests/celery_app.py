@@ -137,7 +137,7 @@ register(
 )
 
 
-executor = CeleryExecutor(app, {lane: f"{_PREFIX}{lane}" for lane in ("default", *LANES)})
+executor = CeleryExecutor(app, {lane: f"{_PREFIX}{lane}" for lane in ("default", *LANES)}, publish_timeout_seconds=30)
 register_relay(app, lambda: Relay(ledger(), executor), every_seconds=0.5)
 
 

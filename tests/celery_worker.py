@@ -68,7 +68,7 @@ class Place:
     url: str
     broker: str
     results: str
-    lease: float = 2.0
+    lease: float = 10.0
     contract: bool = False
     application: str = "tests.celery_app"
     pool: str = "prefork"
@@ -94,7 +94,7 @@ class Place:
     @contextmanager
     def executor(self, *, terminate: bool = False) -> Iterator[CeleryExecutor]:
         with self.app() as app:
-            executor = CeleryExecutor(app, self.lanes(), terminate=terminate, publish_timeout_seconds=5)
+            executor = CeleryExecutor(app, self.lanes(), terminate=terminate, publish_timeout_seconds=30)
             yield executor
             executor.close()
 
@@ -241,7 +241,7 @@ def prepared(
     database: Database,
     redis_url: str,
     *,
-    lease: float = 2.0,
+    lease: float = 10.0,
     broker: str | None = None,
     contract: bool = False,
     application: str = "tests.celery_app",

@@ -28,7 +28,9 @@ def main() -> None:
             threading.Event().wait(60)
 
     with connect(url) as connection:
-        compare(connection, options=Options(method=Finding.BUCKETS, checkpoint=Path(checkpoint)), progress=kill)
+        # By one worker: what is read first is read before it is killed.
+        options = Options(method=Finding.BUCKETS, workers=1, checkpoint=Path(checkpoint))
+        compare(connection, options=options, progress=kill)
 
 
 if __name__ == "__main__":

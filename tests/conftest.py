@@ -20,12 +20,17 @@ from types import MappingProxyType
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.errors import ConfigurationError, Refused
 from tests import redis_server as own_redis
 from tests.database import Database, Role, create_role, drop_role, fresh_database, templates
 from tests.redis_server import RedisServer
+
+# Of all tests that say nothing else. A busy machine is no failure.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 _VERSION = int(os.environ.get("SPINE_TEST_PG_VERSION", "18"))
 

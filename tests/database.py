@@ -37,6 +37,11 @@ def url_for(server_url: str, database: str, role: Role | None = None) -> str:
     return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
 
+def patient(url: str) -> str:
+    """For what would give up connecting after two seconds otherwise, which a busy machine may need."""
+    return f"{url}{'&' if '?' in url else '?'}connect_timeout=60"
+
+
 @dataclass
 class Database:
     """``url`` logs in as its owner, an ordinary role; ``admin_url`` as the superuser.
@@ -136,12 +141,12 @@ def fresh_database(server_url: str, name: str, owner: Role) -> Iterator[Database
         with database.closing:
             yield database
     finally:
-        _drop(administrator(server_url), name)
+        drop(administrator(server_url), name)
         for role in database.extra_roles:
             drop_role(server_url, role)
 
 
-#: Seconds for which it is tried to drop one.
+#: Seconds for which it is tried to copy or drop one.
 _PATIENCE = 60.0
 #: Each is about 10 MB. What was not used for the longest time goes.
 _KEPT_TEMPLATES = 16
@@ -163,12 +168,12 @@ class Templates:
         self._names.move_to_end(key)
         _create(admin, name, self._owner, self._names[key])
         if len(self._names) > _KEPT_TEMPLATES:
-            _drop(admin, self._names.popitem(last=False)[1])
+            drop(admin, self._names.popitem(last=False)[1])
 
     def drop(self) -> None:
         admin = administrator(self._server_url)
         while self._names:
-            _drop(admin, self._names.popitem()[1])
+            drop(admin, self._names.popitem()[1])
 
     def _made(
         self, admin: psycopg.Connection[Any], make: Callable[..., object], arguments: tuple[Hashable, ...]
@@ -179,7 +184,7 @@ class Templates:
             make(url_for(self._server_url, name, self._owner), *arguments)
             admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
         except BaseException:
-            _drop(admin, name)
+            drop(admin, name)
             raise
         return name
 
@@ -196,16 +201,22 @@ def _create(admin: psycopg.Connection[Any], name: str, owner: Role, template: st
     # What is dear in it are the checkpoints, which cost nothing where nothing is flushed.
     if admin.info.server_version >= 150000 and admin.execute("SHOW fsync").fetchall() == [("off",)]:
         statement += sql.SQL(" STRATEGY file_copy")
-    admin.execute(statement)
+    _alone(admin, statement)
 
 
-def _drop(admin: psycopg.Connection[Any], name: str) -> None:
+def drop(admin: psycopg.Connection[Any], name: str) -> None:
+    _alone(admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _alone(admin: psycopg.Connection[Any], statement: sql.Composed) -> None:
+    """What nobody else may be in the database for. The server waits five seconds for the sessions that are about to
+    end, and a pool may have opened another one.
+    """
     end = time.monotonic() + _PATIENCE
     while True:
         try:
-            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            admin.execute(statement)
         except psycopg.errors.ObjectInUse:
-            # The server waits five seconds for the sessions that it ends, and a pool may have opened another one.
             if time.monotonic() > end:
                 raise
         else:

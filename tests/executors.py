@@ -23,7 +23,7 @@ from tests.waiting import until
 #: Seconds after which something that does not happen has failed.
 #: Seconds of a lease that nobody lets run out: a busy machine keeps a thread from renewing it for longer than a moment,
 #: and ``ended`` reaps. A worker hears within a third of it that its run is cancelled.
-LEASE = 6.0
+LEASE = 10.0
 
 
 @dataclass(frozen=True)

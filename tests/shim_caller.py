@@ -12,13 +12,14 @@ import sys
 from spine_shims.modes import LEGACY, Side
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
+from tests.database import patient
 
 #: Longer than any test lasts: what is stored was stored by what the test is about.
 NEVER = 1e6
 
 
 def main(what: str) -> None:
-    tables = Tables.at(os.environ["SPINE_DATABASE_URL"])
+    tables = Tables.at(patient(os.environ["SPINE_DATABASE_URL"]))
     telemetry = Telemetry(tables, host="here", version="1", interval_seconds=0.05 if what == "killed" else NEVER)
 
     def call(caller: str, times: int) -> None:

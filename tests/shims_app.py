@@ -27,7 +27,7 @@ app.conf.update(
     beat_schedule={
         f"{mode} beats": {"task": f"{mode}.echo", "schedule": 0.5, "args": ("beat", mode)}
         for mode in MODES
-        if "SPINE_TEST_BEAT" in os.environ
+        if os.environ.get("SPINE_TEST_BEAT") == mode
     },
 )
 configure(

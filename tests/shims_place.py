@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from secrets import token_hex
 from socket import gethostname
@@ -187,11 +187,14 @@ class Producer:
         return Site(mode, self.place, self.app, self.tasks[mode], self.dispatcher, self.worker)
 
     def forget(self) -> None:
-        """What was executed before. A worker may still write down the end of it."""
-        self.place.rows(
-            "LOCK TABLE runs, run_events IN SHARE ROW EXCLUSIVE MODE;"
-            " DELETE FROM shim_executed; DELETE FROM run_events; DELETE FROM runs"
-        )
+        """What was executed before. A worker may still write down the end of it, and hold what is locked here."""
+        while True:
+            with suppress(psycopg.errors.DeadlockDetected):
+                self.place.rows(
+                    "LOCK TABLE runs, run_events IN SHARE ROW EXCLUSIVE MODE;"
+                    " DELETE FROM shim_executed; DELETE FROM run_events; DELETE FROM runs"
+                )
+                return
 
 
 @contextmanager
@@ -202,7 +205,7 @@ def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> I
     with (
         closed(place.app()) as app,
         place.executor() as executor,
-        ConnectionPool(place.url, min_size=1, max_size=4) as pool,
+        ConnectionPool(place.url, min_size=1, max_size=4, check=ConnectionPool.check_connection) as pool,
     ):
         dispatcher = SyncDispatcher(executor, PostgresLedger(pool), registry, publish=publish)
         try:

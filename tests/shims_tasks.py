@@ -162,7 +162,7 @@ def define(app: Celery, mode: str) -> SimpleNamespace:  # noqa: C901, PLR0915 - 
         return "held"
 
     # Long enough for a busy machine to come as far as the body's try.
-    @shim("limited", bind=True, soft_time_limit=2)
+    @shim("limited", bind=True, soft_time_limit=4)
     def limited(self: Any, seconds: float) -> str:
         note("limited", self.request.id, "legacy")
         try:

@@ -20,7 +20,7 @@ from spine_migrate.sync.members import Followed, Options
 from spine_migrate.sync.start import start
 from tests.legacy import Connection, Legacy
 
-PATIENCE = Patience(lock_timeout=200, seconds=10)
+PATIENCE = Patience(lock_timeout=200, seconds=60)
 
 
 def prepare(connection: psycopg.Connection[Any], tables: Tables, migration_id: int) -> None:

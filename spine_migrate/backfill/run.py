@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,9 @@ from spine_migrate.notices import NOBODY, Observer, Subject
 # Called with the control connection, the tables and the number of the migration.
 Prepare = Callable[[Connection, Tables, int], None]
 _NOT_RECORDED = ("wait", "retry_seconds")
+
+# Seconds between two looks at the wish to cancel.
+_CANCEL_GLANCE = 0.2
 
 # Segments per worker: enough that none waits long for the last one.
 SEGMENTS_PER_WORKER = 8
@@ -332,10 +335,10 @@ def _reasons(connection: Connection, migration_id: int) -> Counter[str]:
 
 def _cancel_on(cancel: threading.Event, workers: list[Worker], futures: list[Any]) -> None:
     while not all(future.done() for future in futures):
-        if cancel.wait(0.2):
+        if cancel.wait(_CANCEL_GLANCE):
             for worker in workers:
                 worker.cancel()
-            return
+            wait(futures, timeout=_CANCEL_GLANCE)
 
 
 def _start(control: Connection, setting: Setting) -> Progress:

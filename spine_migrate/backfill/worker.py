@@ -14,6 +14,7 @@ from spine_migrate.backfill.batch import Batches, Rewritten
 from spine_migrate.backfill.pace import Pace
 from spine_migrate.backfill.sizing import Sizer
 from spine_migrate.carry.rows import FOREIGN_KEY, UNIQUE, Care, Done, refusal
+from spine_migrate.db.cancelling import cancel
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import HOT, blames_row, explained, is_among, is_lost, is_transient, retrying
 from spine_migrate.db.ledger import Checkpoint
@@ -64,9 +65,8 @@ class Worker:
 
     def cancel(self) -> None:
         """Cancel the statement in flight; from another thread."""
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            connection.cancel_safe(timeout=5)
+        if (connection := self._connection) is not None:
+            cancel(connection)
 
     def _drain(self, segment: Checkpoint) -> None:
         while rows := self._granted():

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from spine_migrate.db.advisory import ENDED, try_lock
+from spine_migrate.db.cancelling import cancel as cancel_statement
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import is_lost, let_in, retrying
 from spine_migrate.db.queries import query
@@ -148,6 +149,4 @@ def _cancel_on(cancel: threading.Event, over: threading.Event, connections: Call
     while not over.wait(_CANCEL_GLANCE):
         if cancel.is_set():
             for connection in connections():
-                if not connection.closed:
-                    connection.cancel_safe(timeout=5)
-            return
+                cancel_statement(connection)

@@ -78,12 +78,14 @@ def cancelling(cancel: threading.Event, connection: Connection) -> Iterator[None
     """While the block runs, ``cancel`` cancels whatever statement is in flight, and each that follows it: between two
     statements there is nothing to cancel.
     """
+    from spine_migrate.db.cancelling import cancel as cancel_statement
+
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(_GLANCE):
-            if cancel.is_set() and not connection.closed:
-                connection.cancel_safe(timeout=5)
+            if cancel.is_set():
+                cancel_statement(connection)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

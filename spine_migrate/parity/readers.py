@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import psycopg
 
+from spine_migrate.db.cancelling import cancel
 from spine_migrate.db.connect import Connection
 from spine_migrate.parity.snapshot import Shared
 
@@ -40,7 +41,7 @@ class Readers:
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 for connection in list(self._open):
-                    connection.cancel_safe(timeout=5)
+                    cancel(connection)
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)

@@ -207,6 +207,8 @@ def test_from_the_first_import_to_the_last(site: Site) -> None:
     site.types(workers)
     until(lambda: {f"{n} full" for n in range(90, 95)} <= {one for _, one, _ in site.work()}, "The queued are not done")
     until(lambda: site.rows("SELECT 1 FROM shim_worker WHERE task = %s", _BACKUP), "No worker is announced")
+    # Beat counts what it has sent every five seconds.
+    until(lambda: site.rows("SELECT 1 FROM shim_call WHERE caller = 'beat: pending backups'"), "Beat sends nothing")
     site.types("kill $!; wait $!")
     site.produce()
     site.types(look)

@@ -47,9 +47,9 @@ def test_without_a_worker_the_run_is_cancelled(tmp_path: Path, database: Databas
         owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     role = database.add_role("comparer")
     give(database, role, "compare-backends")
-    ended = Desk(tmp_path, redis_url).compares(*_CELERY, "--timeout", "0.5", url=database.url_as(role), code=4)
+    ended = Desk(tmp_path, redis_url).compares(*_CELERY, "--timeout", "3", url=database.url_as(role), code=4)
     assert re.search(
-        r"No worker has taken the run [0-9a-f-]{36} of celery within 0.5 seconds; it was cancelled\. Start a worker"
+        r"No worker has taken the run [0-9a-f-]{36} of celery within 3 seconds; it was cancelled\. Start a worker"
         r" that listens to the queue 'default', or give a longer --timeout\.",
         ended.stdout,
     )

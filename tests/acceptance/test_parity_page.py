@@ -106,7 +106,7 @@ def test_a_real_comparison(browser: Browser, different: Path, width: int) -> Non
     page, asked, said = opened(browser, different, width=width)
     check(page, asked, said, "Different")
     assert page.get_by_text("Differences: 2, in 1 of 1 mappings.").is_visible()
-    assert page.get_by_role("img").get_attribute("aria-label", timeout=1000) == (
+    assert page.get_by_role("img").get_attribute("aria-label") == (
         "capture-spine/executions: legacy rows along created_at in 80 slices, 2 of them not equal"
     )
     assert page.locator("svg rect.wrong").count() == 2

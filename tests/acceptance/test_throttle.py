@@ -19,6 +19,7 @@ from tests.command import environment, run, start
 from tests.database import Database
 from tests.generated import generated
 from tests.legacy import prove
+from tests.waiting import until
 
 _PATIENCE = 60.0
 MOVE = ("executions-to-runs", "--no-events", "--batch-size", "20", "--max-rows-per-second", "200")
@@ -126,6 +127,7 @@ def test_live_is_paused_and_ended_while_it_is(filled: Database) -> None:
     """Writes are captured meanwhile; the next one waits as well, until it is let go."""
     moving = start(filled.url, "executions-to-runs", "--no-events", "--live", "--max-hold", "0")
     until_moved(filled, 3000, moving)
+    until(lambda: status(filled)["step"] == "done", "the move does not end")
     run(filled.url, "pause")
     until_held(filled, "pause")
     with filled.connect() as connection:

@@ -28,7 +28,7 @@ _SHOP = """
 from celery import Celery
 from spine_migrate.execution.executors.celery import CeleryExecutor
 app = Celery("shop", broker={broker!r})
-executor = CeleryExecutor(app, {{"default": "shop"}}, publish_timeout_seconds=0.5)
+executor = CeleryExecutor(app, {{"default": "shop"}}, publish_timeout_seconds=5)
 nothing = 1
 """
 

@@ -55,7 +55,7 @@ def work(ledger_url: str, entity_url: str, guard_url: str, runs: int, seed: int)
             ledger.reap(10, backoff_seconds=0)
             # One at a time, which the ledger's own guard sees to.
             with suppress(ConcurrencyError):
-                ledger.create(RunRecord(task_spec("work", {}, metadata=ABOUT, max_retries=1000)))
+                ledger.create(RunRecord(task_spec("work", {}, metadata=ABOUT, max_retries=1000, retry_delay_seconds=0)))
             for run in ledger.publishable(10, again_in_seconds=0.05):
                 worker.execute(run.run_id)
             time.sleep(0.005)

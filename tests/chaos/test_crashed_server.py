@@ -80,7 +80,7 @@ def test_a_tool_that_gives_up_is_started_again(start_server: StartServer, chance
 def test_an_offline_load(start_server: StartServer, chance: random.Random, retry_for: str) -> None:
     """Struck in the load, and with an index or a foreign key just built and not committed."""
     server = start_server(settings=SETTINGS)
-    patient = admitted(server, 1000 if FULL else 300, chance.randrange(1000), offline=True)
+    patient = admitted(server, 1000, chance.randrange(1000), offline=True)
     in_building = 0
     gives_up = retry_for == "0"
     tool = patient.start("--retry-for", retry_for)

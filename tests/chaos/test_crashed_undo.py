@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from typing import Any, LiteralString
 
 import psycopg
@@ -67,15 +68,15 @@ def rows(patient: Patient, statement: LiteralString) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def held(patient: Patient, tool: subprocess.Popen[str], strike: Strike) -> Iterator[None]:
-    """Until the block ends, the tool waits for what ``strike`` locks."""
-    gate = psycopg.connect(patient.url)
-    try:
+def held(patient: Patient, strike: Strike, tool: Callable[[], subprocess.Popen[str]]) -> Iterator[None]:
+    """Until the block ends, the tool waits for what ``strike`` locks. ``tool`` may start it: by then the lock is there,
+    however slow this process is.
+    """
+    with closing(psycopg.connect(patient.url)) as gate:
         strike(gate)
-        assert patient.held_up(gate, tool), tool.communicate()
+        held_up = tool()
+        assert patient.held_up(gate, held_up), held_up.communicate()
         yield
-    finally:
-        gate.close()
 
 
 def in_batch(patient: Patient, table: str, share: float) -> Strike:
@@ -107,9 +108,10 @@ def served(patient: Patient) -> Iterator[None]:
 
 def again(patient: Patient, server: EmbeddedServer, strike: Strike, *words: str) -> None:
     """Start a command, crash the server in it, and see it give up."""
-    tool = patient.tool(*words, "--retry-for", "0")
-    with held(patient, tool, strike):
+    started = cache(lambda: patient.tool(*words, "--retry-for", "0"))
+    with held(patient, strike, started):
         server.crash()
+    tool = started()
     _, errors = tool.communicate(timeout=60)
     assert tool.returncode == 5, errors
     server.start()
@@ -156,14 +158,15 @@ def test_an_undo_outlives_the_crashes(start_server: StartServer, chance: random.
     patient = moved(server, chance.randrange(1000))
     legacy = rows(patient, LEGACY)
     with served(patient):
-        tool = patient.tool(*UNDO, "--retry-for", "120")
+        started = cache(lambda: patient.tool(*UNDO, "--retry-for", "120"))
         # Of each table the last row: batches are behind it by then.
         for table, count in COUNTS.items():
             before = rows(patient, count)
-            with held(patient, tool, in_batch(patient, table, 0.999)):
+            with held(patient, in_batch(patient, table, 0.999), started):
                 assert [(0,)] < rows(patient, count) < before
                 server.crash()
             server.start()
+        tool = started()
         _, errors = tool.communicate(timeout=120)
 
     assert tool.returncode == 0, errors
@@ -201,11 +204,12 @@ def test_a_retry_from_quarantine(start_server: StartServer, chance: random.Rando
             patient.consistent(retried=True)
         tool = patient.tool(*retry)
     else:
-        tool = patient.tool(*retry, "--retry-for", retry_for)
+        started = cache(lambda: patient.tool(*retry, "--retry-for", retry_for))
         for strike in strikes:
-            with held(patient, tool, strike):
+            with held(patient, strike, started):
                 server.crash()
             server.start()
+        tool = started()
     _, errors = tool.communicate(timeout=120)
 
     assert tool.returncode == 1, errors

@@ -122,9 +122,9 @@ def test_a_repair_killed_again_and_again(database: Database, chance: random.Rand
         left = sorted(set(stage.keys) - {key.split()[1] for _, key, _ in recorded(patient)})
         if not left:
             continue
-        tool = patient.tool(*REPAIR)
         with psycopg.connect(patient.url) as gate:
             gate.execute(strike(stage, chance.choice(left), at_its_end=chance.random() < 1 / 3))
+            tool = patient.tool(*REPAIR)
             patient.held_up(gate, tool)
             inside = patient.in_transaction()
             tool.kill()

@@ -41,7 +41,7 @@ def test_killed_again_and_again(database: Database, chance: random.Random) -> No
 @pytest.mark.timeout(900)
 def test_an_offline_load_killed_again_and_again(database: Database, chance: random.Random) -> None:
     """In the load, and with an index or a foreign key just built and not committed."""
-    patient = admit(database.url, executions=1500 if FULL else 300, seed=chance.randrange(1000), offline=True)
+    patient = admit(database.url, executions=1500 if FULL else 800, seed=chance.randrange(1000), offline=True)
     killed = in_building = 0
     for moment in moments(chance, OFFLINE_KILLS):
         tool = patient.start("--wait")

@@ -20,8 +20,8 @@ def race(patient: Patient) -> tuple[int, int]:
         tools = [patient.start("--limit", "20", "--no-events") for _ in range(2)]
         while all(tool.poll() is None for tool in tools):
             time.sleep(0.01)
+        loser, winner = sorted(tools, key=lambda tool: tool.poll() is None)
         gate.rollback()
-    loser, winner = sorted(tools, key=lambda tool: tool.poll() is None)
     _, errors = loser.communicate(timeout=60)
     assert "Another run is at work" in errors
     _, errors = winner.communicate(timeout=60)

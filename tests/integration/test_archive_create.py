@@ -26,7 +26,7 @@ from spine_migrate.db.connect import connect
 from spine_migrate.errors import ConfigurationError, Refused
 from tests.archives import JOBS, fill, make, put_back
 from tests.closed_schema import closed_schema
-from tests.database import Database
+from tests.database import Database, drop
 
 ONE, TWO = Name("public", "one"), Name("public", "two")
 
@@ -262,7 +262,7 @@ def test_bytes_that_are_no_text(database: Database, tmp_path: Path, server_url: 
                 ).fetchall()
             assert [bytes(value) for (value,) in rows] == [b"\xe4", b"\xff\xc3"]
         finally:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            drop(admin, name)
 
 
 _PEAK = """

@@ -77,10 +77,10 @@ def test_timeouts_of_the_role_do_not_cut_a_batch_short(legacy: Legacy, role: Dat
     legacy.many_executions(50)
     legacy.execute(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.run_id::text LIKE '%0040' THEN"
-        " PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$;"
+        " PERFORM pg_sleep(6); END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION slow()"
     )
-    configure(role, name + " = '1s'")
+    configure(role, name + " = '5s'")
 
     assert legacy.move(batch_rows=20, retry_seconds=0).moved == 50
 

@@ -26,7 +26,7 @@ from spine_migrate.sync import capture
 from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
 from tests.syncing import PATIENCE, apply, capture_of, move_live
-from tests.waiting import WAITING, until
+from tests.waiting import LONGEST, WAITING, until
 
 
 @pytest.fixture
@@ -100,7 +100,8 @@ def test_a_sweep_does_not_take_a_table_that_is_being_rewritten_for_an_empty_one(
     half: Legacy, look: Callable[[Connection, Carrier], object]
 ) -> None:
     """It waits for ALTER TABLE with a snapshot from before, which sees nothing of the new file."""
-    with connect(half.url, settings=WORKER_SETTINGS) as session, half.connect() as connection:
+    settings = {**WORKER_SETTINGS, "lock_timeout": "60s"}
+    with connect(half.url, settings=settings) as session, half.connect() as connection:
         (one,) = [known(session, migration) for migration in chosen(session)]
         statements = Statements(one.tables.binding, None)
         carrier = Carrier(one.migration.migration_id, statements, guard_of(session, one.tables), lock=one.lock)
@@ -110,7 +111,7 @@ def test_a_sweep_does_not_take_a_table_that_is_being_rewritten_for_an_empty_one(
                 looking = pool.submit(look, session, carrier)
                 until(lambda: session.info.backend_pid in _waiting(half), "the sweep to wait for the table")
             with pytest.raises(psycopg.errors.SerializationFailure, match="rewritten"):
-                looking.result(timeout=20)
+                looking.result(timeout=LONGEST)
         assert len(find(session, carrier)) == 350
 
 

@@ -23,6 +23,7 @@ from spine_migrate.parity.model import Comparison, Report, Verdict
 from spine_migrate.parity.options import Finding, Options
 from spine_migrate.parity.scope import APART
 from tests.conftest import StartServer
+from tests.database import drop
 from tests.legacy import Legacy, build, uuid
 
 # What is changed in the legacy table, and what beside the target.
@@ -128,7 +129,8 @@ def place(servers: dict[str, EmbeddedServer]) -> Iterator[Place]:
         yield Place(*(Legacy(server.url(copies[name])) for name, server in servers.items()))
     finally:
         for name, server in servers.items():
-            _administer(server, "DROP DATABASE {} WITH (FORCE)", copies[name])
+            with psycopg.connect(server.url(), autocommit=True) as admin:
+                drop(admin, copies[name])
 
 
 def test_it_is_the_same_as_on_one_server(place: Place) -> None:

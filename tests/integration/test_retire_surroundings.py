@@ -113,7 +113,8 @@ def test_each_gate_opens_again(legacy: Legacy) -> None:
     # A session may write to the end of the hour of its note without another.
     legacy.execute("UPDATE spine_migrate.view_write SET at = date_trunc('hour', clock_timestamp()) - interval '59 min'")
     assert "UPDATE" in _closed(legacy, after=61 / 1440)["view-writes"]
-    legacy.execute("UPDATE spine_migrate.view_write SET at = date_trunc('hour', clock_timestamp())")
+    # Within ten seconds of its end, of the next hour.
+    legacy.execute("UPDATE spine_migrate.view_write SET at = date_trunc('hour', clock_timestamp() + interval '10 s')")
     assert "UPDATE" in _closed(legacy, after=1 / 86_400_000)["view-writes"]
     legacy.execute("UPDATE spine_migrate.view_write SET at = at - interval '8 days'")
 
@@ -166,7 +167,7 @@ def test_who_stays_in_a_transaction_holds_it_up_and_is_named(legacy: Legacy, tmp
     """Nobody else waits for longer than an attempt; nothing is dropped, and once he has gone it is."""
     with legacy.connect() as reader, legacy.connect() as other, reader.transaction():
         reader.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(place)))
-        other.execute("SET statement_timeout = '5s'")
+        other.execute("SET statement_timeout = '60s'")
         ends = threading.Event()
         failed: list[psycopg.Error] = []
 

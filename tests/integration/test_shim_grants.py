@@ -14,7 +14,7 @@ from spine_migrate.execution.errors import BackendError
 from spine_shims.modes import LEGACY, Side
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
-from tests.database import Database, Role
+from tests.database import Database, Role, patient
 from tests.grants import give
 from tests.shim_caller import NEVER
 from tests.shim_calls import BILL, add_worker, days
@@ -49,7 +49,7 @@ def _shadow(database: Database, role: Role) -> bool:
 def _application(database: Database, role: Role) -> bool:
     """A worker that counts, announces and looks; then one that goes on with what it has announced."""
     _run(database, "TRUNCATE shim_worker")
-    tables, flushed = Tables.at(database.url_as(role)), []
+    tables, flushed = Tables.at(patient(database.url_as(role))), []
     for _ in range(2):
         telemetry = Telemetry(tables, interval_seconds=NEVER)
         telemetry.note(BILL, "somebody", LEGACY, Side.LEGACY)

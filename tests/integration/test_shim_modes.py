@@ -20,7 +20,7 @@ from spine_shims.tables import Tables
 from tests.celery_worker import REPOSITORY, until
 from tests.clocks import Clock
 from tests.conftest import StartServer
-from tests.database import Database
+from tests.database import Database, patient
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def shims(database: Database) -> Database:
 
 @contextmanager
 def _tables(url: str) -> Iterator[Tables]:
-    tables = Tables.at(f"{url}{'&' if '?' in url else '?'}connect_timeout=60")
+    tables = Tables.at(patient(url))
     yield tables
     for thread in threading.enumerate():
         if thread.name == "spine-shim-modes":
@@ -191,7 +191,7 @@ def test_a_forked_child_reads_for_itself(shims: Database) -> None:
         stdout=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "SPINE_DATABASE_URL": shims.url},
+        env={**os.environ, "SPINE_DATABASE_URL": patient(shims.url)},
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None

@@ -13,7 +13,7 @@ from spine_migrate.db.connect import connect
 from spine_migrate.db.shim_tables import Purged, ShimTables, Verdict
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
-from tests.database import Database
+from tests.database import Database, patient
 from tests.shim_caller import NEVER
 from tests.shim_calls import BILL, NOW, SEND, add_call, add_worker, days
 
@@ -74,7 +74,7 @@ def test_silence_is_not_proven_by_what_was_forgotten(shims: Database) -> None:
 
 def test_a_worker_that_goes_on_goes_on_with_what_is_left(shims: Database) -> None:
     """And does not say again that it was there before."""
-    tables = Tables.at(shims.url)
+    tables = Tables.at(patient(shims.url))
     telemetry = Telemetry(tables, host="worker", version="1.0", interval_seconds=NEVER)
     telemetry.announce([BILL])
     assert telemetry.flush()

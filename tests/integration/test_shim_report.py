@@ -15,7 +15,7 @@ from spine_migrate.errors import ConfigurationError, Refused
 from spine_shims.modes import LEGACY, Side
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
-from tests.database import Database
+from tests.database import Database, patient
 from tests.shim_caller import NEVER
 from tests.shim_calls import BILL, NOW, SEND, add_call, add_worker, days
 
@@ -125,7 +125,7 @@ def test_without_a_name_every_known_task_is_asked_about(tables: ShimTables, shim
 
 def test_what_telemetry_writes_is_what_the_gate_reads(tables: ShimTables, shims: Database) -> None:
     """A worker that has just come proves a silence of no longer than it is there; one call ends that."""
-    telemetry = Telemetry(Tables.at(shims.url), interval_seconds=NEVER)
+    telemetry = Telemetry(Tables.at(patient(shims.url)), interval_seconds=NEVER)
     telemetry.announce([BILL])
     assert telemetry.flush()
     ((since,),) = tables.connection.execute("SELECT since FROM shim_worker").fetchall()

@@ -24,7 +24,7 @@ from spine_shims.telemetry import Telemetry
 from tests.celery_worker import REPOSITORY, until
 from tests.clocks import Clock
 from tests.conftest import StartServer
-from tests.database import Database
+from tests.database import Database, patient
 from tests.shim_caller import NEVER
 
 LINE = CallSite("shop/views.py", 7, "pay", "/srv/shop/views.py", "shop.views")
@@ -53,7 +53,7 @@ def clock() -> Clock:
 @pytest.fixture
 def telemetry(shims: Database, clock: Clock) -> Iterator[Telemetry]:
     """One whose thread does nothing for as long as the test lasts."""
-    made = Telemetry(Tables.at(shims.url), host="here", version="1.0", interval_seconds=NEVER, clock=clock)
+    made = Telemetry(Tables.at(patient(shims.url)), host="here", version="1.0", interval_seconds=NEVER, clock=clock)
     yield made
     made.close()
 
@@ -100,7 +100,7 @@ def test_counts_add_up_and_times_are_the_servers(telemetry: Telemetry, shims: Da
 
 def test_threads_and_hosts_count_together(shims: Database, clock: Clock) -> None:
     """Eight threads each, on two hosts that store at the same time, again and again."""
-    hosts = [Telemetry(Tables.at(shims.url), host=name, interval_seconds=0.01) for name in ("a", "b")]
+    hosts = [Telemetry(Tables.at(patient(shims.url)), host=name, interval_seconds=0.01) for name in ("a", "b")]
 
     def call(telemetry: Telemetry) -> None:
         for number in range(1000):
@@ -120,7 +120,7 @@ def test_threads_and_hosts_count_together(shims: Database, clock: Clock) -> None
 
 
 def test_a_thread_stores_what_is_counted(shims: Database) -> None:
-    telemetry = Telemetry(Tables.at(shims.url), interval_seconds=0.05)
+    telemetry = Telemetry(Tables.at(patient(shims.url)), interval_seconds=0.05)
     telemetry.note("shop.bill", "somebody", LEGACY, Side.LEGACY)
     until(lambda: _counted(shims) == {"somebody": 1}, "nothing was stored")
     telemetry.close()
@@ -130,7 +130,7 @@ def test_a_thread_stores_what_is_counted(shims: Database) -> None:
 
 
 def test_memory_is_bounded_and_nothing_goes_uncounted(shims: Database) -> None:
-    telemetry = Telemetry(Tables.at(shims.url), interval_seconds=NEVER, most_keys=3)
+    telemetry = Telemetry(Tables.at(patient(shims.url)), interval_seconds=NEVER, most_keys=3)
     for line in range(100):
         telemetry.note("shop.bill", LINE._replace(line=line), LEGACY, Side.LEGACY)
     for _ in range(5):
@@ -160,7 +160,7 @@ def test_the_longest_names_fit_into_the_key(shims: Database) -> None:
     """No two letters alike, so that nothing is compressed, and four bytes each."""
     letters = "".join(chr(0x20000 + number) for number in range(5000))
     names = iter(letters[start : start + 400] for start in range(0, 2000, 500))
-    telemetry = Telemetry(Tables.at(shims.url), host=next(names), version=next(names), interval_seconds=NEVER)
+    telemetry = Telemetry(Tables.at(patient(shims.url)), host=next(names), version=next(names), interval_seconds=NEVER)
     telemetry.note(next(names), next(names), Mode.parse("canary=10.123456789%"), Side.DISPATCH)
     assert telemetry.flush()
     telemetry.close()
@@ -183,7 +183,7 @@ def test_what_is_counted_while_the_database_is_down_is_stored_later(
     server = start_server()
     database = Database("postgres", server.url(), owner=None)  # type: ignore[arg-type] # the superuser's
     schema.upgrade(server.url())
-    telemetry = Telemetry(Tables.at(server.url()), host="here", interval_seconds=NEVER, clock=clock)
+    telemetry = Telemetry(Tables.at(patient(server.url())), host="here", interval_seconds=NEVER, clock=clock)
     telemetry.note("shop.bill", "somebody", LEGACY, Side.LEGACY)
     assert telemetry.flush()
     server.stop("immediate")
@@ -275,8 +275,8 @@ def test_a_killed_process_loses_one_interval_at_most(shims: Database) -> None:
 def test_workers_that_announce_themselves_are_ready_until_they_are_gone(
     telemetry: Telemetry, shims: Database, clock: Clock
 ) -> None:
-    tables = Tables.at(shims.url)
-    modes = Modes(tables, environment={}, clock=clock)
+    tables = Tables.at(patient(shims.url))
+    modes = Modes(tables, environment={}, clock=clock, first_wait_seconds=60)
     assert not modes.workers_ready("shop.bill")
     telemetry.announce(["shop.bill", "shop.send"])
     assert telemetry.flush()
@@ -301,7 +301,7 @@ def _age(database: Database, seconds: float) -> None:
 
 def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database) -> None:
     """As workers of one host are replaced: one row, until nobody was there for a while."""
-    tables = Tables.at(shims.url)
+    tables = Tables.at(patient(shims.url))
 
     def announce(uptime: float = 0.0) -> None:
         tables.write("here", "1", {"tasks": []}, {"shop.bill": uptime})
@@ -327,7 +327,7 @@ def test_an_announcement_goes_on_where_there_is_no_gap(shims: Database) -> None:
 
 
 def test_two_that_announce_at_once_do_not_wait_for_each_other(shims: Database) -> None:
-    tables = Tables.at(shims.url)
+    tables = Tables.at(patient(shims.url))
     tables.write("here", "1", {"tasks": []}, {"shop.bill": 0.0})
     _age(shims, 60)
     with shims.connect() as other:
@@ -356,7 +356,7 @@ def test_a_session_that_was_ended_meanwhile_is_opened_again(
 
 def test_a_worker_is_known_at_once(shims: Database) -> None:
     """Not when the next interval is over: producers wait for it."""
-    telemetry = Telemetry(Tables.at(shims.url), interval_seconds=NEVER)
+    telemetry = Telemetry(Tables.at(patient(shims.url)), interval_seconds=NEVER)
     telemetry.announce(["shop.bill"])
     until(lambda: _rows(shims, "SELECT task FROM shim_worker") == [("shop.bill",)], "it was not announced")
     telemetry.close()

@@ -168,7 +168,7 @@ def test_beat(site: Site, tmp_path: Path) -> None:
     beat = subprocess.Popen(
         [sys.executable, "-m", "celery", "--app", "tests.shims_app", "beat", *words],
         cwd=REPOSITORY,
-        env={**site.place.environment(), "SPINE_TEST_BEAT": "1"},
+        env={**site.place.environment(), "SPINE_TEST_BEAT": site.mode},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

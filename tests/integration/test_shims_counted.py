@@ -14,7 +14,7 @@ from spine_shims.configuration import reset
 from spine_shims.tables import Tables
 from spine_shims.telemetry import Telemetry
 from tests.celery_worker import until
-from tests.database import Role
+from tests.database import Role, patient
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place
 from tests.shims_tasks import MODES, QUIET
 
@@ -37,7 +37,7 @@ def producer(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Pr
 
 @pytest.fixture(params=MODES)
 def counting(request: pytest.FixtureRequest, producer: Producer) -> Iterator[tuple[Site, Telemetry]]:
-    telemetry = Telemetry(Tables.at(producer.place.url), host="producer")
+    telemetry = Telemetry(Tables.at(patient(producer.place.url)), host="producer")
     configure(producer.dispatcher, telemetry=telemetry)
     producer.app.set_current()
     yield producer.site(request.param), telemetry
@@ -55,7 +55,7 @@ def test_each_call_is_one_of_its_line(counting: tuple[Site, Telemetry]) -> None:
     assert site.get(chain(site.tasks.add.s(1), site.tasks.add.s(2))()) == 4
     for _ in range(2):
         site.get(site.app.send_task(f"{site.mode}.add", (1,)))
-    telemetry.flush()
+    assert telemetry.flush()
     sent = (f"{site.mode}.add", f"message from {HOST}")
     until(lambda: _counted(site)[sent] == 2, "The worker has stored nothing", site.worker)
     counts = _counted(site)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from socket import gethostname
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -24,7 +25,7 @@ from spine_shims import Modes, configure
 from spine_shims.configuration import reset
 from spine_shims.tables import Tables
 from tests.celery_worker import CeleryWorker, Place, closed, until
-from tests.database import Role
+from tests.database import Role, patient
 from tests.fleet_tasks import define
 from tests.shims_place import relay_of, shims_place
 from tests.shims_tasks import QUIET
@@ -45,6 +46,13 @@ class Fleet:
         with place.worker() as worker:
             yield worker
 
+    def stop(self, worker: CeleryWorker, version: str) -> None:
+        """Once its main process has gone round: what it has not heard of that a child has executed goes back."""
+        asked = {"destination": [f"{self.place.prefix}{version}@{gethostname()}"], "timeout": 1, "limit": 1}
+        with closed(self.place.app()) as app:
+            until(lambda: app.control.ping(**asked), "It does not answer", worker)
+        worker.stop()
+
     @contextmanager
     def old_producer(self) -> Iterator[SimpleNamespace]:
         with closed(self.place.app()) as app:
@@ -53,7 +61,7 @@ class Fleet:
     @contextmanager
     def new_producer(self) -> Iterator[SimpleNamespace]:
         """As configured by URL, but for what must be closed when the test is over."""
-        tables = Tables.at(self.place.url)
+        tables = Tables.at(patient(self.place.url))
         with (
             closed(self.place.app()) as app,
             self.place.executor() as executor,
@@ -114,7 +122,7 @@ def test_a_new_producer_waits_for_new_workers(fleet: Fleet, caplog: pytest.LogCa
             results = [tasks.add.delay(n, 1) for n in range(20)]
             assert [got(result) for result in results] == [*range(1, 21)]
             assert got(chord([tasks.slow.s(n) for n in range(4)])(tasks.total.s())) == 6
-            worker.stop()
+            fleet.stop(worker, "old")
         assert fleet.executed() == {("add", "old"): 20, ("slow", "old"): 4, ("total", "old"): 1}
         assert fleet.runs() == {}
         told = [
@@ -158,7 +166,7 @@ def test_new_workers_beside_old_ones(fleet: Fleet) -> None:
         tasks.refresh()
         _each_once(fleet, tasks, executed, dispatched=False)
         assert fleet.runs() == {}
-        old.stop()
+        fleet.stop(old, "old")
         # A look that it has answered may be written down after its end.
         unseen = "SELECT max(seen_at) < now() - interval '3 seconds' FROM shim_worker WHERE version = ''"
         until(lambda: fleet.place.rows(unseen) == [(True,)], "It is still seen", new)
@@ -190,7 +198,7 @@ def test_the_last_new_worker_goes_away(fleet: Fleet) -> None:
             until(lambda: fleet.workers() == {__version__}, "It is not announced", worker)
             tasks.refresh()
             _each_once(fleet, tasks, executed, dispatched=True)
-            worker.stop()
+            fleet.stop(worker, "new")
         waiting = tasks.add.delay(1, 1)
         fleet.later(181, __version__)
         tasks.refresh()
@@ -210,7 +218,7 @@ def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
     with fleet.new_producer() as tasks:
         with fleet.worker("new") as worker:
             until(lambda: fleet.workers() == {__version__}, "It is not announced", worker)
-            worker.stop()
+            fleet.stop(worker, "new")
         tasks.refresh()
         results = [tasks.add.delay(n, 1) for n in range(20)]
         wrong = tasks.slow.delay("no number")
@@ -220,7 +228,7 @@ def test_an_old_worker_that_comes_back(fleet: Fleet) -> None:
             with pytest.raises(TypeError):
                 got(wrong)
             assert got(in_flight) == 6
-            worker.stop()
+            fleet.stop(worker, "old")
         # The relay knows that it has published them, and all is ten minutes later.
         queued = {("add", "queued"): 20, ("slow", "queued"): 5}
         until(lambda: fleet.runs() == queued, lambda: f"Not these runs: {fleet.runs()}, but {queued}")
@@ -292,7 +300,7 @@ def test_what_is_queued_and_in_flight_is_adopted_at_the_deploy(fleet: Fleet) -> 
         queued = [tasks.add.delay(n, 1) for n in range(200)]
         with fleet.worker("old") as worker:
             until(lambda: fleet.executed()["slow", "old"] >= 5, "The old worker does nothing", worker)
-            worker.stop()
+            fleet.stop(worker, "old")
         before = fleet.executed()
         assert 5 <= before["slow", "old"] < 40
         assert before["add", "old"] == 0

@@ -26,6 +26,8 @@ LINKED = """
 import json, os, sys, warnings
 warnings.simplefilter("ignore")
 from tests.chaos import shims_app as app
+from spine_shims import configuration
+configuration._PATIENCE = 30.0
 link = app.work.si(0.0)
 link.freeze()
 called = getattr(app, sys.argv[1]).apply_async((0.0, "before the mark"), link=link)

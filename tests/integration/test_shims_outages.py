@@ -215,7 +215,7 @@ def test_sessions_that_the_server_has_ended(site: Site) -> None:
             assert site.get(site.tasks.add.delay(1)) == 2
             site.place.rows(
                 "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
             )
 
 
@@ -321,7 +321,7 @@ def test_a_run_whose_message_comes_while_the_database_is_away(
     """It comes again, and the relay publishes the run as well; it is executed once."""
     place, server = apart
     monkeypatch.setenv("SPINE_TEST_NOTES_URL", database.url)
-    with worker_of(place, database.url) as worker, producing(place, worker) as producer:
+    with worker_of(place, database.url, SPINE_TEST_LEASE="60") as worker, producing(place, worker) as producer:
         warmed(place, producer, worker, database.url)
         configure(producer.dispatcher)
         site = producer.site("dispatch")

@@ -85,7 +85,7 @@ def test_links_are_completed_while_the_row_they_name_is_deleted(legacy: Legacy, 
     _delete_parent(legacy)
 
     def complete() -> None:
-        with closing(connect(legacy.url)) as session:
+        with closing(connect(legacy.url, settings={"lock_timeout": "60s"})) as session:
             (one,) = [known(session, migration) for migration in chosen(session)]
             links.complete(session, one.tables.binding, one.migration.migration_id, everything_moved=True)
 

@@ -25,7 +25,7 @@ from spine_migrate.sync.members import Options
 from tests.database import Database
 from tests.legacy import Connection, Legacy, arranged, build, uuid
 from tests.syncing import apply, capture_of, in_another_session, lag_of, logged, move_live
-from tests.waiting import WAITING, until
+from tests.waiting import LONGEST, WAITING, until
 
 
 @pytest.fixture
@@ -161,7 +161,8 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_a_table_that_is_rewritten_is_not_taken_for_an_empty_one(live: Legacy) -> None:
     """ALTER TABLE leaves nothing in it that a snapshot from before could see (PostgreSQL manual, 13.6)."""
     live.execute("UPDATE executions SET error = 'x'")
-    with connect(live.url, settings=loop.APPLIER_SETTINGS) as session, live.connect() as connection:
+    settings = {**loop.APPLIER_SETTINGS, "lock_timeout": "60s"}
+    with connect(live.url, settings=settings) as session, live.connect() as connection:
         (one,) = [known(session, migration) for migration in chosen(session)]
         made = applier_of(session, one, capture_of(live), [])
         with connection.transaction():
@@ -169,7 +170,7 @@ def test_a_table_that_is_rewritten_is_not_taken_for_an_empty_one(live: Legacy) -
             connection.execute("ALTER TABLE executions DROP COLUMN rewritten")
             applying = in_another_session(live, lambda _: _apply_one_batch(made, session))
             until(lambda: session.info.backend_pid in _waiting(live), "the applier to wait for the table")
-        applying.join(timeout=20)
+        applying.join(timeout=LONGEST)
     assert live.value("SELECT count(*) FROM runs") == 10
     assert not logged(live)
     live.prove()

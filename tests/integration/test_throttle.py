@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from spine_migrate.errors import ConfigurationError, Refused
 from tests.conftest import StartServer
 from tests.database import Database
 from tests.legacy import Legacy, arranged, build, uuid
-from tests.moving import moving
+from tests.moving import Moving, moving
 from tests.waiting import until
 
 
@@ -134,6 +135,13 @@ def _waiting(legacy: Legacy, sessions: int = 1) -> bool:
             " AND waitstart < clock_timestamp() - interval '200 milliseconds'"
         )
     )
+
+
+def _stands_still(legacy: Legacy, going: Moving) -> bool:
+    """For longer than a batch takes that another worker began before it saw the pause."""
+    before = going.moved()
+    time.sleep(1)
+    return _open_transactions(legacy) == 0 and going.moved() == before
 
 
 def _open_transactions(legacy: Legacy) -> int:
@@ -246,8 +254,7 @@ def test_pause_and_resume_while_it_is_going(legacy: Legacy) -> None:
         until(lambda: going.moved() > 0, "it does not move")
         order(legacy, "pause")
         going.is_held("pause")
-        # The other worker may have been in a batch when the first one saw it.
-        until(lambda: _open_transactions(legacy) == 0, "a transaction is open while it waits")
+        until(lambda: _stands_still(legacy, going), "it goes on, or a transaction is open while it waits")
         at = going.moved()
         with connect(legacy.url) as connection:
             (status,) = look(connection)

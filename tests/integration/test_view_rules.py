@@ -177,15 +177,18 @@ def test_writes_are_noted_once_per_backend_and_hour(strict: Database, applicatio
     assert application.execute(noted).fetchall() == []
     for _ in range(3):
         application.execute("INSERT INTO executions (pipeline_name) VALUES ('p')")
-    assert application.execute(noted).fetchall() == [("INSERT", strict.owner.name, "old app")]
-    ((migration,),) = application.execute("SELECT migration_id FROM spine_migrate.view_write").fetchall()
+    # Another where the hour turns meanwhile.
+    found = application.execute(noted).fetchall()
+    assert set(found) == {("INSERT", strict.owner.name, "old app")}
+    assert len(found) in (1, 2)
+    ((migration,),) = application.execute("SELECT DISTINCT migration_id FROM spine_migrate.view_write").fetchall()
     (writer,) = writers(application, migration)
     assert (writer.role, writer.application, writer.operations) == (strict.owner.name, "old app", ["INSERT"])
     assert writers(application, migration + 1) == []
     # What was rolled back was not written, and is noted again.
     application.rollback()
     application.execute("INSERT INTO executions (pipeline_name) VALUES ('p')")
-    assert len(application.execute(noted).fetchall()) == 1
+    assert len(application.execute(noted).fetchall()) in (1, 2)
 
 
 def test_a_note_is_of_the_hour_by_the_clock(server_url: str, owner: Role, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,14 @@ from spine_migrate.carry import activity
 from spine_migrate.cli import main
 from spine_migrate.db.connect import connect
 from spine_migrate.notices import Waits
+from spine_migrate.observe import waits
 from spine_migrate.observe.waits import watched
 from tests.database import Database
 from tests.grants import SCHEMAS, apart, give
 from tests.legacy import Legacy, build
 from tests.observers import Heard, Remembering
 from tests.syncing import move_live
-from tests.waiting import WAITING
+from tests.waiting import LONGEST, WAITING
 
 
 @pytest.fixture
@@ -165,8 +166,10 @@ def test_waits_are_looked_at_for_the_metrics(legacy: Legacy, database: Database)
     assert [event for _, event, _ in heard.said] == ["metrics"]
 
 
-def test_a_command_that_is_over_at_once_was_looked_at_too(legacy: Legacy) -> None:
+def test_a_command_that_is_over_at_once_was_looked_at_too(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the metrics of a short one would lack what those of a long one have."""
+    # It is for so long that the end waits for a look that has begun.
+    monkeypatch.setattr(waits, "SECONDS", LONGEST)
     legacy.move()
     seen, heard = Remembering(), Heard()
     with watched(legacy.url, seen, heard):

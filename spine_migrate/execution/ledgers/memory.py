@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -41,6 +43,7 @@ class MemoryLedger:
         self._lock = threading.RLock()
         self._tables = Tables()
         self._fences = itertools.count(1)
+        _all.add(self)
 
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
@@ -381,6 +384,18 @@ class MemoryLedger:
         data = {"status": str(status), "wanted": str(wanted), "why": why}
         self._tables.note(run_id, EventType.TRANSITION_REFUSED, data, self._clock())
         return TransitionError(run_id, status, wanted, why)
+
+
+_all: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+
+
+def _start_anew() -> None:
+    """In the child of a fork, which has the locks as they were, and not the threads that held them."""
+    for ledger in list(_all):
+        ledger._lock = threading.RLock()  # noqa: SLF001 of this module
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 def _alone(connection: Any) -> None:

@@ -83,7 +83,7 @@ class _Writer:
         while not (self.signals.stop.is_set() and self.doubt is None):
             if self.connection is None or self.connection.closed:
                 self._connect()
-            elif not self.signals.go.is_set():
+            elif not self.signals.go.is_set() and self.application.known.odd is None:
                 self.signals.idle[self.number] = 1
                 self.signals.go.wait(_GLANCE)
             else:
