@@ -22,6 +22,11 @@ from tests.celery_worker import until
 from tests.command import environment
 from tests.database import Database, Role
 
+#: A process of a busy machine may need longer than two seconds until it has read the modes.
+_PATIENCE = """from spine_shims.modes import Modes
+
+Modes.__init__.__kwdefaults__["first_wait_seconds"] = 60.0
+"""
 _TASK = "from app.tasks.backup import run_backup_for_user as r"
 _TESTS = Path(__file__).parents[1]
 _RUNBOOK = (_TESTS.parent / "runbooks" / "adopt-shims.md").read_text(encoding="utf-8")
@@ -110,7 +115,8 @@ class Site:
             _adopted(self.folder, module, shim)
         _patched(self.folder, of_the_comparison)
         application = self.folder / "app" / "celery_app.py"
-        application.write_text(application.read_text().replace("3600.0", "1.0"))
+        code = application.read_text().replace("3600.0", "1.0")
+        application.write_text(code.replace("from __future__ import annotations\n", _PATIENCE))
 
     def check_canary(self, percent: int) -> None:
         """Who is dispatched is so by its id, in every process."""
