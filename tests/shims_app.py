@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from celery import Celery, signals
 
 from spine_migrate.execution import get_default_registry
 from spine_shims import RerouteTask, configure
+from tests.patience import have_patience
 from tests.shims_tasks import MODES, define, handlers, note
 
 PREFIX = os.environ["SPINE_TEST_PREFIX"]
@@ -30,6 +32,8 @@ app.conf.update(
         if os.environ.get("SPINE_TEST_BEAT") == mode
     },
 )
+if "SPINE_TEST_PUBLISH" in os.environ:
+    have_patience(pytest.MonkeyPatch())
 configure(
     os.environ["SPINE_DATABASE_URL"],
     publish=os.environ.get("SPINE_TEST_PUBLISH"),

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pytest
 from celery import Celery
 from celery.result import AsyncResult, allow_join_result
 from kombu import pools
@@ -25,6 +26,7 @@ from spine_migrate.execution.relay import Relay
 from tests import redis_server as own_redis
 from tests.celery_worker import CeleryWorker, Place, closed, prepared, until
 from tests.database import Role, fresh_database
+from tests.patience import have_patience
 from tests.shims_tasks import MODES, TABLE, define, handlers
 from tests.waiting import LONGEST
 
@@ -162,7 +164,12 @@ def relay_of(place: Place, *, claim_within: float = 600) -> Iterator[Relay]:
     again: a second message that comes when the test is over, and its run is gone, would be adopted in the next one.
     """
     stop = threading.Event()
-    with place.executor() as executor, ConnectionPool(place.url, min_size=1, max_size=4) as pool:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        place.executor() as executor,
+        ConnectionPool(place.url, min_size=1, max_size=4) as pool,
+    ):
+        have_patience(patch)
         relay = Relay(PostgresLedger(pool), executor, backoff_seconds=0.1, claim_within_seconds=claim_within)
         thread = threading.Thread(target=relay.run, args=(stop,), kwargs={"poll_seconds": 0.05})
         thread.start()

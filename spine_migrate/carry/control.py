@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
-from spine_migrate.db.advisory import ENDED, try_lock
+from spine_migrate.db.advisory import ENDED, give_back, try_lock
 from spine_migrate.db.cancelling import cancel as cancel_statement
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import is_lost, let_in, retrying
-from spine_migrate.db.queries import query
 from spine_migrate.errors import Interrupted, Refused
 
 Result = TypeVar("Result")
@@ -57,10 +55,7 @@ class Control:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A session gives up its locks long after it was told to end, where it has temporary tables to take away first.
-        if self.connection.info.transaction_status is TransactionStatus.IDLE:
-            with suppress(psycopg.OperationalError):
-                self.connection.execute(query("backfill", "unlock_all"))
+        give_back(self.connection)
         self.connection.close()
 
     def hold(self, name: str, *, wait: bool) -> None:

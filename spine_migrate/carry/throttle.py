@@ -88,7 +88,8 @@ class Throttle:
                 f"There is no folder {self._pause_file.absolute().parent} for the pause file; correct --pause-file."
             )
         try:
-            self._hold = self._retried(self._begin)
+            # Nothing is known yet that would hold: a reading that the server did not come to end is made again.
+            self._hold = self._retried(self._begin, also=psycopg.errors.QueryCanceled)
         except BaseException:
             self._close()
             raise
@@ -194,7 +195,9 @@ class Throttle:
         if self._ordered and self.records():
             orders.record(connection, self._migration_id, hold)
 
-    def _retried(self, look: Callable[[Connection], Hold | None]) -> Hold | None:
+    def _retried(
+        self, look: Callable[[Connection], Hold | None], also: type[psycopg.Error] | tuple[()] = ()
+    ) -> Hold | None:
         def attempt() -> Hold | None:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._url, settings=_SESSION)
@@ -205,7 +208,10 @@ class Throttle:
                     self._close()
                 raise
 
-        return retrying(seconds=self._retry_seconds, stop=self._stop)(attempt)
+        def again(error: BaseException) -> bool:
+            return is_transient(error) or isinstance(error, also)
+
+        return retrying(seconds=self._retry_seconds, stop=self._stop, when=again)(attempt)
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
+
+import psycopg
+from psycopg.pq import TransactionStatus
 
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
@@ -12,6 +16,13 @@ from spine_migrate.db.queries import query
 #: statement that it is at, then takes the session's temporary tables away, and only then gives up its locks.
 ENDED, LAST_STATEMENT = 2.0, 10.0
 _GLANCE = 0.2
+
+
+def give_back(connection: Connection) -> None:
+    """All that a session holds, before it is closed: it would keep it until it has taken its temporary tables away."""
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        with suppress(psycopg.OperationalError):
+            connection.execute(query("backfill", "unlock_all"))
 
 
 def try_lock(

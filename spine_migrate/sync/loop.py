@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import psycopg
 
 from spine_migrate.carry import links
 from spine_migrate.carry.control import SETTINGS
 from spine_migrate.db import captures
+from spine_migrate.db.advisory import give_back
 from spine_migrate.db.captures import barrier
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained, is_closed, is_transient
@@ -120,7 +121,7 @@ class _Loop:
 
     def session(self, url: str | None) -> None:
         """As long as one connection lasts."""
-        with closing(connect(url, settings=APPLIER_SETTINGS)) as connection, closing(self.found):
+        with _opened(url) as connection, closing(self.found):
             self.answered = True
             self.found.ours.add(connection.info.backend_pid)
             members: list[Member] = []
@@ -244,6 +245,15 @@ def _verify(connection: Connection, members: list[Member]) -> None:
         # None where a cutover has turned it round since.
         if captures.captured(connection, member.captured.migration_id, member.captured.direction) is not None:
             verify_whole(connection, member.known, member.captured)
+
+
+@contextmanager
+def _opened(url: str | None) -> Iterator[Connection]:
+    with closing(connect(url, settings=APPLIER_SETTINGS)) as connection:
+        try:
+            yield connection
+        finally:
+            give_back(connection)
 
 
 def _complete_links(connection: Connection, member: Member, *, judge: bool) -> None:

@@ -71,7 +71,9 @@ def connection(database: Database) -> Iterator[Connection]:
         yield opened
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.tuples(_VALUES, _VALUES, st.sampled_from(["0", "000"])), min_size=1, max_size=40))
 @example([({"x.0}": Number("1.0"), 'a"1.50,': [Number("0.0"), Number("-0.00")]}, "1.0}", "0")])
 def test_one_text_exactly_where_values_are_equal(connection: Connection, drawn: list[tuple[Any, Any, str]]) -> None:

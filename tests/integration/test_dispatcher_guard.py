@@ -119,7 +119,9 @@ def test_a_run_whose_entity_is_locked_after_it_was_submitted_waits_and_can_be_ca
     fence = bench.lock()
     assert bench.executor.run_all() == []
     events = [event.event_type for event in bench.dispatcher.get_events(run_id)]
-    assert events == ["created", "queued", "started", "postponed"]
+    assert events[:4] == ["created", "queued", "started", "postponed"]
+    # Again, where this took so long that it was due.
+    assert set(events[4:]) <= {"started", "postponed"}
     run = bench.dispatcher.get_run(run_id)
     assert run is not None
     assert (run.status, run.attempt) == (RunStatus.PENDING, 1)

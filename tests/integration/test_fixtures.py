@@ -17,7 +17,9 @@ from psycopg import sql
 from spine_migrate.db import schema
 from spine_migrate.db.embedded import EmbeddedServer
 from tests.database import Database, Role, fresh_database, url_for
+from tests.processes import lives
 from tests.structure import structure
+from tests.waiting import until
 
 
 def test_the_owner_is_an_ordinary_role_that_may_create_schemas(database: Database) -> None:
@@ -122,7 +124,7 @@ def test_a_new_session_removes_what_a_killed_one_left_and_nothing_else() -> None
             )
             psycopg.connect(server.url()).close()
         assert not killed.exists()
-        assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+        until(lambda: not lives(orphan), "The orphan is still there.")
 
 
 def test_further_roles_have_no_privileges_and_go_with_the_database(server_url: str, owner: Role) -> None:

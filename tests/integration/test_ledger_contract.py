@@ -265,11 +265,11 @@ def test_a_failure(timed: Timed, *, dead: bool) -> None:
 def test_another_attempt(timed: Timed) -> None:
     ledger, run_id = timed.ledger, timed.made(max_retries=1)
     first = ledger.claim(run_id, "w", lease_seconds=60)
-    again = ledger.try_again(run_id, "no", "E", in_seconds=30, fence=first.fence)
+    again = ledger.try_again(run_id, "no", "E", in_seconds=600, fence=first.fence)
     assert (again.status, again.attempt, again.error, again.error_type) == ("pending", 2, "no", "E")
-    assert ledger.events(run_id)[-1].data == {"error": "no", "error_type": "E", "attempt": 2, "in_seconds": 30}
+    assert ledger.events(run_id)[-1].data == {"error": "no", "error_type": "E", "attempt": 2, "in_seconds": 600}
     refused(timed, run_id, lambda: ledger.claim(run_id, "w", lease_seconds=60), "it is not due yet")
-    timed.forward(31)
+    timed.forward(601)
     second = ledger.claim(run_id, "w", lease_seconds=60)
     assert (second.run.attempt, second.retries_left) == (2, 0)
     assert second.fence > first.fence

@@ -271,7 +271,7 @@ def test_a_session_that_is_ended(ledger_pool: Pool, postgres: Timed, caller: Con
         ledger = PostgresLedger(pool)
         with pool.connection() as connection:
             pid = connection.info.backend_pid
-        caller.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        assert caller.execute("SELECT pg_terminate_backend(%s, 60000)", [pid]).fetchall() == [(True,)]
         with pytest.raises(BackendError, match=r"terminating connection|closed"):
             ledger.create(new())
         assert ledger.create(new()).status is RunStatus.PENDING

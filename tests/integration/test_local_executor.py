@@ -25,6 +25,7 @@ from spine_migrate.execution.spec import task_spec
 from tests.database import Database
 from tests.executors import Bench, local_bench
 from tests.handlers import registry
+from tests.processes import lives
 from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -296,18 +297,10 @@ while True:
     assert len(processes) == 2
     os.kill(script.pid, signal.SIGKILL)
     try:
-        until(lambda: not any(map(_works, processes)), "A process outlives its owner")
+        until(lambda: not any(map(lives, processes)), "A process outlives its owner")
     finally:
         (tmp_path / "go").touch()
         script.communicate(timeout=60)
-
-
-def _works(process: psutil.Process) -> bool:
-    """A container's first process may leave the dead of others unburied."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_run_that_waits_already_is_not_taken_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

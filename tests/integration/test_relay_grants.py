@@ -58,7 +58,8 @@ def _fill(database: Database) -> None:
 
 
 def _works(database: Database, role: Role) -> bool:
-    words = ["worker-relay", "--app", f"{__name__}:postbox", "--once", "--target", database.url_as(role)]
+    words = ["worker-relay", "--app", f"{__name__}:postbox", "--once", "--retry-lost-after", "600"]
+    words += ["--target", database.url_as(role)]
     ended = CliRunner().invoke(main, words)
     if ended.exit_code == 0:
         assert ended.stdout.startswith(

@@ -12,6 +12,7 @@ from spine_shims import configure
 from spine_shims.configuration import configuration, reset
 from tests.celery_worker import until
 from tests.database import Role
+from tests.patience import have_patience
 from tests.shims_place import Producer, Site, producing, relay_of, shims_place
 from tests.shims_tasks import QUIET
 
@@ -27,11 +28,13 @@ def direct(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Site
 
 
 def _configured(producer: Producer) -> Iterator[Site]:
-    configure(producer.place.url, publish="direct", wait_for_disk=False, workers_first=False)
-    producer.app.set_current()
-    yield producer.site("dispatch")
-    telemetry = configuration().telemetry
-    reset()
+    with pytest.MonkeyPatch.context() as patch:
+        have_patience(patch)
+        configure(producer.place.url, publish="direct", wait_for_disk=False, workers_first=False)
+        producer.app.set_current()
+        yield producer.site("dispatch")
+        telemetry = configuration().telemetry
+        reset()
     assert telemetry is not None
     telemetry.close()
 
@@ -63,7 +66,8 @@ def test_what_comes_next_and_what_a_body_calls(direct: Site) -> None:
 
 def test_what_is_due_later_is_left_to_the_relay(direct: Site) -> None:
     later = direct.tasks.add.apply_async((1,), countdown=0.2)
-    again = direct.tasks.again.delay(1, 0.2)
+    # When it is due was said before it is marked, which may take a while.
+    again = direct.tasks.again.delay(1, 10)
     until(lambda: direct.noted("again"), "It is not executed.", direct.worker)
     until(lambda: "retry_scheduled" in direct.events(again), "It is not retried.", direct.worker)
     assert direct.get(direct.tasks.add.delay(2)) == 3

@@ -48,6 +48,6 @@ def test_executions_at_the_same_time(threaded: Site) -> None:
 
 def test_a_soft_time_limit_is_not_for_threads(threaded: Site) -> None:
     """As in Celery, which needs processes for it: the body goes on to its end."""
-    result = threaded.tasks.limited.delay(2.2)
+    result = threaded.tasks.limited.delay(4.4)
     assert threaded.get(result) == "slept"
     threaded.run(result)

@@ -23,6 +23,7 @@ from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.worker import Worker
 from tests.guards import guard_of
 from tests.redis_server import RedisServer
+from tests.waiting import LONGEST
 
 FEED = ("feed", "7")
 ABOUT_FEED = {"entity_type": "feed", "entity_id": "7"}
@@ -288,7 +289,7 @@ def test_a_handler_whose_claim_is_lost_keeps_the_lock_until_it_has_ended() -> No
         while bench.guard.renewed.acquire(blocking=False):
             pass
         for _ in range(4):
-            assert bench.guard.renewed.acquire(timeout=20)
+            assert bench.guard.renewed.acquire(timeout=LONGEST)
         kept.append(bench.guard.held(*FEED))
 
     bench = Bench(handler, lease_seconds=0.3)

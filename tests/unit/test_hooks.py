@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,7 @@ from spine_migrate.observe.facts import EVENTS, IN_ENVIRONMENT
 from spine_migrate.observe.hooks import Hooks
 from spine_migrate.observe.webhook import Webhook, named
 from tests.observers import Heard, executable, listening
+from tests.processes import lives
 from tests.waiting import until
 
 SUBJECT = Subject("app/rows", 7, '"public"."old rows"', '"public"."runs"')
@@ -131,15 +133,9 @@ def test_a_hook_that_takes_too_long_is_killed_with_what_it_has_started(tmp_path:
     # Long enough for a busy machine to start a shell.
     with hooks(tmp_path, seconds=15.0) as called, pytest.raises(Refused, match="took more than 15 seconds"):
         called.notice(BEFORE)
-    pid = int((tmp_path / "pid").read_text())
-    until(lambda: not _lives(pid), "What the hook has started lives on.")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    with suppress(psutil.NoSuchProcess):
+        started = psutil.Process(int((tmp_path / "pid").read_text()))
+        until(lambda: not lives(started), "What the hook has started lives on.")
 
 
 def test_what_a_hook_leaves_in_the_background_holds_nothing_up(tmp_path: Path) -> None:
