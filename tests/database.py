@@ -201,14 +201,14 @@ def _create(admin: psycopg.Connection[Any], name: str, owner: Role, template: st
     # What is dear in it are the checkpoints, which cost nothing where nothing is flushed.
     if admin.info.server_version >= 150000 and admin.execute("SHOW fsync").fetchall() == [("off",)]:
         statement += sql.SQL(" STRATEGY file_copy")
-    _alone(admin, statement)
+    alone(admin, statement)
 
 
 def drop(admin: psycopg.Connection[Any], name: str) -> None:
-    _alone(admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    alone(admin, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _alone(admin: psycopg.Connection[Any], statement: sql.Composed) -> None:
+def alone(admin: psycopg.Connection[Any], statement: sql.Composed) -> None:
     """What nobody else may be in the database for. The server waits five seconds for the sessions that are about to
     end, and a pool may have opened another one.
     """

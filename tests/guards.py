@@ -20,5 +20,5 @@ def guard_of(url: str) -> Iterator[ConcurrencyGuard]:
         with redis.Redis.from_url(url) as client:
             yield RedisGuard(client)
     else:
-        with ConnectionPool(url, min_size=1, max_size=8, timeout=10) as pool:
+        with ConnectionPool(url, min_size=1, max_size=8, timeout=60) as pool:
             yield PostgresGuard(pool)

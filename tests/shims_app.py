@@ -32,7 +32,7 @@ app.conf.update(
         if os.environ.get("SPINE_TEST_BEAT") == mode
     },
 )
-if "SPINE_TEST_PUBLISH" in os.environ:
+if {"SPINE_TEST_PUBLISH", "SPINE_TEST_PATIENT"} & os.environ.keys():
     have_patience(pytest.MonkeyPatch())
 configure(
     os.environ["SPINE_DATABASE_URL"],

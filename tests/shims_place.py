@@ -23,6 +23,7 @@ from psycopg_pool import ConnectionPool
 from spine_migrate.execution import HandlerRegistry, RunRecord, SyncDispatcher
 from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_migrate.execution.relay import Relay
+from spine_shims.configuration import reset
 from tests import redis_server as own_redis
 from tests.celery_worker import CeleryWorker, Place, closed, prepared, until
 from tests.database import Role, fresh_database
@@ -218,4 +219,5 @@ def producing(place: Place, worker: CeleryWorker, *, publish: bool = False) -> I
         try:
             yield Producer(place, app, {mode: define(app, mode) for mode in MODES}, dispatcher, worker)
         finally:
+            reset()
             pools.reset()  # type: ignore[no-untyped-call]  # kombu has no types

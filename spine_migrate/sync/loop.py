@@ -87,7 +87,8 @@ def follow(
             loop.session(url)
         except (psycopg.Error, ServerFault) as error:
             worth_it = is_transient(error) if loop.answered else is_closed(error)
-            if not stop.is_set() and (not worth_it or loop.silent_for > options.retry_seconds):
+            failing = loop.failed()
+            if not stop.is_set() and (not worth_it or failing >= options.retry_seconds):
                 raise error if isinstance(error, ServerFault) else explained(error) from error
             announcer.retry(loop.found.subjects.values(), error, RECONNECT)
         else:
@@ -111,13 +112,17 @@ class _Loop:
         self._stop = stop
         self._report = report
         self._due: dict[str, float] = {}
-        self._well_at = time.monotonic()
+        self._failing_since: float | None = None
         self.answered = False
 
-    @property
-    def silent_for(self) -> float:
-        """Seconds since something went well."""
-        return time.monotonic() - self._well_at
+    def failed(self) -> float:
+        """Once more; seconds since the first failure after which nothing went well. How long it went well does not
+        count, nor does how long one cycle took.
+        """
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        return now - self._failing_since
 
     def session(self, url: str | None) -> None:
         """As long as one connection lasts."""
@@ -135,7 +140,7 @@ class _Loop:
                     # Somebody wrote the same row; what was not applied is in the log still.
                     self._stop.wait(IDLE)
                     busy = behind = True
-                self._well_at = time.monotonic()
+                self._failing_since = None
                 if self._is_due("report", 1.0):
                     self._tell(connection, members)
                 if self._stop.is_set() or (self._options.once and not busy and self._caught_up(connection, members)):

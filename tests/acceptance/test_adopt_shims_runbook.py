@@ -20,12 +20,13 @@ from spine_shims.shipped import ShippedTask
 from tests.acceptance.terminal import Terminal, Typed
 from tests.celery_worker import until
 from tests.command import environment
-from tests.database import Database, Role
+from tests.database import Database, Role, patient
 
 #: A process of a busy machine may need longer than two seconds until it has read the modes.
-_PATIENCE = """from spine_shims.modes import Modes
+_PATIENCE = """from spine_shims import configuration, modes
 
-Modes.__init__.__kwdefaults__["first_wait_seconds"] = 60.0
+configuration._PATIENCE = 60.0
+modes.Modes.__init__.__kwdefaults__["first_wait_seconds"] = 60.0
 """
 _TASK = "from app.tasks.backup import run_backup_for_user as r"
 _TESTS = Path(__file__).parents[1]
@@ -143,6 +144,8 @@ class Site:
     def is_silent_in_two_weeks(self, gate: str) -> bool:
         """Two weeks later, as far as the tables can tell. What a worker has not stored yet, it stores meanwhile."""
         with self.database.connect() as connection:
+            # Workers add to several rows at once, in another order.
+            connection.execute("LOCK TABLE shim_call, shim_worker IN SHARE ROW EXCLUSIVE MODE")
             connection.execute("UPDATE shim_call SET first_seen = now() - interval '15 days'")
             connection.execute("UPDATE shim_call SET last_seen = first_seen")
             connection.execute("UPDATE shim_worker SET since = since - interval '20 days'")
@@ -188,7 +191,7 @@ def site(tmp_path: Path, database: Database, redis_url: str) -> Iterator[Site]:
         connection.execute("CREATE TABLE work (what TEXT, subject TEXT, by TEXT)")
         connection.execute(sql.SQL("GRANT SELECT, INSERT ON work TO {}").format(sql.Identifier(role.name)))
     of_application = {
-        "DATABASE_URL": database.url_as(role),
+        "DATABASE_URL": patient(database.url_as(role)),
         "CELERY_BROKER_URL": redis_url,
         "CELERY_RESULT_URL": redis_url,
     }

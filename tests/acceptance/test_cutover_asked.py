@@ -120,7 +120,8 @@ def test_ctrl_c_twice_ends_a_switch_that_hangs(legacy: Legacy, database: Databas
             asked.says("press Ctrl-C again to cancel it")
             asked.interrupt()
             code, told = asked.ends()
-        assert (code, "Cancelled" in told) == (4, True), told
+        # Or the lock is given up just between the two.
+        assert (code, "Cancelled" in told or "Stopped while locks" in told) == (4, True), told
         assert legacy.rows(_TABLES) == before
         admin.execute("DROP EVENT TRIGGER hang")
     assert run(legacy.url, command, "--yes").returncode == 0

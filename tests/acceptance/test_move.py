@@ -70,7 +70,7 @@ def test_a_signal_stops_after_the_batch(database: Database, number: signal.Signa
     """Exit code 4, a sentence on how to go on, and the same command goes on."""
     fill(database, 6000, events=0, awkward=0)
     moving = start(
-        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "600", "--no-events"
+        database.url, "executions-to-runs", "--batch-size", "50", "--max-rows-per-second", "100", "--no-events"
     )
     deadline = time.monotonic() + 60
     while scalar(database, "SELECT count(*) FROM runs") == 0 and time.monotonic() < deadline:

@@ -89,7 +89,7 @@ def shop(tmp_path: Path, database: Database, redis_url: str) -> Iterator[Shop]:
 
 def test_one_pass_publishes_and_tells(shop: Shop) -> None:
     runs = [shop.dispatcher.submit_task("work") for _ in range(3)]
-    first = shop.relay("--app", "shop:app", "--once", "--batch", "2")
+    first = shop.relay("--app", "shop:executor", "--once", "--batch", "2")
     assert (first.returncode, first.stdout) == (
         0,
         "published 3, published again 0, cancelled 0, tried again 0, dead lettered 0, failed 0, ended elsewhere 0\n",

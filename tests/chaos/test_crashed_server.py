@@ -64,7 +64,8 @@ def test_a_tool_that_gives_up_is_started_again(start_server: StartServer, chance
     patient = admitted(server, 1500 if FULL else 500, chance.randrange(1000))
     moments = sorted(chance.randrange(patient.rows * 9 // 10) for _ in range(CRASHES))
     for moment in moments:
-        tool = patient.start("--retry-for", "0")
+        # Slowly, so that it is still at work when this process has its turn.
+        tool = patient.start("--retry-for", "0", "--max-rows-per-second", "300")
         with patient.reached(moment, tool):
             server.crash()
         _, errors = tool.communicate(timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -75,6 +76,7 @@ def held(patient: Patient, strike: Strike, tool: Callable[[], subprocess.Popen[s
     with closing(psycopg.connect(patient.url)) as gate:
         strike(gate)
         held_up = tool()
+        held_up.send_signal(signal.SIGCONT)
         assert patient.held_up(gate, held_up), held_up.communicate()
         yield
 
@@ -164,9 +166,12 @@ def test_an_undo_outlives_the_crashes(start_server: StartServer, chance: random.
             before = rows(patient, count)
             with held(patient, in_batch(patient, table, 0.999), started):
                 assert [(0,)] < rows(patient, count) < before
+                # Until the next lock is there, however slow this process is.
+                started().send_signal(signal.SIGSTOP)
                 server.crash()
             server.start()
         tool = started()
+        tool.send_signal(signal.SIGCONT)
         _, errors = tool.communicate(timeout=120)
 
     assert tool.returncode == 0, errors
@@ -207,9 +212,11 @@ def test_a_retry_from_quarantine(start_server: StartServer, chance: random.Rando
         started = cache(lambda: patient.tool(*retry, "--retry-for", retry_for))
         for strike in strikes:
             with held(patient, strike, started):
+                started().send_signal(signal.SIGSTOP)
                 server.crash()
             server.start()
         tool = started()
+        tool.send_signal(signal.SIGCONT)
     _, errors = tool.communicate(timeout=120)
 
     assert tool.returncode == 1, errors

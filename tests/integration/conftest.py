@@ -97,7 +97,7 @@ def dispatcher(carrier: Carrier, ledger: Ledger) -> SyncDispatcher:
 def shimmed(server_url: str, owner: Role, redis_server_url: str) -> Iterator[Producer]:
     """A worker with the tasks of tests/shims_tasks.py, a relay and a producer, for all tests of a module."""
     with (
-        shims_place(server_url, owner, redis_server_url) as place,
+        shims_place(server_url, owner, redis_server_url, variables={"SPINE_TEST_PATIENT": "1"}) as place,
         place.worker() as worker,
         relay_of(place),
         producing(place, worker) as producer,

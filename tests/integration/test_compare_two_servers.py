@@ -23,7 +23,7 @@ from spine_migrate.parity.model import Comparison, Report, Verdict
 from spine_migrate.parity.options import Finding, Options
 from spine_migrate.parity.scope import APART
 from tests.conftest import StartServer
-from tests.database import drop
+from tests.database import alone, drop
 from tests.legacy import Legacy, build, uuid
 
 # What is changed in the legacy table, and what beside the target.
@@ -124,7 +124,8 @@ def servers(start_module_server: StartServer) -> dict[str, EmbeddedServer]:
 def place(servers: dict[str, EmbeddedServer]) -> Iterator[Place]:
     copies = {name: f"{name}_copy" for name in servers}
     for name, server in servers.items():
-        _administer(server, "CREATE DATABASE {} TEMPLATE {}", copies[name], name)
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            alone(admin, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (copies[name], name))))
     try:
         yield Place(*(Legacy(server.url(copies[name])) for name, server in servers.items()))
     finally:

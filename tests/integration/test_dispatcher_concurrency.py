@@ -122,6 +122,8 @@ with ConnectionPool(sys.argv[1], min_size=2, max_size=4, configure=configure) as
         asyncio.run(work(inherited))
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
     asyncio.run(work(inherited))
+    # Else it says after five seconds that a thread could not be stopped.
+    pool.close(60)
     print("parent")
 """
 
@@ -131,7 +133,7 @@ def test_in_forked_children(place: Database, before: str) -> None:
     """With the dispatcher that they inherited, while their parent goes on: no connection is used by two of them."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", _FORK, place.url, before],
-        check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False, capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "child configured\n" * 2 + "parent\n", "")
 

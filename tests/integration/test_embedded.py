@@ -22,6 +22,7 @@ from spine_migrate.db.embedded import EmbeddedServer
 from spine_migrate.errors import ConfigurationError, Refused, ServerFault
 from tests.conftest import StartServer
 from tests.ports import free_port
+from tests.waiting import until
 
 _START_AND_ANSWER = """
 import sys
@@ -220,7 +221,7 @@ def test_what_a_killed_process_left_running_is_cleaned_up(folder: Path, then: st
         with EmbeddedServer(folder / "pg") as server, psycopg.connect(server.url()) as connection:
             assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
             assert _server_process(folder / "pg") != orphan
-    assert not _alive(orphan)
+    until(lambda: not _alive(orphan), "The orphan is still there.")
 
 
 def test_binaries_in_a_closed_folder_are_reached(folder: Path) -> None:

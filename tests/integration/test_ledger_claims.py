@@ -45,14 +45,14 @@ def test_fences_grow_over_all_runs(timed: Timed) -> None:
 
 def test_a_lease_lasts_as_long_as_it_is_renewed(timed: Timed) -> None:
     ledger, run_id = timed.ledger, timed.made()
-    claim = ledger.claim(run_id, "w", lease_seconds=10)
+    claim = ledger.claim(run_id, "w", lease_seconds=600)
     for _ in range(3):
-        timed.forward(9)
-        assert ledger.renew(run_id, claim.fence, lease_seconds=10) is False
+        timed.forward(540)
+        assert ledger.renew(run_id, claim.fence, lease_seconds=600) is False
         assert ledger.reap(10, backoff_seconds=0) == []
-    timed.forward(11)
+    timed.forward(660)
     # Late, but nobody has taken it away.
-    ledger.renew(run_id, claim.fence, lease_seconds=10)
+    ledger.renew(run_id, claim.fence, lease_seconds=600)
     assert ledger.reap(10, backoff_seconds=0) == []
 
 
@@ -236,17 +236,17 @@ def test_what_is_due_is_published_in_turn(timed: Timed) -> None:
         delivery = Delivery(due_at=now + timedelta(seconds=seconds), publish_in_seconds=grace)
         return ledger.create(RunRecord(WorkSpec("task", "work")), delivery).run_id
 
-    last, first, second, graced = made(50), made(10), made(20), made(5, grace=500)
+    last, first, second, graced = made(500), made(100), made(200), made(50, grace=5000)
     running = timed.made()
-    ledger.claim(running, "w", lease_seconds=1000)
-    assert ledger.publishable(10, again_in_seconds=600) == []
-    timed.forward(60)
-    assert [run.run_id for run in ledger.publishable(2, again_in_seconds=600)] == [first, second]
-    (taken,) = ledger.publishable(10, again_in_seconds=600)
+    ledger.claim(running, "w", lease_seconds=10_000)
+    assert ledger.publishable(10, again_in_seconds=6000) == []
+    timed.forward(600)
+    assert [run.run_id for run in ledger.publishable(2, again_in_seconds=6000)] == [first, second]
+    (taken,) = ledger.publishable(10, again_in_seconds=6000)
     assert taken == ledger.get(last)
-    assert ledger.publishable(10, again_in_seconds=600) == []
-    timed.forward(500)
-    assert [run.run_id for run in ledger.publishable(10, again_in_seconds=600)] == [graced]
+    assert ledger.publishable(10, again_in_seconds=6000) == []
+    timed.forward(5000)
+    assert [run.run_id for run in ledger.publishable(10, again_in_seconds=6000)] == [graced]
     assert kinds(timed, first) == ["created"]
 
 
@@ -264,23 +264,23 @@ def test_what_nobody_claims_is_published_again_after_a_while(timed: Timed) -> No
 
 def test_the_pause_doubles_six_times(timed: Timed) -> None:
     ledger, run_id = timed.ledger, timed.made()
-    for pause in (60, 120, 240, 480, 960, 1920, 3840, 3840):
-        assert [run.run_id for run in ledger.publishable(10, again_in_seconds=60)] == [run_id]
-        timed.forward(pause - 10)
-        assert ledger.publishable(10, again_in_seconds=60) == []
-        timed.forward(11)
+    for pause in (600, 1200, 2400, 4800, 9600, 19200, 38400, 38400):
+        assert [run.run_id for run in ledger.publishable(10, again_in_seconds=600)] == [run_id]
+        timed.forward(pause - 100)
+        assert ledger.publishable(10, again_in_seconds=600) == []
+        timed.forward(101)
     ledger.mark_queued(run_id, "ref", "e", claim_within_seconds=0)
     timed.forward(1)
-    ledger.unclaimed(10, again_in_seconds=60)
-    timed.forward(3830)
-    assert ledger.unclaimed(10, again_in_seconds=60) == []
+    ledger.unclaimed(10, again_in_seconds=600)
+    timed.forward(38300)
+    assert ledger.unclaimed(10, again_in_seconds=600) == []
     claim = ledger.claim(run_id, "w", lease_seconds=60)
     ledger.try_again(run_id, "no", None, in_seconds=0, fence=claim.fence)
     # A claim is what it was published for: the next pause is the first again.
     timed.forward(1)
-    assert len(ledger.publishable(10, again_in_seconds=60)) == 1
-    timed.forward(61)
-    assert len(ledger.publishable(10, again_in_seconds=60)) == 1
+    assert len(ledger.publishable(10, again_in_seconds=600)) == 1
+    timed.forward(601)
+    assert len(ledger.publishable(10, again_in_seconds=600)) == 1
 
 
 def test_expired_leases_are_reaped(timed: Timed) -> None:

@@ -31,7 +31,10 @@ from tests.database import Role, fresh_database
 from tests.values import BY_TYPE, comparable, from_text, json_text, to_text
 
 EXAMPLES = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -287,7 +287,7 @@ def test_jobs_with_their_sequence_and_the_index_of_the_view(database: Database, 
 
 def test_a_permission_that_is_just_taken_back_is_none(legacy: Legacy, tmp_path: Path) -> None:
     """Its transaction is under way while the drop looks whether it is there, and ends before the drop's."""
-    patience, kept = Patience(5000, 10), stage.Kept(tmp_path / "archive")
+    patience, kept = Patience(5000, 60), stage.Kept(tmp_path / "archive")
     failed: list[Refused] = []
     with connect(legacy.url, settings=PINNED) as connection, legacy.connect() as other:
         members = group(connection, [])

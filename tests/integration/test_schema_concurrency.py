@@ -89,7 +89,8 @@ def test_the_driver_says_nothing(
     schema.current(database.url)
     schema.downgrade(database.url, revision="base")
     assert capfd.readouterr() == ("", "")
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    told = [record for record in caplog.records if record.name.startswith(("alembic", "sqlalchemy", "spine_migrate"))]
+    assert [record for record in told if record.levelno >= logging.WARNING] == []
 
 
 def libpq_environment(url: str) -> dict[str, str]:

@@ -82,7 +82,13 @@ def test_a_change_is_heeded_within_seconds_and_no_caller_waits_for_it(shims: Dat
         # Whoever reads the table waits now.
         holder.execute("LOCK TABLE shim_mode IN ACCESS EXCLUSIVE MODE")
         assert modes.mode("shop.bill") == LEGACY
-    until(lambda: modes.mode("shop.bill") == DISPATCH, "the change was not heeded")
+
+    def heeded() -> bool:
+        """A reading that waited for too long is made again when its time has come."""
+        clock.now += 5
+        return modes.mode("shop.bill") == DISPATCH
+
+    until(heeded, "the change was not heeded")
 
 
 def test_the_environment_and_the_default_frame_the_table(shims: Database, tables: Tables) -> None:
@@ -109,7 +115,7 @@ def test_a_database_that_goes_away_leaves_the_modes_as_they_were(
         for _ in range(3):
             modes.refresh()
             assert modes.mode("shop.bill") == SHADOW
-        (told,) = caplog.records
+        (told,) = [record for record in caplog.records if record.name.startswith("spine_shims")]
         assert "The tables of the shims cannot be used" in told.getMessage()
         environment["SPINE_SHIM_MODE"] = "legacy"
         clock.now += 5

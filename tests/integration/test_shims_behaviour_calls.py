@@ -290,7 +290,9 @@ def test_soft_time_limit(site: Site) -> None:
     """Behaviour: a soft time limit, the task's or the call's, raises SoftTimeLimitExceeded in the body.
     Kept by: Celery's own; the message keeps the call's.
     """
-    assert site.get(site.tasks.add.delay(1)) == 2
+    # Of both processes: the limit runs from before one has made its first connection.
+    for slept in [site.tasks.sleep.delay(0.5) for _ in range(4)]:
+        site.get(slept)
     result = site.tasks.limited.delay(60)
     assert site.get(result) == "stopped"
     site.run(result)
@@ -300,8 +302,9 @@ def test_time_limit(site: Site) -> None:
     """Behaviour: a hard time limit kills the process, and the result is TimeLimitExceeded.
     Kept by: Celery's own; its main process marks the run as failed, and nobody tries it again.
     """
-    # The limit runs from before the process has made its first connection.
-    assert site.get(site.tasks.add.delay(1)) == 2
+    # Of both processes: the limit runs from before one has made its first connection.
+    for slept in [site.tasks.sleep.delay(0.5) for _ in range(4)]:
+        site.get(slept)
     result = site.tasks.sleep.apply_async((60,), time_limit=6)
     with pytest.raises(TimeLimitExceeded):
         site.get(result)

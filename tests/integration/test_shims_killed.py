@@ -46,7 +46,7 @@ class Shop:
         """Ids of the task and of its link."""
         words = [sys.executable, "-c", LINKED, task]
         made = subprocess.run(
-            words, check=True, cwd=REPOSITORY, env=self.place.environment(), capture_output=True, text=True, timeout=60
+            words, check=True, cwd=REPOSITORY, env=self.place.environment(), capture_output=True, text=True, timeout=240
         )
         task_id, link_id = json.loads(made.stdout)
         return task_id, link_id

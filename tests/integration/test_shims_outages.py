@@ -30,7 +30,8 @@ from spine_shims.message import stored
 from tests.asking import ask
 from tests.celery_worker import CeleryWorker, Place, until
 from tests.conftest import StartServer
-from tests.database import Database
+from tests.database import Database, patient
+from tests.patience import have_patience
 from tests.shims_place import Producer, Site, producing, relay_of
 from tests.shims_tasks import QUIET, TABLE, handlers
 
@@ -206,9 +207,10 @@ def test_an_id_that_the_ledger_has_no_room_for(site: Site) -> None:
 
 
 @dispatch
-def test_sessions_that_the_server_has_ended(site: Site) -> None:
+def test_sessions_that_the_server_has_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when it was restarted, or a pooler was: a call finds out before it is made, and does not fail."""
-    with _pool(site.place.url) as pool:
+    have_patience(monkeypatch)
+    with _pool(patient(site.place.url)) as pool:
         dispatcher = site.dispatcher
         configure(SyncDispatcher(dispatcher.executor, PostgresLedger(pool), dispatcher.registry, publish=False))
         for _ in range(3):
@@ -258,6 +260,9 @@ def warmed(place: Place, producer: Producer, worker: CeleryWorker, notes: str) -
     for _ in range(4):
         producer.app.send_task("dispatch.echo", (1,))
     until(lambda: len(executions(notes, "echo")) == 4, "It is not executed", worker)
+    # A process that has yet to mark one would be busy with it all the while.
+    marked = "SELECT count(*) FROM runs WHERE status = 'completed'"
+    until(lambda: place.rows(marked) == [(4,)], "They are not marked", worker)
 
 
 @pytest.mark.parametrize("fallback", ["fail", "legacy"])

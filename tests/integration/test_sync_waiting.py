@@ -96,7 +96,7 @@ def test_a_writer_never_waits_for_the_applier(live: Legacy) -> None:
         connection.execute("UPDATE spine_migrate.capture SET applied_at = now()")
         connection.execute("DELETE FROM spine_migrate.change_log")
         writer = in_another_session(live, _write)
-        writer.join(timeout=20)
+        writer.join(timeout=LONGEST)
         assert not writer.is_alive()
     apply(live)
     live.prove()

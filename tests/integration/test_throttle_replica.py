@@ -36,7 +36,10 @@ def legacy(primary: EmbeddedServer) -> Legacy:
 @pytest.fixture
 def follower(primary: EmbeddedServer, legacy: Legacy) -> Iterator[EmbeddedServer]:
     with standby(primary, _VERSION) as server:
-        until(lambda: legacy.value("SELECT count(*) FROM pg_stat_replication"), "the standby does not follow")
+        until(
+            lambda: legacy.value("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"),
+            "the standby does not follow",
+        )
         yield server
 
 

@@ -26,7 +26,10 @@ from tests.view_statements import KEY, OTHERS, Step, steps
 from tests.views import Switched, switch
 
 EXAMPLES = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 ENTITIES = ("executions", "jobs", "execution_events", "papers")

@@ -23,7 +23,7 @@ from tests.grants import SCHEMAS, apart, give
 from tests.legacy import Legacy, build
 from tests.observers import Heard, Remembering
 from tests.syncing import move_live
-from tests.waiting import LONGEST, WAITING
+from tests.waiting import LONGEST, WAITING, until
 
 
 @pytest.fixture
@@ -160,9 +160,7 @@ def test_waits_are_looked_at_for_the_metrics(legacy: Legacy, database: Database)
         waiting.join()
     assert heard.said == []
     with watched(database.url_as(database.add_role("nobody")), seen, heard):
-        while not heard.said:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: heard.said, "nothing is said")
     assert [event for _, event, _ in heard.said] == ["metrics"]
 
 

@@ -304,7 +304,8 @@ def storm(server: EmbeddedServer, seed: int, extent: Size, folder: Path, say: Ca
     told = writers.told()
     found = figures.phases(told, writers.phases, writers.spent)
     rates = figures.Rates(found)
-    assert rates.beyond_chance < _MOST_DEVIATIONS, rates.told
+    # The short one has too few transactions for that: what comes first in it has the processors to itself.
+    assert extent is SLICE or rates.beyond_chance < _MOST_DEVIATIONS, rates.told
     summary = (
         f"{sum(phase.commits for phase in found.values()):,} commits, {tool.kills} kills of the tool, restarts of the"
         f" server: {dict(one.restarts)}, {one.checks} proofs; switches given again: {dict(one.attempts)}"
