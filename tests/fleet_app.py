@@ -12,6 +12,7 @@ from celery import Celery, signals
 from spine_migrate.execution import get_default_registry
 from spine_shims import Modes, configure, fleet
 from spine_shims.tables import Tables
+from tests.database import patient
 from tests.fleet_tasks import define, handlers
 
 os.environ.setdefault("SPINE_TEST_NOTES_URL", os.environ["SPINE_DATABASE_URL"])
@@ -25,8 +26,9 @@ app.conf.update(
 )
 if os.environ["SPINE_TEST_VERSION"] == "new":
     fleet.LOOK_SECONDS = 0.2
-    modes = Modes(Tables.at(os.environ["SPINE_DATABASE_URL"]))
-    configure(os.environ["SPINE_DATABASE_URL"], modes=modes)
+    url = patient(os.environ["SPINE_DATABASE_URL"])
+    modes = Modes(Tables.at(url))
+    configure(url, modes=modes)
     handlers(get_default_registry())
 
     @signals.task_prerun.connect  # type: ignore[untyped-decorator]  # Celery has no types

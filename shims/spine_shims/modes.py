@@ -250,7 +250,10 @@ class Modes:
         tables = self._tables
 
         def ask() -> dict[str, Mode]:
-            rows, read.ready, read.mixed = tables.modes_and_ready()
+            rows, ready, mixed = tables.modes_and_ready()
+            # In this order: who asks in between takes no worker for ready that is not alone.
+            read.mixed = mixed
+            read.ready = ready
             return {task: Mode.parse(text) for task, text in rows.items()}
 
         read.table_at = self._clock()

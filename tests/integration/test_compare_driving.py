@@ -21,6 +21,7 @@ from spine_migrate.parity.outputs.compare import Options, compare
 from spine_migrate.parity.outputs.driving import Dispatched
 from spine_migrate.parity.outputs.model import Outputs
 from spine_migrate.parity.outputs.rules import NO_RULES
+from tests.waiting import until
 
 _NAMES = ("memory", "local", "simple")
 Handler = Callable[[dict[str, Any], TaskContext], Any]
@@ -193,6 +194,7 @@ def test_a_run_that_nobody_takes_is_cancelled() -> None:
     dispatcher = SyncDispatcher(executor)
     executor.meanwhile = seen.append
     observed = Dispatched("unheard", dispatcher, WorkSpec("task", "work"), 0.05, "Start one.").observe()
+    until(lambda: seen, "It is not handed over.")
     (run,) = dispatcher.list_runs()
     assert (run.status, seen) == ("cancelled", [run.run_id])
     assert observed.gave_up == (

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
+import pytest
 from celery import Celery
 from psycopg_pool import ConnectionPool
 
@@ -14,13 +15,15 @@ from spine_migrate.execution.ledgers.postgres import PostgresLedger
 from spine_shims import configure
 from spine_shims.configuration import configuration, reset
 from tests.conftest import StartServer
+from tests.database import patient
 from tests.ledgers import Timed, pool_of
+from tests.patience import have_patience
 from tests.waiting import LONGEST, until
 
 _WAITING = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
-def test_only_who_says_so_does_not_wait(start_server: StartServer) -> None:
+def test_only_who_says_so_does_not_wait(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A synchronous standby that never comes makes every commit wait that is waited for."""
     with (
         start_server() as server,
@@ -40,7 +43,8 @@ def test_only_who_says_so_does_not_wait(start_server: StartServer) -> None:
 
         try:
             until(waits, "Nobody waits.")
-            configure(server.url(), wait_for_disk=False)
+            have_patience(monkeypatch)
+            configure(patient(server.url()), wait_for_disk=False)
             of_shims = configuration().ledger(Celery(set_as_current=False))
             reset()
             one = threads.submit(lax.create, _run()).result(LONGEST)

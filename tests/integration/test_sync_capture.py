@@ -18,6 +18,7 @@ from tests.database import Database
 from tests.legacy import Connection, Legacy, build, uuid
 from tests.partitions import partition_executions
 from tests.syncing import PATIENCE, apply, capture_of, in_another_session, logged, move_live
+from tests.waiting import LONGEST
 
 
 @pytest.fixture
@@ -209,10 +210,10 @@ def test_writers_in_flight_are_waited_for_in_short_attempts(legacy: Legacy) -> N
         with connection.transaction():
             connection.execute("UPDATE executions SET error = 'x' WHERE execution_id = %s", (uuid(1),))
             held.set()
-            done.wait(30)
+            assert done.wait(5 * LONGEST)
 
     writer = in_another_session(legacy, hold)
-    assert held.wait(30)
+    assert held.wait(LONGEST)
     try:
         with (
             connect(legacy.url, settings=PINNED) as connection,

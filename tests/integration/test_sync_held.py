@@ -29,7 +29,7 @@ from tests.cutting import Pair
 from tests.legacy import Legacy, arranged, uuid
 from tests.observers import Remembering
 from tests.syncing import lag_of, logged, move_live
-from tests.waiting import until
+from tests.waiting import LONGEST, until
 
 
 @arranged
@@ -80,7 +80,7 @@ def following(legacy: Legacy, **options: Any) -> Iterator[Following]:
         yield going
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(LONGEST)
     assert not thread.is_alive()
     assert going.failure is None, going.failure
 
