@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -17,6 +19,8 @@ from spine_migrate.carry.known import held
 from spine_migrate.db.connect import connect
 from spine_migrate.db.refusal import sqlstate
 from spine_migrate.errors import ConfigurationError, Interrupted, ServerFault
+from spine_migrate.sync import loop
+from spine_migrate.sync.announce import Announcer
 from spine_migrate.sync.loop import follow
 from spine_migrate.sync.members import Options
 from tests.conftest import SERVER_SETTINGS, StartServer
@@ -115,6 +119,18 @@ def test_a_first_connection_is_tried_again_while_the_server_lets_nobody_in(first
     assert time.monotonic() - began >= 1.0
     assert len(refused) > 2 * once
     assert "hunter2" not in str(fault.value)
+
+
+def test_how_long_it_went_well_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor how long one attempt took: the server is looked for again at least once."""
+    times = count(1000, 100)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
+    told: list[BaseException] = []
+    monkeypatch.setattr(Announcer, "retry", lambda _self, _subjects, error, _wait: told.append(error))
+    url = f"postgresql://guarded@127.0.0.1:{free_port()}/app"
+    with pytest.raises(ServerFault):
+        follow(url, options=Options(retry_seconds=60), stop=threading.Event(), report=lambda _: None, going=True)
+    assert len(told) == 1
 
 
 @FIRST

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +36,33 @@ def registry() -> HandlerRegistry:
     made.register("task", "where", lambda _: threading.get_ident())
     made.register("task", "fails_once", fails_once)
     return made
+
+
+_FORKED = """
+import os, signal, threading
+from spine_migrate.execution.ledgers.memory import MemoryLedger
+
+ledger, held = MemoryLedger(), threading.Event()
+
+def hold():
+    with ledger._lock:
+        held.set()
+        threading.Event().wait()
+
+threading.Thread(target=hold, daemon=True).start()
+assert held.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(len(ledger.list_runs()))
+os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+"""
+
+
+def test_a_ledger_in_a_forked_child_has_a_lock_of_its_own() -> None:
+    """A thread that the child does not have may hold that of its parent."""
+    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _FORKED]
+    assert subprocess.run(words, check=False, timeout=240).returncode == 0
 
 
 def test_nothing_runs_until_it_is_told_to(registry: HandlerRegistry) -> None:
