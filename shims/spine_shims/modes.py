@@ -110,8 +110,8 @@ class _Read:
     environment: Mapping[str, Mode] = field(default_factory=dict)
     file: Mapping[str, Mode] = field(default_factory=dict)
     table: Mapping[str, Mode] | None = None
-    ready: frozenset[str] = frozenset()
-    mixed: frozenset[str] = frozenset()
+    #: Tasks that a worker has with its shim, and those that one has without it: read at once, told at once.
+    workers: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
     wrong: dict[str, str] = field(default_factory=dict)
     local_at: float | None = None
     table_at: float | None = None
@@ -170,13 +170,15 @@ class Modes:
         """
         read = self._own()
         self._keep_table(read)
-        return task in read.ready and task not in read.mixed
+        ready, mixed = read.workers
+        return task in ready and task not in mixed
 
     def workers_mixed(self, task: str) -> bool:
         """Whether a worker that has this task without its shim was seen lately."""
         read = self._own()
         self._keep_table(read)
-        return task in read.mixed
+        _, mixed = read.workers
+        return task in mixed
 
     def refresh(self) -> None:
         """Read every source now, in the caller's thread. Raises nothing."""
@@ -205,8 +207,7 @@ class Modes:
                 parents.environment,
                 parents.file,
                 parents.table,
-                parents.ready,
-                parents.mixed,
+                parents.workers,
                 dict(parents.wrong),
                 parents.local_at,
             )
@@ -250,10 +251,8 @@ class Modes:
         tables = self._tables
 
         def ask() -> dict[str, Mode]:
-            rows, ready, mixed = tables.modes_and_ready()
-            # In this order: who asks in between takes no worker for ready that is not alone.
-            read.mixed = mixed
-            read.ready = ready
+            rows, *workers = tables.modes_and_ready()
+            read.workers = workers[0], workers[1]
             return {task: Mode.parse(text) for task, text in rows.items()}
 
         read.table_at = self._clock()

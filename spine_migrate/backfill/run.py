@@ -26,6 +26,7 @@ from spine_migrate.carry.control import Control, cancelled_by
 from spine_migrate.carry.settings import Settings
 from spine_migrate.carry.tables import Tables, find_tables, is_started, live, lock_name
 from spine_migrate.db import catalog, ledger
+from spine_migrate.db.cancelling import GLANCE
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.faults import explained, is_transient
 from spine_migrate.db.queries import query
@@ -36,9 +37,6 @@ from spine_migrate.notices import NOBODY, Observer, Subject
 # Called with the control connection, the tables and the number of the migration.
 Prepare = Callable[[Connection, Tables, int], None]
 _NOT_RECORDED = ("wait", "retry_seconds")
-
-# Seconds between two looks at the wish to cancel.
-_CANCEL_GLANCE = 0.2
 
 # Segments per worker: enough that none waits long for the last one.
 SEGMENTS_PER_WORKER = 8
@@ -335,10 +333,10 @@ def _reasons(connection: Connection, migration_id: int) -> Counter[str]:
 
 def _cancel_on(cancel: threading.Event, workers: list[Worker], futures: list[Any]) -> None:
     while not all(future.done() for future in futures):
-        if cancel.wait(_CANCEL_GLANCE):
+        if cancel.wait(GLANCE):
             for worker in workers:
                 worker.cancel()
-            wait(futures, timeout=_CANCEL_GLANCE)
+            wait(futures, timeout=GLANCE)
 
 
 def _start(control: Connection, setting: Setting) -> Progress:

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import psycopg
 
 from spine_migrate.db.advisory import ENDED, give_back, try_lock
-from spine_migrate.db.cancelling import cancel as cancel_statement
+from spine_migrate.db.cancelling import cancelling
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import is_lost, let_in, retrying
 from spine_migrate.errors import Interrupted, Refused
@@ -23,8 +23,6 @@ Result = TypeVar("Result")
 SETTINGS = {"synchronous_commit": "on", "work_mem": "128MB", "jit": "off", "statement_timeout": "0"}
 # A checkpoint is in its batch's transaction: a commit lost with the server loses both (PostgreSQL manual, 28.4).
 WORKER_SETTINGS = {**SETTINGS, **PINNED, "synchronous_commit": "off"}
-# Seconds between two looks at the wish to cancel.
-_CANCEL_GLANCE = 0.2
 
 
 class Control:
@@ -82,8 +80,6 @@ class Control:
         """``patience`` in seconds; None waits as long as it takes."""
         if not try_lock(self.connection, ("backfill", "try_lock"), name, seconds=patience, stop=self._stop):
             what = name.partition("|")[0]
-            if self._stop.is_set():
-                raise Interrupted(f"Stopped while another run is at work on {what}.")
             raise Refused("already-running", f"Another run is at work on {what}; wait for it, or give --wait.")
 
     def retried(self, work: Callable[[Connection], Result], *, but: Collection[str] = ()) -> Result:
@@ -117,7 +113,9 @@ class Control:
 
 @contextmanager
 def cancelled_by(cancel: threading.Event, controls: Iterable[Control]) -> Iterator[None]:
-    """While the block runs, ``cancel`` cancels the statement in flight on any of them; that raises Interrupted."""
+    """While the block runs, ``cancel`` cancels the statement in flight on any of them, and each that follows; that
+    raises Interrupted.
+    """
     watched = list(controls)
     with broken_off_by(cancel, lambda: [control.connection for control in watched]):
         yield
@@ -126,22 +124,11 @@ def cancelled_by(cancel: threading.Event, controls: Iterable[Control]) -> Iterat
 @contextmanager
 def broken_off_by(event: threading.Event, connections: Callable[[], Iterable[Connection]]) -> Iterator[None]:
     """The same for connections, which are asked for once ``event`` is set."""
-    over = threading.Event()
-    watcher = threading.Thread(target=_cancel_on, args=(event, over, connections), daemon=True)
-    watcher.start()
     try:
-        yield
-    except psycopg.errors.QueryCanceled as error:
+        with cancelling(event, connections):
+            yield
+    # The second where it was the end of a transaction that was cancelled.
+    except (psycopg.errors.QueryCanceled, psycopg.errors.InFailedSqlTransaction) as error:
         if not event.is_set():
             raise
         raise Interrupted("Cancelled; what was committed stays, run the same command to go on.") from error
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _cancel_on(cancel: threading.Event, over: threading.Event, connections: Callable[[], Iterable[Connection]]) -> None:
-    while not over.wait(_CANCEL_GLANCE):
-        if cancel.is_set():
-            for connection in connections():
-                cancel_statement(connection)

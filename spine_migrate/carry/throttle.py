@@ -23,7 +23,7 @@ from spine_migrate.carry.settings import Settings, overlaid
 from spine_migrate.carry.signals.signal import Signal
 from spine_migrate.db.connect import PINNED, Connection, connect
 from spine_migrate.db.faults import explained, is_lost, is_transient, retrying
-from spine_migrate.errors import ConfigurationError, SpineMigrateError
+from spine_migrate.errors import ConfigurationError, Interrupted, SpineMigrateError
 
 # Seconds between two readings, and between two looks at the wish to stop.
 INTERVAL = 1.0
@@ -78,18 +78,23 @@ class Throttle:
         self._reading = PAUSE
 
     def __enter__(self) -> Self:
-        """The first reading. What cannot be read now is an error, not a reason to wait.
+        """The first reading. What cannot be read now is an error, not a reason to wait; what a busy server does not
+        come to end is read again.
 
         Raises ConfigurationError (no place for the pause file, settings that make no sense), Refused
-        (``signal-unreadable``), and what a lost server raises.
+        (``signal-unreadable``), Interrupted, and what a lost server raises.
         """
         if self._pause_file is not None and not self._pause_file.absolute().parent.is_dir():
             raise ConfigurationError(
                 f"There is no folder {self._pause_file.absolute().parent} for the pause file; correct --pause-file."
             )
         try:
-            # Nothing is known yet that would hold: a reading that the server did not come to end is made again.
             self._hold = self._retried(self._begin, also=psycopg.errors.QueryCanceled)
+        except psycopg.errors.QueryCanceled as error:
+            self._close()
+            if self._stop.is_set():
+                raise Interrupted("Stopped before anything was done; run the same command to go on.") from error
+            raise
         except BaseException:
             self._close()
             raise

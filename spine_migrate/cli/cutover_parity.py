@@ -28,15 +28,15 @@ def parity_of(target: str | None, members: Sequence[Known], names: Sequence[str]
     applies it. So in one snapshot a row may differ where its key is in the log, and nowhere else; and a run may break a
     law of histories where its key or that of an event of its is there (``parity.histories``).
     """
-    from spine_migrate.cli.switching import cancelling
     from spine_migrate.cutover.gates import Gate
+    from spine_migrate.db.cancelling import cancelling
     from spine_migrate.db.connect import connect
     from spine_migrate.parity.compare import compare
     from spine_migrate.parity.model import Verdict
     from spine_migrate.parity.options import Options
 
     flight = _Flight({one.migration.migration_id: one.tables.binding for one in members})
-    with connect(target) as connection, cancelling(cancel, connection):
+    with connect(target) as connection, cancelling(cancel, lambda: [connection]):
 
         def closing(report: Report) -> None:
             flight.read(connection, report)

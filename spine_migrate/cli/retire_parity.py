@@ -19,12 +19,12 @@ def parity_of(target: str | None, members: Sequence[Known], *, cancel: threading
     """
     import psycopg
 
-    from spine_migrate.cli.switching import cancelling
     from spine_migrate.cutover.gates import Gate
+    from spine_migrate.db.cancelling import cancelling
     from spine_migrate.db.connect import PINNED, connect
     from spine_migrate.sync.returned import returned
 
-    with connect(target, settings=PINNED) as connection, cancelling(cancel, connection):
+    with connect(target, settings=PINNED) as connection, cancelling(cancel, lambda: [connection]):
         ((at,),) = connection.execute("SELECT clock_timestamp()").fetchall()
         try:
             found = returned(connection, members)

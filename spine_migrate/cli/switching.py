@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Find = Callable[[Connection, Sequence[Mapping]], Sequence[Known]]
 
 # Seconds between two looks at the wish to cancel.
-_GLANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ def opened(
     from spine_migrate.carry.known import held
     from spine_migrate.cli.signals import stopping
     from spine_migrate.cutover.group import group
+    from spine_migrate.db.cancelling import cancelling
     from spine_migrate.mapping.load import load
 
     mappings = [load(name) for name in names]
@@ -68,29 +68,6 @@ def opened(
             retry_seconds=retry_for,
             wait=wait,
         ) as (connection, members, _),
-        cancelling(cancel, connection),
+        cancelling(cancel, lambda: [connection]),
     ):
         yield Switching(connection, members, mappings, seen.observer, seen.say, stop, cancel)
-
-
-@contextmanager
-def cancelling(cancel: threading.Event, connection: Connection) -> Iterator[None]:
-    """While the block runs, ``cancel`` cancels whatever statement is in flight, and each that follows it: between two
-    statements there is nothing to cancel.
-    """
-    from spine_migrate.db.cancelling import cancel as cancel_statement
-
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_GLANCE):
-            if cancel.is_set():
-                cancel_statement(connection)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()

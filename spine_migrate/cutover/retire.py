@@ -66,7 +66,7 @@ class Retired:
 
 def alone(connection: Connection, members: Sequence[Known], *, wait: bool, stop: threading.Event) -> None:
     """No applier is at work on the members, and none begins before this connection ends. Raises Refused
-    (``already-running``).
+    (``already-running``), Interrupted where it is to stop meanwhile.
     """
     seconds = None if wait else LAST_STATEMENT
     for one in members:

@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from spine_migrate.db.connect import Connection
 from spine_migrate.db.queries import query
+from spine_migrate.errors import Interrupted
 
 #: Seconds for which the session of a process that has ended may be there still: the server notices at the end of the
 #: statement that it is at, then takes the session's temporary tables away, and only then gives up its locks.
@@ -28,12 +29,15 @@ def give_back(connection: Connection) -> None:
 def try_lock(
     connection: Connection, statement: tuple[str, str], name: str, *, seconds: float | None, stop: threading.Event
 ) -> bool:
-    """Whether it could be had within so many seconds; None waits as long as it takes, or until ``stop`` is set.
+    """Whether it could be had within so many seconds; None waits as long as it takes. ``statement`` is a named query
+    that tries once.
 
-    ``statement`` is a named query that tries once.
+    Raises Interrupted where ``stop`` is set meanwhile.
     """
     end = None if seconds is None else time.monotonic() + seconds
     while True:
         ((had,),) = connection.execute(query(*statement), {"name": name}).fetchall()
-        if had or (end is not None and time.monotonic() >= end) or stop.wait(_GLANCE):
+        if had or (end is not None and time.monotonic() >= end):
             return bool(had)
+        if stop.wait(_GLANCE):
+            raise Interrupted(f"Stopped while another run is at work on {name.partition('|')[0]}.")

@@ -63,7 +63,14 @@ def conninfo(url: str | None) -> str:
         raise ConfigurationError(
             "The connection URL cannot be parsed; write postgresql://user@host:port/database."
         ) from None
-    defaults: dict[str, Any] = {"application_name": "spine-migrate", "connect_timeout": "10"}
+    # A server that was cut off, or a firewall that forgets an idle session, is noticed in a minute, not in a quarter of
+    # an hour. Whoever is alive answers these, however long a statement takes.
+    defaults: dict[str, Any] = {
+        "application_name": "spine-migrate",
+        "connect_timeout": "10",
+        "keepalives_idle": "60",
+        "tcp_user_timeout": "60000",
+    }
     return make_conninfo("", **(defaults | given))
 
 

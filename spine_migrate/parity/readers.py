@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import psycopg
 
-from spine_migrate.db.cancelling import cancel
+from spine_migrate.db.cancelling import cancelling
 from spine_migrate.db.connect import Connection
 from spine_migrate.parity.snapshot import Shared
 
@@ -34,19 +34,21 @@ class Readers:
     @contextmanager
     def running(self) -> Iterator[ThreadPoolExecutor]:
         """Whatever ends the block, no statement of its threads goes on after it."""
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="parity") as pool:
-            try:
-                yield pool
-            except BaseException:
-                self._stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                for connection in list(self._open):
-                    cancel(connection)
-                raise
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-                for connection in self._open:
-                    connection.close()
+        try:
+            with (
+                cancelling(self._stopped, lambda: list(self._open)),
+                ThreadPoolExecutor(self.workers, thread_name_prefix="parity") as pool,
+            ):
+                try:
+                    yield pool
+                except BaseException:
+                    self._stopped.set()
+                    raise
+                finally:
+                    pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            for connection in self._open:
+                connection.close()
 
     def connection(self, *, source: bool) -> Connection:
         """The calling thread's session on a side."""

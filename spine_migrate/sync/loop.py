@@ -198,6 +198,7 @@ class _Loop:
         entries = 0
         for _ in range(TURN):
             done, emptied = member.narrowing.next(connection, limit=limit)
+            self._failing_since = None
             member.followed.applied.add(done)
             entries += done.entries
             if emptied or self._stop.is_set():
