@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from spine_migrate.execution.forking import start_in_children
 
 Made = TypeVar("Made")
 
@@ -18,7 +19,7 @@ class PerProcess(Generic[Made]):
         self._make = make
         self._lock = threading.Lock()
         self._made: tuple[int, Made] | None = None
-        _all.add(self)
+        start_in_children(self)
 
     def get(self) -> Made:
         with self._lock:
@@ -35,14 +36,3 @@ class PerProcess(Generic[Made]):
     def start_anew(self) -> None:
         """In the child of a fork, which has a lock as it was, and not the thread that held it."""
         self._lock = threading.Lock()
-
-
-_all: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
-
-
-def _start_anew() -> None:
-    for each in list(_all):
-        each.start_anew()
-
-
-os.register_at_fork(after_in_child=_start_anew)

@@ -250,18 +250,6 @@ def test_a_pause_file_that_cannot_be_looked_for_holds(legacy: Legacy, tmp_path: 
         assert going.result().moved == 400
 
 
-def test_a_first_reading_that_takes_too_long_is_made_again(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy server is no reason to give a run up before it has begun."""
-    monkeypatch.setitem(throttle._SESSION, "statement_timeout", "200ms")  # noqa: SLF001 - five seconds would be long
-    with psycopg.connect(legacy.url) as holder:
-        holder.execute("LOCK TABLE spine_migrate.control IN ACCESS EXCLUSIVE MODE")
-        with moving(legacy) as going:
-            timer = threading.Timer(1.0, holder.rollback)
-            timer.start()
-            assert going.result().moved == 400
-            timer.join()
-
-
 def test_pause_and_resume_while_it_is_going(legacy: Legacy) -> None:
     with moving(legacy, batch_rows=5, rows_per_second=20, workers=2) as going:
         until(lambda: going.moved() > 0, "it does not move")

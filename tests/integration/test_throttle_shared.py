@@ -9,6 +9,7 @@ from datetime import datetime
 import psycopg
 import pytest
 
+from spine_migrate.carry import throttle as module
 from spine_migrate.carry.orders import Hold
 from spine_migrate.carry.settings import Settings
 from spine_migrate.carry.throttle import INTERVAL, Throttle
@@ -141,6 +142,19 @@ def test_an_applier_keeps_no_limit_and_is_paused_all_the_same(legacy: Legacy) ->
         legacy.execute("UPDATE spine_migrate.control SET paused_at = NULL, paused_by = NULL")
         clock.now += INTERVAL
         assert not waiting.result(timeout=30), "a person is no busy server"
+
+
+def test_a_first_reading_that_takes_too_long_is_made_again(legacy: Legacy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server is no reason to give a run up before it has begun."""
+    monkeypatch.setitem(module._SESSION, "statement_timeout", "200ms")  # noqa: SLF001 - five seconds would be long
+    signal = Busy()
+    with psycopg.connect(legacy.url) as holder:
+        holder.execute("LOCK TABLE spine_migrate.control IN ACCESS EXCLUSIVE MODE")
+        timer = threading.Timer(1.0, holder.rollback)
+        timer.start()
+        with throttle(legacy, signal, Clock(), retry_seconds=60):
+            timer.join()
+    assert signal.looks == 1
 
 
 def test_its_session_is_lost_and_comes_back(legacy: Legacy, database: Database) -> None:

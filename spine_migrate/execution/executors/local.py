@@ -8,10 +8,8 @@ to be: nobody else knows of it. Two relays on one ledger do no harm.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from spine_migrate.execution.calling import call
 from spine_migrate.execution.context import TaskContext
 from spine_migrate.execution.errors import BackendError
+from spine_migrate.execution.forking import start_in_children
 from spine_migrate.execution.guards.protocol import ConcurrencyGuard
 from spine_migrate.execution.ledgers.memory import MemoryLedger
 from spine_migrate.execution.ledgers.protocol import Ledger
@@ -79,7 +78,7 @@ class LocalExecutor:
         self._clear()
         with self._lock:
             self._open()
-        _executors.add(self)
+        start_in_children(self)
 
     def __enter__(self) -> Self:
         return self
@@ -207,19 +206,8 @@ class LocalExecutor:
                 _log.warning("The relay of the executor %r goes on later: %s", self.name, error)
             due = time.monotonic() + every
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
         """In the child of a fork, which has neither our threads nor a right to our processes."""
         for child in (*self._idle, *self._busy):
             child.abandon()
         self._clear()
-
-
-_executors: weakref.WeakSet[LocalExecutor] = weakref.WeakSet()
-
-
-def _start_all_anew() -> None:
-    for executor in list(_executors):
-        executor._start_anew()  # noqa: SLF001 of this module
-
-
-os.register_at_fork(after_in_child=_start_all_anew)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +14,7 @@ from typing import Any
 from spine_migrate.execution import invariants
 from spine_migrate.execution.errors import ExecutionNotFoundError, TransitionError
 from spine_migrate.execution.events import EventType, RunEvent
+from spine_migrate.execution.forking import start_in_children
 from spine_migrate.execution.ledgers.filtering import fits
 from spine_migrate.execution.ledgers.memory_tables import WAITING, Handoff, Tables
 from spine_migrate.execution.ledgers.protocol import AT_ONCE, EVERYTHING, Claim, Delivery, Ending, RunFilter
@@ -43,7 +42,11 @@ class MemoryLedger:
         self._lock = threading.RLock()
         self._tables = Tables()
         self._fences = itertools.count(1)
-        _all.add(self)
+        start_in_children(self)
+
+    def start_anew(self) -> None:
+        """In the child of a fork."""
+        self._lock = threading.RLock()
 
     def create(
         self, run: RunRecord, delivery: Delivery = AT_ONCE, *, lane_bound: int | None = None, connection: Any = None
@@ -384,18 +387,6 @@ class MemoryLedger:
         data = {"status": str(status), "wanted": str(wanted), "why": why}
         self._tables.note(run_id, EventType.TRANSITION_REFUSED, data, self._clock())
         return TransitionError(run_id, status, wanted, why)
-
-
-_all: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
-
-
-def _start_anew() -> None:
-    """In the child of a fork, which has the locks as they were, and not the threads that held them."""
-    for ledger in list(_all):
-        ledger._lock = threading.RLock()  # noqa: SLF001 of this module
-
-
-os.register_at_fork(after_in_child=_start_anew)
 
 
 def _alone(connection: Any) -> None:
